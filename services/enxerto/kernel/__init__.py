@@ -1,0 +1,1 @@
+"""Pure building blocks that every part shares: errors, resource names, paging, clock."""

@@ -1,0 +1,50 @@
+"""Page sizes and opaque page tokens (AIP-158)."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from enxerto.kernel.errors import Violations
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """Which page a caller wants."""
+
+    size: int = DEFAULT_PAGE_SIZE
+    """At most this many items, 1 to 1,000."""
+    after: str = ""
+    """Key of the last item seen; empty for the first page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some items, and how to get the next."""
+
+    items: Sequence[T]
+    next_after: str = ""
+    """Key to continue after; empty on the last page."""
+
+    @property
+    def next_page_token(self) -> str:
+        """The key as clients see it."""
+        return base64.urlsafe_b64encode(self.next_after.encode()).decode() if self.next_after else ""
+
+
+def page_request(page_size: int, page_token: str, violations: Violations) -> PageRequest:
+    """Read the paging fields of a List request; larger sizes are lowered to the largest allowed."""
+    if page_size < 0:
+        violations.add("page_size", "must not be negative")
+    after = ""
+    try:
+        after = base64.urlsafe_b64decode(page_token.encode()).decode() if page_token else ""
+    except (binascii.Error, ValueError):
+        violations.add("page_token", "must be a next_page_token of an earlier answer")
+    return PageRequest(min(page_size, MAX_PAGE_SIZE) if page_size > 0 else DEFAULT_PAGE_SIZE, after)

@@ -1,0 +1,128 @@
+"""What happens around every RPC, outermost first: request id, log, metrics, errors; unary and streaming alike.
+
+One interceptor does all four, because each needs the outcome of the ones inside it: the code that the log and the
+metrics show is the one that the error table chose.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+
+from enxerto.kernel.errors import EnxertoError
+from enxerto.runtime import logs
+from enxerto.runtime.error_table import TRAILER_BUDGET_BYTES, internal_status, to_status
+from enxerto.runtime.metrics import RpcMetrics
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID_KEY = "x-request-id"
+_MAX_REQUEST_ID_CHARACTERS = 128
+# Health probes and reflection would drown the log.
+_QUIET = ("/grpc.health.v1.", "/grpc.reflection.")
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _request_id(details: grpc.HandlerCallDetails) -> str:
+    for key, value in details.invocation_metadata or ():
+        text = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
+        if key == REQUEST_ID_KEY and text.isprintable() and 0 < len(text) <= _MAX_REQUEST_ID_CHARACTERS:
+            return text
+    return uuid.uuid4().hex
+
+
+class RpcInterceptor(grpc.aio.ServerInterceptor):
+    """Names, logs, counts and maps the errors of every RPC."""
+
+    def __init__(self, metrics: RpcMetrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wrap the handler of one call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        method, identity = handler_call_details.method, _request_id(handler_call_details)
+
+        if handler.response_streaming:
+            serve: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+            async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+                async with self._around(method, identity, context):
+                    async for response in serve(request, context):
+                        yield response
+
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(stream, handler.request_deserializer, handler.response_serializer)
+
+        answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
+
+        async def unary(request: Any, context: Context) -> Any:
+            async with self._around(method, identity, context):
+                return await answer(request, context)
+
+        make_unary = (
+            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        return make_unary(unary, handler.request_deserializer, handler.response_serializer)
+
+    @contextlib.asynccontextmanager
+    async def _around(self, full_method: str, identity: str, context: Context) -> AsyncIterator[None]:
+        service, _, method = full_method.lstrip("/").partition("/")
+        token = logs.request_id.set(identity)
+        start = time.perf_counter()
+        self._metrics.in_flight.labels(service, method).inc()
+        code = grpc.StatusCode.OK
+        try:
+            await context.send_initial_metadata(((REQUEST_ID_KEY, identity),))
+            yield
+        except EnxertoError as error:
+            status = to_status(error, TRAILER_BUDGET_BYTES)
+            code = rpc_status.to_status(status).code
+            await context.abort_with_status(rpc_status.to_status(status))
+        except NotImplementedError:
+            code = grpc.StatusCode.UNIMPLEMENTED
+            await context.abort(code, f"{method} is not served here")
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except grpc.aio.AbortError:
+            code = grpc.StatusCode(_value(context.code())) if context.code() else grpc.StatusCode.UNKNOWN
+            raise
+        except Exception:
+            code = grpc.StatusCode.INTERNAL
+            logger.exception("unforeseen error", extra={"rpc": full_method})
+            await context.abort_with_status(rpc_status.to_status(internal_status(identity)))
+        finally:
+            seconds = time.perf_counter() - start
+            self._metrics.in_flight.labels(service, method).dec()
+            self._metrics.handled.labels(service, method, code.name).inc()
+            self._metrics.seconds.labels(service, method).observe(seconds)
+            if not full_method.startswith(_QUIET):
+                extra = {"rpc": full_method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
+                logger.info("rpc", extra=extra)
+            with contextlib.suppress(ValueError):
+                # A stream that its client abandons is closed in another context, where the token means nothing.
+                logs.request_id.reset(token)
+
+
+def _value(code: Any) -> Any:
+    """The (number, text) pair of a code, which grpc.aio reports as an enum or as a bare number."""
+    if isinstance(code, grpc.StatusCode):
+        return code.value
+    return next(status.value for status in grpc.StatusCode if status.value[0] == code)

@@ -1,0 +1,61 @@
+"""Prometheus metrics: rate, errors and duration of every RPC, and the port that exposes them.
+
+Labels hold method names and status codes only, never a name that users create.
+"""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class RpcMetrics:
+    """Rate, errors and duration of RPCs."""
+
+    handled: Counter
+    seconds: Histogram
+    in_flight: Gauge
+
+    @classmethod
+    def create(cls, registry: CollectorRegistry) -> Self:
+        """Register the three metrics."""
+        labels = ("service", "method")
+        return cls(
+            Counter("enxerto_rpc_handled", "RPCs that ended.", (*labels, "code"), registry=registry),
+            Histogram("enxerto_rpc_seconds", "Duration of RPCs.", labels, buckets=_BUCKETS, registry=registry),
+            Gauge("enxerto_rpc_in_flight", "RPCs being served.", labels, registry=registry),
+        )
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry with the process's own metrics; passed by constructor, so that a test may have many."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+class MetricsServer:
+    """The HTTP port that Prometheus scrapes, open while the context is."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.port: int = self._server.server_port
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

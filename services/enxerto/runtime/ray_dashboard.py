@@ -1,0 +1,60 @@
+"""Ray's REST API (Jobs and Serve), so that a service needs no Ray of the cluster's own version."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from enxerto.kernel.errors import UnavailableError
+
+
+class RayRefusedError(Exception):
+    """Ray answered, and the answer was no."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"Ray's dashboard answered {status}: {text[:500]}")
+        self.status = status
+        """The HTTP status."""
+        self.text = text
+        """The body."""
+
+
+class RayDashboard:
+    """Calls one Ray cluster's dashboard; open while the context is."""
+
+    def __init__(self, url: str, token_file: Path | None, *, timeout_s: float = 20.0) -> None:
+        self._url = url.rstrip("/")
+        self._token_file = token_file
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        headers = {}
+        if self._token_file is not None:
+            headers["Authorization"] = f"Bearer {self._token_file.read_text().strip()}"
+        self._session = aiohttp.ClientSession(timeout=self._timeout, headers=headers)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Send one request and return the decoded JSON body, or None when the body is empty.
+
+        Raises:
+            RayRefusedError: Ray answered with a status of 400 or more.
+            UnavailableError: Ray cannot be reached.
+        """
+        assert self._session is not None, "use `async with`"
+        try:
+            async with self._session.request(method, self._url + path, json=body) as response:
+                text = await response.text()
+                if response.status >= 400:
+                    raise RayRefusedError(response.status, text)
+                return await response.json(content_type=None) if text.strip() else None
+        except (aiohttp.ClientConnectionError, TimeoutError) as error:
+            raise UnavailableError(f"Ray's dashboard at {self._url} cannot be reached", retry_after_s=2.0) from error

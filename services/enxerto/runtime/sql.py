@@ -1,0 +1,81 @@
+"""What every SQL store shares: the engine, and migrations at start."""
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+
+def create_engine(url: str) -> AsyncEngine:
+    """An engine for `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.
+
+    SQLite runs in WAL mode with foreign keys on, and waits for a lock instead of failing.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_async_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(parsed)
+    event.listen(engine.sync_engine, "connect", _tune_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_immediately)
+    return engine
+
+
+def _tune_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    # The driver's own BEGIN is deferred, so two writers that have both read would fail instead of waiting.
+    connection.isolation_level = None  # type: ignore[attr-defined]
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=10000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediately(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def migrate(url: str, migrations: Path) -> None:
+    """Bring the database to the newest schema; several processes may call it at once on PostgreSQL.
+
+    Args:
+        url: the database.
+        migrations: folder with Alembic's `env.py` and `versions/`.
+    """
+    await asyncio.to_thread(_upgrade, url, migrations)
+
+
+def _upgrade(url: str, migrations: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations))
+    config.set_main_option("path_separator", "os")
+    config.attributes["url"] = url
+    command.upgrade(config, "head")
+
+
+def run_migrations(config: Config) -> None:
+    """The body of every service's Alembic `env.py`."""
+    from alembic import context
+
+    async def upgrade(url: str) -> None:
+        engine = create_engine(url)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(_run)
+        finally:
+            await engine.dispose()
+
+    def _run(connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            # One migrator at a time, whoever starts first.
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7165014327)")
+        context.configure(connection=connection, render_as_batch=True)
+        with context.begin_transaction():
+            context.run_migrations()
+
+    asyncio.run(upgrade(config.attributes["url"]))

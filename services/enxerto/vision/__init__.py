@@ -1,0 +1,1 @@
+"""Images, datasets, networks and their export. Only `enxerto.vision.torch` imports torch."""

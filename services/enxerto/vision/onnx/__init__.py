@@ -1,0 +1,1 @@
+"""ONNX Runtime sessions and the comparison of an exported network with its source."""

@@ -1,0 +1,1 @@
+"""Everything that needs torch: backbones, fine-tuning, evaluation and export."""
