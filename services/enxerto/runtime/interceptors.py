@@ -6,6 +6,7 @@ metrics show is the one that the error table chose.
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import time
 import uuid
@@ -46,9 +47,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Wrap the handler of one call."""
         handler = await continuation(handler_call_details)
         if handler is None:
@@ -58,10 +59,17 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         if handler.response_streaming:
             serve: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
-            async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            # Written, not yielded: a call that its client abandons is then cancelled inside this coroutine, where it
+            # can be counted and the servicer's generator be closed at once.
+            async def stream(request: Any, context: Context) -> None:
                 async with self._around(method, identity, context):
-                    async for response in serve(request, context):
-                        yield response
+                    responses = serve(request, context)
+                    if inspect.isawaitable(responses):
+                        await responses
+                        return
+                    async with contextlib.aclosing(responses):
+                        async for response in responses:
+                            await context.write(response)
 
             make = (
                 grpc.stream_stream_rpc_method_handler
@@ -99,7 +107,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.UNIMPLEMENTED
             await context.abort(code, f"{method} is not served here")
         except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
+            left_s = context.time_remaining()
+            late = left_s is not None and left_s <= 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except grpc.aio.AbortError:
             code = grpc.StatusCode(_value(context.code())) if context.code() else grpc.StatusCode.UNKNOWN
@@ -116,9 +126,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             if not full_method.startswith(_QUIET):
                 extra = {"rpc": full_method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
                 logger.info("rpc", extra=extra)
-            with contextlib.suppress(ValueError):
-                # A stream that its client abandons is closed in another context, where the token means nothing.
-                logs.request_id.reset(token)
+            logs.request_id.reset(token)
 
 
 def _value(code: Any) -> Any:

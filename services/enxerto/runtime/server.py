@@ -8,12 +8,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from enxerto.runtime.errors import PortInUseError
 from enxerto.runtime.interceptors import RpcInterceptor
 from enxerto.runtime.metrics import MetricsServer, RpcMetrics
 from enxerto.runtime.settings import ServerSettings
@@ -22,10 +24,6 @@ logger = logging.getLogger(__name__)
 
 Register = Callable[[grpc.aio.Server], None]
 """Adds servicers to a server."""
-
-
-class PortInUseError(OSError):
-    """The address cannot be bound."""
 
 
 class GrpcServer:
@@ -63,9 +61,7 @@ class GrpcServer:
                 return self._server.add_secure_port(address, credentials)
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise PortInUseError(
-                f"cannot listen on {address}: the port is in use or the address is not ours"
-            ) from error
+            raise PortInUseError(self._settings.host, self._settings.port, "gRPC") from error
 
     async def set_serving(self, serving: bool) -> None:
         """Say over grpc.health.v1 whether this process wants traffic."""
@@ -116,24 +112,26 @@ async def serve_until_signalled(
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     server = GrpcServer(settings, registry, services, register)
+    tasks: list[asyncio.Future[Any]] = []
     with MetricsServer(registry, settings.metrics_host, settings.metrics_port) as metrics:
-        async with server.running():
-            tasks = [asyncio.ensure_future(loop_()) for loop_ in background]
-            ports = {"port": server.port, "metrics_port": metrics.port}
-            logger.info("listening", extra=ports)
-            if settings.ready_file:
-                await asyncio.to_thread(_write_whole, settings.ready_file, json.dumps(ports))
-            stopping = asyncio.ensure_future(stop.wait())
-            await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            logger.info("draining", extra={"signalled": stop.is_set()})
-            await server.set_serving(False)
-        stopping.cancel()
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
-        if failures:
-            raise failures[0]
+        try:
+            async with server.running():
+                tasks = [asyncio.ensure_future(run()) for run in background]
+                ports = {"port": server.port, "metrics_port": metrics.port}
+                if settings.ready_file:
+                    await asyncio.to_thread(_write_whole, settings.ready_file, json.dumps(ports))
+                logger.info("listening", extra=ports)
+                stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+                await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+                logger.info("draining", extra={"signalled": stop.is_set()})
+        finally:
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    if failures:
+        raise failures[0]
     logger.info("stopped")
 
 

@@ -3,18 +3,21 @@
 import asyncio
 from pathlib import Path
 
-from alembic import command
+from alembic import command, context
 from alembic.config import Config
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+READ_ONLY = "enxerto_read_only"
+
 
 def create_engine(url: str) -> AsyncEngine:
     """An engine for `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.
 
-    SQLite runs in WAL mode with foreign keys on, and waits for a lock instead of failing.
+    SQLite runs in WAL mode with foreign keys on, and waits for a lock instead of failing. Every transaction there takes
+    the write lock at once, except on `reader(engine)`.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
@@ -23,21 +26,28 @@ def create_engine(url: str) -> AsyncEngine:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(parsed)
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_immediately)
+    event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def reader(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine for transactions that only read, which then never wait for a writer."""
+    return engine.execution_options(**{READ_ONLY: True})
 
 
 def _tune_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     # The driver's own BEGIN is deferred, so two writers that have both read would fail instead of waiting.
-    connection.isolation_level = None  # type: ignore[attr-defined]
+    connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=10000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
-def _begin_immediately(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    # WAL lets readers go on beside the one writer, as long as they do not ask for the write lock.
+    reads = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 async def migrate(url: str, migrations: Path) -> None:
@@ -52,7 +62,7 @@ async def migrate(url: str, migrations: Path) -> None:
 
 def _upgrade(url: str, migrations: Path) -> None:
     config = Config()
-    config.set_main_option("script_location", str(migrations))
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url
     command.upgrade(config, "head")
@@ -60,8 +70,6 @@ def _upgrade(url: str, migrations: Path) -> None:
 
 def run_migrations(config: Config) -> None:
     """The body of every service's Alembic `env.py`."""
-    from alembic import context
-
     async def upgrade(url: str) -> None:
         engine = create_engine(url)
         try:
