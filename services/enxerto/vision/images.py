@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import io
 import struct
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ EXTENSIONS: Final = {
     "BMP": (".bmp", ".dib"),
 }
 
+_BMP_HEADERS: Final = tuple(struct.pack("<I", size) for size in (40, 52, 56, 64, 108, 124))
 _ORIENTATION_TAG: Final = 0x0112
 _UNDO_ORIENTATION: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,26 +44,46 @@ _UNDO_ORIENTATION: Final = {
 _FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-class ImageReason(enum.StrEnum):
-    """Why an image was refused; stable, for machines."""
-
-    EMPTY_IMAGE = "EMPTY_IMAGE"
-    IMAGE_TOO_LARGE = "IMAGE_TOO_LARGE"
-    UNSUPPORTED_FORMAT = "UNSUPPORTED_FORMAT"
-    CORRUPT_IMAGE = "CORRUPT_IMAGE"
-    TRUNCATED_IMAGE = "TRUNCATED_IMAGE"
-    ANIMATED_IMAGE = "ANIMATED_IMAGE"
-
-
 class ImageError(EnxertoError, ValueError):
-    """An encoded image that cannot be used; `reason` is stable, the message is for people."""
+    """An encoded image that cannot be used; each subclass has a stable `reason`, the message is for people."""
 
-    def __init__(self, reason: ImageReason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+    reason = "INVALID_IMAGE"
 
-    def __reduce__(self) -> tuple[type[ImageError], tuple[ImageReason, str]]:
-        return type(self), (self.reason, str(self))
+
+class EmptyImageError(ImageError):
+    """No bytes."""
+
+    reason = "EMPTY_IMAGE"
+
+
+class ImageTooLargeError(ImageError):
+    """More bytes, or more pixels declared in the header, than the limits allow."""
+
+    reason = "IMAGE_TOO_LARGE"
+
+
+class UnsupportedImageError(ImageError):
+    """Neither JPEG, PNG, WebP nor BMP."""
+
+    reason = "UNSUPPORTED_IMAGE_FORMAT"
+
+
+class CorruptImageError(ImageError):
+    """Damaged bytes."""
+
+    reason = "CORRUPT_IMAGE"
+
+
+class TruncatedImageError(CorruptImageError):
+    """The bytes end before the picture does."""
+
+    reason = "TRUNCATED_IMAGE"
+
+
+class AnimatedImageError(ImageError):
+    """Several frames, of which none is *the* picture."""
+
+    reason = "ANIMATED_IMAGE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +114,6 @@ def sniff(data: bytes) -> str | None:
     if data[:2] == b"BM" and (len(data) < 18 or data[14:18] in (b"\x0c\0\0\0", *_BMP_HEADERS)):
         return "BMP"
     return None
-
-
-_BMP_HEADERS: Final = tuple(struct.pack("<I", size) for size in (40, 52, 56, 64, 108, 124))
 
 
 def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -154,14 +171,12 @@ def _resized(spec: PreprocessSpec) -> tuple[float, float]:
 
 def _decode(data: bytes, limits: ImageLimits, at_least: float | None) -> Image.Image:
     if not data:
-        raise ImageError(ImageReason.EMPTY_IMAGE, "the image has no bytes")
+        raise EmptyImageError("the image has no bytes")
     if len(data) > limits.size_bytes:
-        raise ImageError(
-            ImageReason.IMAGE_TOO_LARGE, f"the image has {len(data)} bytes, the limit is {limits.size_bytes}"
-        )
+        raise ImageTooLargeError(f"the image has {len(data)} bytes, the limit is {limits.size_bytes}")
     kind = sniff(data)
     if kind is None:
-        raise ImageError(ImageReason.UNSUPPORTED_FORMAT, f"not one of {', '.join(FORMATS)}")
+        raise UnsupportedImageError(f"not one of {', '.join(FORMATS)}")
     if kind == "WEBP":
         _check_webp(data, limits)
     try:
@@ -170,7 +185,7 @@ def _decode(data: bytes, limits: ImageLimits, at_least: float | None) -> Image.I
             _refuse_large(image.width, image.height, limits)
             # A phone's MPO file is a JPEG followed by a depth map or preview: its first picture is the photo.
             if getattr(image, "is_animated", False) and image.format != "MPO":
-                raise ImageError(ImageReason.ANIMATED_IMAGE, f"the {kind} has several frames; send a single picture")
+                raise AnimatedImageError(f"the {kind} has several frames; send a single picture")
             if at_least is not None and kind == "JPEG":
                 image.draft(None, (int(at_least + 1), int(at_least + 1)))
             image.load()
@@ -179,31 +194,28 @@ def _decode(data: bytes, limits: ImageLimits, at_least: float | None) -> Image.I
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(ImageReason.CORRUPT_IMAGE, f"the {kind} header is damaged") from error
+        raise CorruptImageError(f"the {kind} header is damaged") from error
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error) as error:
         # PIL's plugins have no error type of their own: any of these comes out of damaged bytes.
         if "truncated" in str(error).lower() or isinstance(error, EOFError):
-            raise ImageError(ImageReason.TRUNCATED_IMAGE, f"the {kind} ends too early") from error
-        raise ImageError(ImageReason.CORRUPT_IMAGE, f"the {kind} is damaged: {error}") from error
+            raise TruncatedImageError(f"the {kind} ends too early") from error
+        raise CorruptImageError(f"the {kind} is damaged: {error}") from error
     transpose = _UNDO_ORIENTATION.get(orientation)
     return upright if transpose is None else upright.transpose(transpose)
 
 
 def _refuse_large(width: int, height: int, limits: ImageLimits) -> None:
     if width < 1 or height < 1:
-        raise ImageError(ImageReason.CORRUPT_IMAGE, f"the header declares {width} x {height} pixels")
+        raise CorruptImageError(f"the header declares {width} x {height} pixels")
     if width * height > limits.pixels:
-        raise ImageError(
-            ImageReason.IMAGE_TOO_LARGE,
-            f"the header declares {width} x {height} pixels, the limit is {limits.pixels} in all",
-        )
+        raise ImageTooLargeError(f"the header declares {width} x {height} pixels, the limit is {limits.pixels} in all")
 
 
 def _check_webp(data: bytes, limits: ImageLimits) -> None:
     """Size and length from the header, because PIL allocates the whole canvas when it opens a WebP."""
     (declared,) = struct.unpack_from("<I", data, 4) if len(data) >= 8 else (0,)
     if len(data) < 30 or declared + 8 > len(data):
-        raise ImageError(ImageReason.TRUNCATED_IMAGE, "the WEBP ends too early")
+        raise TruncatedImageError("the WEBP ends too early")
     chunk = data[12:16]
     if chunk == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")
@@ -215,7 +227,7 @@ def _check_webp(data: bytes, limits: ImageLimits) -> None:
         width = int.from_bytes(data[26:28], "little") & 0x3FFF
         height = int.from_bytes(data[28:30], "little") & 0x3FFF
     else:
-        raise ImageError(ImageReason.CORRUPT_IMAGE, "the WEBP header is damaged")
+        raise CorruptImageError("the WEBP header is damaged")
     _refuse_large(width, height, limits)
 
 

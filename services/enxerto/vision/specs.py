@@ -249,7 +249,10 @@ class FinetuneSpec:
         )
 
     def validate(self, violations: Violations, prefix: str = "") -> None:
-        """Add one violation for each bad field, its name led by `prefix`; whether the base model exists is not checked."""
+        """Add one violation for each bad field, its name led by `prefix`.
+
+        Whether the base model exists is for the catalogue to say.
+        """
 
         def check(name: str, good: bool, description: str) -> None:
             if not good:
