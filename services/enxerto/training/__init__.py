@@ -1,0 +1,1 @@
+"""The training service: dataset snapshots, and runs that graft pretrained networks onto them."""

@@ -1,0 +1,110 @@
+"""What happens in a run: what the job reports, and what watchers see."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from enxerto.training.domain.states import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number measured on one split."""
+
+    name: str
+    value: float
+    split: str
+    """`train`, `val` or `test`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is."""
+
+    phase: str
+    """`preparing`, `features`, `head`, `fine-tuning`, `evaluating`, `exporting`."""
+    epoch: int = 0
+    """Epochs done in this phase."""
+    epoch_count: int = 0
+    images_done: int = 0
+    """In this epoch or pass, over all workers."""
+    image_count: int = 0
+    images_per_second: float = 0.0
+    """Over all workers."""
+    eta_s: float | None = None
+    """Time that the rest of the training should take."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The run entered a state."""
+
+    state: RunState
+    error: bytes | None = None
+    """A serialised google.rpc.Status, for FAILED."""
+    model_version: str = ""
+    """Full name, for SUCCEEDED."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochCompleted:
+    """An epoch ended."""
+
+    progress: Progress
+    metrics: tuple[Metric, ...]
+    learning_rate: float
+    """Of the head, at the end of the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Something that a person should know."""
+
+    severity: str
+    """`INFO`, `WARNING` or `ERROR`."""
+    message: str
+
+
+EventBody = StateChanged | Progress | EpochCompleted | LogLine
+"""What a watcher sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """One event at its place in the run."""
+
+    cursor: int
+    """From 1, without gaps."""
+    time: datetime
+    body: EventBody
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """The train function runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobTrained:
+    """The result and all its artefacts are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """The job gave up; submitting it again would not help."""
+
+    error: bytes
+    """A serialised google.rpc.Status."""
+
+
+JobBody = JobStarted | Progress | EpochCompleted | LogLine | JobTrained | JobFailed
+"""What the job writes into its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One entry of one attempt's log."""
+
+    seq: int
+    """From 1, without gaps."""
+    time: datetime
+    body: JobBody

@@ -1,0 +1,127 @@
+"""The named errors of the training service.
+
+    FailedPreconditionError
+    ├── SnapshotNotReadyError       a run asks for a snapshot that is still importing, or failed
+    ├── RunFinishedError            a transition that a final state forbids
+    ├── ParityGateError             the exported graph disagrees with the trained network
+    └── RegistryRefusedError        the registry says no to a version
+    PermissionDeniedError
+    └── PathNotAllowedError         a path outside of the folders that the operator allows
+    InvalidArgumentError
+    ├── RequestIdReusedError        one request id, two contents
+    └── UploadMismatchError         bytes that are not what their sender announced
+    ResourceExhaustedError
+    └── ArchiveTooLargeError        an archive over the limit
+    AbortedError
+    └── StaleRevisionError          the resource changed since it was read
+    UnavailableError
+    ├── ServiceStoppingError        the stream ends because the process does; reconnect with the last cursor
+    └── JobLostError                the cluster lost the job too often
+"""
+
+from pathlib import Path
+
+from enxerto.kernel import errors
+from enxerto.kernel.errors import PreconditionViolation, Violation
+
+
+class SnapshotNotReadyError(errors.FailedPreconditionError):
+    """Only a READY snapshot can be trained on."""
+
+    reason = "SNAPSHOT_NOT_READY"
+
+    def __init__(self, name: object, state: str) -> None:
+        description = f"the snapshot is {state}; only a READY one can be trained on"
+        super().__init__(f"{name}: {description}", [PreconditionViolation("STATE", str(name), description)])
+
+
+class RunFinishedError(errors.FailedPreconditionError):
+    """The run's state does not allow the transition."""
+
+    reason = "RUN_STATE"
+
+    def __init__(self, name: object, state: str, action: str) -> None:
+        description = f"a run that is {state} cannot {action}"
+        super().__init__(f"{name}: {description}", [PreconditionViolation("STATE", str(name), description)])
+
+
+class ParityGateError(errors.FailedPreconditionError):
+    """The registry quarantined the version."""
+
+    reason = "PARITY_BELOW_GATE"
+
+    def __init__(self, version: str, agreement: float) -> None:
+        description = f"the exported graph agrees with the trained network on {agreement:.4%} of the images"
+        super().__init__(
+            f"{version} is quarantined: {description}", [PreconditionViolation("PARITY", version, description)]
+        )
+
+
+class RegistryRefusedError(errors.FailedPreconditionError):
+    """The registry refused the model or the version, and would again."""
+
+    reason = "REGISTRY_REFUSED"
+
+    def __init__(self, model: object, message: str) -> None:
+        super().__init__(
+            f"the registry refused {model}: {message}", [PreconditionViolation("REGISTRY", str(model), message)]
+        )
+
+
+class PathNotAllowedError(errors.PermissionDeniedError):
+    """The operator has not allowed imports from this path."""
+
+    reason = "IMPORT_PATH_NOT_ALLOWED"
+
+    def __init__(self, path: str, roots: tuple[Path, ...]) -> None:
+        allowed = "is empty" if not roots else f"allows {', '.join(str(root) for root in roots)}"
+        super().__init__(
+            f"{path!r} is not below an allowed folder: the setting ENXERTO_TRAINING_IMPORT_ROOTS {allowed}; "
+            "upload an archive instead, or ask the operator to allow the folder"
+        )
+
+
+class RequestIdReusedError(errors.InvalidArgumentError):
+    """The same request id came with another content."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self) -> None:
+        super().__init__([Violation("request_id", "was used before with another content")])
+
+
+class UploadMismatchError(errors.InvalidArgumentError):
+    """The bytes are not what the header announced."""
+
+    reason = "UPLOAD_MISMATCH"
+
+
+class ArchiveTooLargeError(errors.ResourceExhaustedError):
+    """The archive is larger than this service accepts."""
+
+    reason = "ARCHIVE_TOO_LARGE"
+
+
+class StaleRevisionError(errors.AbortedError):
+    """Someone else changed the resource first."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__(f"{name} changed since it was read")
+
+
+class ServiceStoppingError(errors.UnavailableError):
+    """This process is draining."""
+
+    reason = "SERVICE_STOPPING"
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping; reconnect with the last cursor", retry_after_s=1.0)
+
+
+class JobLostError(errors.UnavailableError):
+    """The cluster lost the run's job as often as the service is willing to submit it."""
+
+    reason = "JOB_LOST"
+
+    def __init__(self, name: object, attempts: int, last: str) -> None:
+        super().__init__(f"{name}: the job ended without a result {attempts} times; the last time: {last}")

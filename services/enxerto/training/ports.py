@@ -1,0 +1,258 @@
+"""What the use cases need from the outside. Every store has an in-memory twin under tests/fakes that passes the same suite."""
+
+import enum
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from enxerto.kernel.errors import EnxertoError
+from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName
+from enxerto.kernel.paging import Page, PageRequest
+from enxerto.training.domain import (
+    Dataset,
+    EventBody,
+    Finding,
+    JobEvent,
+    RunEvent,
+    Snapshot,
+    SnapshotContent,
+    Source,
+    TrainingResult,
+    TrainingRun,
+)
+
+StatusEncoder = Callable[[EnxertoError], bytes]
+"""Turns an error into the serialised google.rpc.Status that a failed resource keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """Makes a create repeatable."""
+
+    request_id: str
+    fingerprint: str
+    """Digest of the request's content: the same id must come with the same."""
+
+
+class DatasetStore(Protocol):
+    """Keeps datasets and snapshots."""
+
+    async def create_dataset(self, dataset: Dataset, request: Idempotency | None = None) -> Dataset:
+        """Add a dataset.
+
+        Raises:
+            AlreadyExistsError: the name is taken.
+            RequestIdReusedError: the request id was used for another content.
+        """
+        ...
+
+    async def get_dataset(self, name: DatasetName) -> Dataset:
+        """Read one; raises NotFoundError."""
+        ...
+
+    async def list_datasets(self, parent: ProjectName, page: PageRequest) -> Page[Dataset]:
+        """Datasets by name."""
+        ...
+
+    async def create_snapshot(
+        self, parent: DatasetName, source: Source, split_seed: int, now: datetime, request: Idempotency | None = None
+    ) -> Snapshot:
+        """Add the dataset's next snapshot in IMPORTING; raises NotFoundError, RequestIdReusedError."""
+        ...
+
+    async def get_snapshot(self, name: SnapshotName) -> Snapshot:
+        """Read one; raises NotFoundError."""
+        ...
+
+    async def list_snapshots(self, parent: DatasetName, page: PageRequest) -> Page[Snapshot]:
+        """Snapshots, newest first; raises NotFoundError for the dataset."""
+        ...
+
+    async def list_importing(self) -> Sequence[Snapshot]:
+        """Every snapshot in IMPORTING, oldest first."""
+        ...
+
+    async def save_snapshot(self, snapshot: Snapshot) -> Snapshot:
+        """Store a transition, and move the dataset's newest READY snapshot with it.
+
+        Raises:
+            StaleRevisionError: the snapshot changed since it was read.
+        """
+        ...
+
+
+class RunStore(Protocol):
+    """Keeps training runs and their events."""
+
+    async def create(self, run: TrainingRun, request: Idempotency | None = None) -> TrainingRun:
+        """Add a run with its first event; raises AlreadyExistsError, RequestIdReusedError."""
+        ...
+
+    async def find_request(self, parent: ProjectName, request: Idempotency) -> TrainingRun | None:
+        """The run that this request has created before; raises RequestIdReusedError."""
+        ...
+
+    async def get(self, name: RunName) -> TrainingRun:
+        """Read one; raises NotFoundError."""
+        ...
+
+    async def list_runs(self, parent: ProjectName, page: PageRequest) -> Page[TrainingRun]:
+        """Runs, newest first."""
+        ...
+
+    async def list_active(self) -> Sequence[TrainingRun]:
+        """Every run that is not final, oldest first."""
+        ...
+
+    async def save(self, run: TrainingRun, events: Sequence[tuple[datetime, EventBody]] = ()) -> TrainingRun:
+        """Store a transition and append its events in one transaction; returns the run with its new revision.
+
+        Raises:
+            StaleRevisionError: the run changed since it was read; nothing was stored.
+        """
+        ...
+
+    async def list_events(self, uid: str, after_cursor: int, limit: int) -> Sequence[RunEvent]:
+        """Events after a cursor, in order."""
+        ...
+
+    async def count_by_state(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        ...
+
+
+class UploadStore(Protocol):
+    """Keeps uploaded archives by their content."""
+
+    async def put(self, project: str, sha256: str, file: Path) -> None:
+        """Store a verified file; it becomes visible as a whole."""
+        ...
+
+    async def exists(self, project: str, sha256: str) -> bool:
+        """Whether the archive is there."""
+        ...
+
+
+class Importer(Protocol):
+    """Reads, checks and stores labelled images."""
+
+    async def run(self, snapshot: Snapshot) -> tuple[SnapshotContent, tuple[Finding, ...]]:
+        """Import a snapshot's source.
+
+        Raises:
+            ImportRefusedError: carries the findings and the error to store.
+            EnxertoError: the source cannot be read at all.
+        """
+        ...
+
+
+class ImportRefusedError(Exception):
+    """The images have errors; nothing was stored."""
+
+    def __init__(self, error: EnxertoError, findings: tuple[Finding, ...]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.findings = findings
+
+
+class JobState(enum.StrEnum):
+    """What the cluster says of a job."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+    UNKNOWN = "UNKNOWN"
+    """The cluster has never heard of it, or has forgotten."""
+
+    @property
+    def over(self) -> bool:
+        """Whether no process of the job is left."""
+        return self not in (JobState.WAITING, JobState.RUNNING)
+
+
+class JobRunner(Protocol):
+    """Runs jobs on a cluster."""
+
+    async def submit(self, run: TrainingRun, snapshot: Snapshot) -> None:
+        """Start the run's current attempt; a job that is already there counts as started.
+
+        Raises:
+            UnavailableError: the cluster cannot be reached.
+        """
+        ...
+
+    async def state(self, job_id: str) -> tuple[JobState, str]:
+        """What the job does, and the cluster's message; raises UnavailableError."""
+        ...
+
+    async def stop(self, job_id: str) -> None:
+        """Ask the job to end; one that is over or unknown is fine. Raises UnavailableError."""
+        ...
+
+
+class JobOutput(Protocol):
+    """What jobs leave in the blob store."""
+
+    async def read_events(self, uid: str, attempt: int, after_seq: int) -> Sequence[JobEvent]:
+        """Log entries after a position, in order, as many as are there (bounded)."""
+        ...
+
+    async def read_result(self, uid: str, attempt: int) -> TrainingResult:
+        """The finished job's result; raises DataLossError when it is missing or malformed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version in the registry."""
+
+    version: str
+    """Full name."""
+    quarantined: bool
+
+
+class Registry(Protocol):
+    """The model registry."""
+
+    async def register(self, run: TrainingRun, result: TrainingResult) -> Registered:
+        """Upload the artefacts and create the version; repeating it creates nothing twice.
+
+        Raises:
+            UnavailableError: the registry cannot be reached now.
+            RegistryRefusedError: it would refuse again.
+        """
+        ...
+
+
+class Telemetry(Protocol):
+    """Counts what the domain does."""
+
+    def runs_by_state(self, counts: dict[str, int]) -> None:
+        """How many runs are in each state now."""
+        ...
+
+    def run_ended(self, state: str, duration_s: float) -> None:
+        """A run reached a final state."""
+        ...
+
+    def images_trained(self, count: int) -> None:
+        """Images went through a network."""
+        ...
+
+    def snapshot_imported(self, state: str, duration_s: float) -> None:
+        """An import ended."""
+        ...
+
+    def event_lag(self, seconds: float) -> None:
+        """How old an event of a job was when watchers could see it."""
+        ...
+
+
+class ByteStream(Protocol):
+    """Bytes in order."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...

@@ -1,0 +1,51 @@
+"""Settings of the training service, from `ENXERTO_TRAINING_*` variables."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from enxerto.runtime.settings import ServerSettings
+
+
+class TrainingSettings(ServerSettings):
+    """Everything that the training service is told from outside. Object stores read the usual `AWS_*` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="ENXERTO_TRAINING_", frozen=True, extra="forbid")
+
+    database_url: str
+    """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."""
+    blob_url: str
+    """Where uploads, snapshots, and what jobs write are kept: `file:///…` or `s3://bucket/prefix`. Jobs must reach it too."""
+    registry_address: str
+    """`host:port` of the registry."""
+    registry_ca: Path | None = None
+    """PEM authorities of the registry's certificate; without it the connection is in the clear."""
+    ray_dashboard_url: str
+    """Ray's dashboard, such as `http://127.0.0.1:8265`."""
+    ray_token_file: Path | None = None
+    """File with Ray's token."""
+    worker_python: str = "python"
+    """Interpreter of jobs, as the cluster's machines know it."""
+    import_roots: tuple[Path, ...] = ()
+    """Folders from which `path` sources may be imported; none by default."""
+    cache_folder: Path
+    """Scratch space of this service for archives being received or unpacked."""
+    worker_cache_folder: Path | None = None
+    """Where jobs keep snapshots that they have fetched, as the cluster's machines know it; `cache_folder` by default."""
+    weights_folder: Path | None = None
+    """Folder with weights that were brought in by hand, as the cluster's machines know it."""
+    max_archive_bytes: int = Field(default=8 * 2**30, ge=1)
+    """Largest archive accepted."""
+    max_unpacked_bytes: int = Field(default=32 * 2**30, ge=1)
+    """Most bytes that an archive may unpack to."""
+    max_archive_members: int = Field(default=2_000_000, ge=1)
+    """Most members that an archive may have."""
+    max_image_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Largest image file accepted."""
+    max_image_pixels: int = Field(default=89_478_485, ge=1)
+    """Most pixels that an image may declare."""
+    concurrent_imports: int = Field(default=1, ge=1)
+    """Imports that run at the same time; the others wait."""
+    reconcile_interval_s: float = Field(default=0.5, gt=0)
+    """How often jobs' logs are read while runs are active."""
