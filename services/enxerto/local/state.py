@@ -37,6 +37,9 @@ class PlatformState:
 
     instance: str
     """Random id that every process of it carries in its environment."""
+    port_base: int
+    cpus: int
+    """What Ray may hand out."""
     processes: Mapping[str, ProcessState]
     """By name: `ray`, `registry`, `training`, `inference`."""
 
@@ -48,7 +51,7 @@ class PlatformState:
         except FileNotFoundError:
             return None
         processes = {name: ProcessState(**process) for name, process in value["processes"].items()}
-        return cls(value["instance"], processes)
+        return cls(value["instance"], value["port_base"], value["cpus"], processes)
 
     def write(self, home: Path) -> None:
         """Write the state so that a reader sees all of it or nothing."""

@@ -1,0 +1,79 @@
+"""Child processes in sessions of their own, told from strangers by pid, start time and a mark in their environment."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from enxerto.local.state import ProcessState
+
+INSTANCE_VARIABLE = "ENXERTO_INSTANCE"
+"""Every process of one platform carries the same random value, and passes it on to its children."""
+
+_CLOCK_TOLERANCE_S = 0.05
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that outlives this one, its output appended to a log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def create_time(pid: int) -> float:
+    """When a process started, in seconds since 1970."""
+    started: float = psutil.Process(pid).create_time()
+    return started
+
+
+def find(process: ProcessState) -> psutil.Process | None:
+    """The running process of a recorded state; None when it ended, even when its pid is somebody else's now."""
+    try:
+        found = psutil.Process(process.pid)
+        same = abs(found.create_time() - process.create_time) < _CLOCK_TOLERANCE_S
+        return found if same and found.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def family(instance: str) -> list[psutil.Process]:
+    """Every living process that carries the platform's mark."""
+    members = []
+    for process in psutil.process_iter():
+        # Processes of other users, and those that end meanwhile, cannot be looked into: they are not ours.
+        with contextlib.suppress(psutil.Error, OSError):
+            marked = process.environ().get(INSTANCE_VARIABLE) == instance
+            if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members
+
+
+def stop(processes: Sequence[psutil.Process], grace_s: float) -> None:
+    """SIGTERM, wait, then SIGKILL what is left."""
+    for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # It may have ended by itself.
+                process.send_signal(number)
+        _gone, processes = psutil.wait_procs(processes, timeout=wait_s)
+
+
+def sweep(instance: str, grace_s: float) -> None:
+    """End whatever carries the mark, until nothing does: a dying parent may still start children."""
+    deadline = time.monotonic() + grace_s + 20
+    while members := family(instance):
+        stop(members, grace_s)
+        if time.monotonic() > deadline:
+            return
