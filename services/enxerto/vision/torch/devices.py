@@ -1,0 +1,79 @@
+"""Which device, precision and number of threads to compute with: decided here and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+_DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What the machine has.
+
+    Attributes:
+        cuda_devices: visible to this process.
+        bf16: whether the first of them computes in bfloat16.
+        cores: CPU cores that this process may use.
+    """
+
+    cuda_devices: int
+    bf16: bool
+    cores: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """How to compute.
+
+    Attributes:
+        device: in torch's notation.
+        amp_dtype: of automatic mixed precision; None computes in float32.
+        threads: of torch's operators, and of image decoding.
+    """
+
+    device: str
+    amp_dtype: str | None
+    threads: int
+
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients would underflow without scaling: float16 only."""
+        return self.amp_dtype == "float16"
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Mixed precision, where it is used."""
+        if self.amp_dtype is None:
+            yield
+            return
+        with torch.autocast(torch.device(self.device).type, dtype=_DTYPES[self.amp_dtype]):
+            yield
+
+
+def choose_compute(facts: DeviceFacts, *, workers_per_machine: int = 1, local_rank: int = 0) -> Compute:
+    """The first of: CUDA with bfloat16, CUDA with float16, CPU in float32.
+
+    CPU stays in float32: bfloat16 without AMX or AVX512-BF16 is emulated and slower.
+    """
+    threads = max(1, facts.cores // max(1, workers_per_machine))
+    if facts.cuda_devices == 0:
+        return Compute("cpu", None, threads)
+    device = f"cuda:{local_rank % facts.cuda_devices}"
+    return Compute(device, "bfloat16" if facts.bf16 else "float16", threads)
+
+
+def detect() -> DeviceFacts:
+    """The facts of this machine."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return DeviceFacts(
+        cuda_devices=count,
+        bf16=count > 0 and torch.cuda.is_bf16_supported(including_emulation=False),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    )
