@@ -156,6 +156,9 @@ class Violations:
     def __bool__(self) -> bool:
         return bool(self._violations)
 
+    def __len__(self) -> int:
+        return len(self._violations)
+
     def raise_if_any(self) -> None:
         """Raise `InvalidArgumentError` with everything noted, if anything was."""
         if self._violations:

@@ -4,6 +4,8 @@ One interceptor does all four, because each needs the outcome of the ones inside
 metrics show is the one that the error table chose.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import inspect

@@ -1,0 +1,1 @@
+"""The registry service: models, their immutable versions, aliases and bytes."""

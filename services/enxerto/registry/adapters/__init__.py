@@ -1,0 +1,1 @@
+"""What the registry's ports stand on: SQL, an object store, Prometheus."""
