@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 
 def is_serving(address: str, credentials: grpc.ChannelCredentials | None, server_name: str, timeout_s: float) -> bool:
@@ -28,7 +28,12 @@ def is_serving(address: str, credentials: grpc.ChannelCredentials | None, server
         grpc.secure_channel(address, credentials, options) if credentials else grpc.insecure_channel(address, options)
     )
     with opened as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
@@ -37,9 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="enxerto.runtime.probe", description="Ask a gRPC server for its health.")
     parser.add_argument("address", help="HOST:PORT")
     parser.add_argument("--authorities", type=Path, help="PEM file of the certificates to trust; the port speaks TLS")
-    parser.add_argument(
-        "--certificate", type=Path, help="PEM certificate of this client, when asked for"
-    )
+    parser.add_argument("--certificate", type=Path, help="PEM certificate of this client, when asked for")
     parser.add_argument("--key", type=Path, help="PEM key of this client")
     parser.add_argument("--server-name", default="", help="name in the server's certificate")
     parser.add_argument("--timeout-s", type=float, default=3.0)

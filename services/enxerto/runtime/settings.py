@@ -1,9 +1,13 @@
 """Settings that every service has. A service's own settings subclass these with its `env_prefix`."""
 
+import os
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+
+SECRETS_FOLDER_VARIABLE = "ENXERTO_SECRETS_FOLDER"
+"""Names a folder with one file per setting, such as `enxerto_registry_database_url`: how containers get secrets."""
 
 
 class ServerSettings(BaseSettings):
@@ -35,3 +39,17 @@ class ServerSettings(BaseSettings):
     """PEM authorities; when set, clients must present a certificate signed by one of them."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add the files of the secrets folder, when one is named, behind the environment."""
+        folder = os.environ.get(SECRETS_FOLDER_VARIABLE)
+        files = SecretsSettingsSource(settings_cls, secrets_dir=folder) if folder else file_secret_settings
+        return init_settings, env_settings, dotenv_settings, files
