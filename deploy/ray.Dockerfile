@@ -20,7 +20,7 @@ FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/enxerto /opt/enxerto
 # KubeRay starts Ray through a shell whose profile may reset PATH.
 RUN ln --symbolic /opt/enxerto/bin/ray /usr/local/bin/ray \
-    && install --directory --owner=10001 --group=10001 /var/lib/enxerto /tmp/ray
+    && install --directory --owner=10001 --group=10001 /var/lib/enxerto /var/lib/enxerto/shared /tmp/ray
 ENV PATH=/opt/enxerto/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

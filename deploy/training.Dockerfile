@@ -13,7 +13,7 @@ RUN /opt/enxerto/bin/pip install --no-cache-dir --disable-pip-version-check -c c
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/enxerto /opt/enxerto
 # The volume's mount point must belong to the user before the volume is made from it.
-RUN install --directory --owner=10001 --group=10001 /var/lib/enxerto
+RUN install --directory --owner=10001 --group=10001 /var/lib/enxerto /var/lib/enxerto/shared
 ENV PATH=/opt/enxerto/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
