@@ -64,7 +64,7 @@ class Commands:
             # Any free port: two platforms on one machine must not meet.
             "min-worker-port": 0,
             "max-worker-port": 0,
-            "ray-client-server-port": 0,
+            "ray-client-server-port": ports["Ray's client server"],
             "num-cpus": self.cpus,
             "object-store-memory": _OBJECT_STORE_BYTES,
             "temp-dir": self.layout.ray_folder,

@@ -30,6 +30,7 @@ _OFFSETS = {
     "Ray's runtime environment agent": 27,
     "Ray's node manager": 28,
     "Ray's object manager": 29,
+    "Ray's client server": 30,
 }
 
 
