@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from enxerto.kernel.errors import InvalidArgumentError, Violation, Violations
 from enxerto.vision.specs import FinetuneSpec, Strategy, Weights
-from enxerto.vision.torch.base_models import StagedBackbone, build_backbone
+from enxerto.vision.torch.base_models import build_backbone
 from enxerto.vision.torch.collectives import Distribution, gather_rows, same_as_first, sum_over_workers
 from enxerto.vision.torch.data import Augmentation, FinetuneData, ImageArray
 from enxerto.vision.torch.devices import Compute, choose_compute, detect
@@ -100,7 +101,7 @@ def finetune(
         raise InvalidArgumentError([Violation("unfreeze_stages", bad)])
     network = GraftedNetwork(backbone, LinearHead(backbone.feature_dim, len(data.class_names)), data.preprocess)
     network.requires_grad_(False).eval().to(how.device)
-    run = _Run(spec, data, network, where, how, report, step)
+    run = _Run(spec, data, network, where=where, how=how, report=report, step=step)
     best_phase, best = Phase.LINEAR_PROBE, run.train_head()
     batch_norm = "frozen: the backbone is not trained"
     if spec.strategy is Strategy.FINE_TUNE:
@@ -138,6 +139,7 @@ def compute_features(
     images: ImageArray,
     where: Distribution,
     how: Compute,
+    *,
     meter: StepMeter,
     transform: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,6 +178,7 @@ class _Run:
         spec: FinetuneSpec,
         data: FinetuneData,
         network: GraftedNetwork,
+        *,
         where: Distribution,
         how: Compute,
         report: OnEpoch,
@@ -201,12 +204,12 @@ class _Run:
         head = self._network.head
         assert isinstance(head, LinearHead)
         meter = StepMeter(Phase.FEATURES, len(self._data.train) + len(self._data.val), self._step)
-        features, labels = compute_features(self._network, self._data.train, self._where, self._how, meter)
-        val_features, val_labels = compute_features(self._network, self._data.val, self._where, self._how, meter)
+        features, labels = compute_features(self._network, self._data.train, self._where, self._how, meter=meter)
+        val_features, val_labels = compute_features(self._network, self._data.val, self._where, self._how, meter=meter)
         head.standardise(features)
         head.requires_grad_(True)
         optimizer = make_optimizer(spec, head, [])
-        steps = -(-len(labels) // spec.batch_size)
+        steps = math.ceil(len(labels) / spec.batch_size)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, warmup_cosine(spec.epochs * steps, spec.warmup_fraction)
         )
@@ -218,10 +221,10 @@ class _Run:
                 features, labels = self._augmented_features(epoch)
             order = torch.from_numpy(np.random.default_rng((spec.seed, epoch)).permutation(len(labels)))
             loss_sum = torch.zeros((), device=features.device)
-            for rows in order.to(features.device).split(spec.batch_size):
+            for rows in torch.split(order.to(features.device), spec.batch_size):
                 loss = functional.cross_entropy(head(features[rows]), labels[rows])
                 optimizer.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
                 loss_sum += loss.detach() * len(rows)
@@ -236,11 +239,10 @@ class _Run:
                 Phase.LINEAR_PROBE,
                 epoch,
                 spec.epochs,
-                float(loss_sum) / len(labels),
-                score,
-                optimizer,
-                started,
-                epoch_started,
+                train_loss=float(loss_sum) / len(labels),
+                score=score,
+                learning_rate=float(optimizer.param_groups[0]["lr"]),
+                clock=(started, epoch_started),
             )
             if best.should_stop:
                 break
@@ -256,7 +258,7 @@ class _Run:
         def transform(pixels: torch.Tensor, start: int) -> torch.Tensor:
             return self._augment(pixels, epoch, start)
 
-        return compute_features(self._network, canvas, self._where, self._how, meter, transform)
+        return compute_features(self._network, canvas, self._where, self._how, meter=meter, transform=transform)
 
     def _augment(self, pixels: torch.Tensor, epoch: int, start: int) -> torch.Tensor:
         assert self._augmentation is not None
@@ -277,7 +279,8 @@ class _Run:
         optimizer = make_optimizer(spec, network.head, [p for module in trained for p in module.parameters()])
         per_worker = max(1, spec.batch_size // self._where.world_size)
         # By the longest part, so that no worker waits for a gradient that another will not send.
-        steps = -(-(-(-self._data.train.total // self._where.world_size)) // per_worker)
+        longest = math.ceil(self._data.train.total / self._where.world_size)
+        steps = math.ceil(longest / per_worker)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, warmup_cosine(spec.epochs * steps, spec.warmup_fraction)
         )
@@ -299,7 +302,7 @@ class _Run:
                 with self._how.autocast():
                     loss = functional.cross_entropy(model(to_unit(pixels, self._how)).float(), labels)
                 optimizer.zero_grad()
-                scaler.scale(loss).backward()
+                torch.autograd.backward(scaler.scale(loss))
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], _GRADIENT_NORM)
                 scaler.step(optimizer)
@@ -314,11 +317,10 @@ class _Run:
                 Phase.FINE_TUNE,
                 epoch,
                 spec.epochs,
-                float(losses[0] / losses[1]),
-                score,
-                optimizer,
-                started,
-                epoch_started,
+                train_loss=float(losses[0] / losses[1]),
+                score=score,
+                learning_rate=float(optimizer.param_groups[0]["lr"]),
+                clock=(started, epoch_started),
             )
             if best.should_stop:
                 break
@@ -362,13 +364,14 @@ class _Run:
         phase: Phase,
         epoch: int,
         epochs: int,
+        *,
         train_loss: float,
         score: Score,
-        optimizer: torch.optim.Optimizer,
-        started: float,
-        epoch_started: float,
+        learning_rate: float,
+        clock: tuple[float, float],
     ) -> None:
         now = time.perf_counter()
+        started, epoch_started = clock
         report = EpochReport(
             epoch=epoch,
             epochs=epochs,
@@ -376,7 +379,7 @@ class _Run:
             train_loss=train_loss,
             val_loss=score.loss,
             val_accuracy=score.accuracy,
-            learning_rate=float(optimizer.param_groups[0]["lr"]),
+            learning_rate=learning_rate,
             images_per_s=self._data.train.total / max(now - epoch_started, 1e-9),
             eta_s=(now - started) / epoch * (epochs - epoch),
         )
@@ -400,6 +403,3 @@ def _train_mode(network: GraftedNetwork, trained: list[nn.Module], learns_statis
             for module in stage.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
-
-
-__all__ = ["FinetuneResult", "StagedBackbone", "compute_features", "finetune", "to_unit"]
