@@ -1,7 +1,7 @@
 """The Python client: import a dataset, train, promote, deploy and classify in a few lines each."""
 
 from enxerto.client._channel import Tls
-from enxerto.client._client import Client
+from enxerto.client._client import Client, succeeded
 from enxerto.client._errors import (
     AbortedError,
     AlreadyExistsError,
@@ -94,4 +94,5 @@ __all__ = [
     "Version",
     "VersionState",
     "Violation",
+    "succeeded",
 ]

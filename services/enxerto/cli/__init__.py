@@ -1,0 +1,5 @@
+"""The `enxerto` command."""
+
+from enxerto.cli.app import main
+
+__all__ = ["main"]

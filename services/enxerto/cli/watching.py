@@ -1,0 +1,144 @@
+"""A run's live display, and what Ctrl-C means while it is shown."""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from enxerto.cli.session import console, emit_json, percent, short
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+    from enxerto.client import Client, Event, Run
+    from enxerto.client import Progress as RunProgress
+
+
+def follow(client: "Client", run: "Run", *, as_json: bool, after_cursor: int = 0) -> "Run":
+    """Show a run's events until it ends, and return it as it is then.
+
+    Ctrl-C asks whether to cancel the run, to stop watching, or to go on; without a terminal it stops watching.
+    """
+    cursor = after_cursor
+    while True:
+        try:
+            for seen in _shown(client, run, cursor, as_json=as_json):
+                cursor = seen
+            return client.run(run.name)
+        except KeyboardInterrupt:
+            if as_json or not sys.stdin.isatty():
+                raise
+            answer = _ask(run)
+            if answer == "s":
+                console().print(f"{short(run.name)} goes on. Watch it with: enxerto runs watch {short(run.name)}")
+                raise typer.Exit(0) from None
+            if answer == "c":
+                client.cancel(run)
+
+
+def _ask(run: "Run") -> str:
+    from rich.prompt import Prompt
+
+    question = f"\n(c)ancel {short(run.name)}, (s)top watching and let it go on, or (w)atch on?"
+    # A second Ctrl-C at the question stops watching: the run is only ever cancelled on purpose.
+    try:
+        return Prompt.ask(question, choices=["c", "s", "w"], default="w", console=console(stderr=True))
+    except (KeyboardInterrupt, EOFError):
+        return "s"
+
+
+def _shown(client: "Client", run: "Run", after_cursor: int, *, as_json: bool) -> Iterator[int]:
+    """Show each event and yield its cursor."""
+    events = client.watch(run, after_cursor=after_cursor)
+    if as_json:
+        for event in events:
+            emit_json(event)
+            yield event.cursor
+        return
+    out = console(stderr=True)
+    if not out.is_terminal:
+        for event in events:
+            if line := _line(event):
+                out.print(line, markup=False)
+            yield event.cursor
+        return
+    with _bars() as bars:
+        task = bars.add_task("waiting", total=None, rate="", eta="")
+        for event in events:
+            if line := _line(event):
+                bars.console.print(line, markup=False)
+            if event.state is not None:
+                bars.update(task, description=event.state.lower())
+            if event.progress is not None:
+                _advance(bars, task, event.progress)
+            yield event.cursor
+
+
+def _bars() -> "Bars":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[eta]}"),
+        console=console(stderr=True),
+        transient=True,
+    )
+
+
+def _advance(bars: "Bars", task: "int", progress: "RunProgress") -> None:
+    from rich.progress import TaskID
+
+    phase = progress.phase
+    # An epoch on stored features takes milliseconds: its images would only flicker.
+    by_image = progress.image_count > 0 and progress.images_done < progress.image_count
+    if progress.epoch_count and not by_image:
+        done, total = progress.epoch, progress.epoch_count
+    else:
+        done, total = progress.images_done, progress.image_count
+        if progress.epoch_count:
+            phase += f" {min(progress.epoch + 1, progress.epoch_count)}/{progress.epoch_count}"
+    bars.update(
+        TaskID(task),
+        description=phase,
+        completed=done,
+        total=total or None,
+        rate=f"{progress.images_per_second:.0f} images/s" if progress.images_per_second else "",
+        eta=f"about {_seconds(progress.eta_s)} left" if progress.eta_s is not None else "",
+    )
+
+
+def _seconds(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _line(event: "Event") -> str:
+    """What stays on the screen of an event; empty for mere progress."""
+    match event.kind:
+        case "state":
+            text = f"{event.state}"
+            if event.model_version:
+                text += f" {short(event.model_version)}"
+            return text + (f": {event.error.message}" if event.error else "")
+        case "epoch":
+            progress = event.progress
+            where = f"{progress.phase} epoch {progress.epoch}/{progress.epoch_count}" if progress else "epoch"
+            parts = [where]
+            for split in ("train", "val"):
+                loss, accuracy = event.metric("loss", split), event.metric("accuracy", split)
+                if loss is not None:
+                    parts.append(
+                        f"{split} loss {loss:.3f}" + (f", accuracy {percent(accuracy)}" if accuracy is not None else "")
+                    )
+            if progress and progress.images_per_second:
+                parts.append(f"{progress.images_per_second:.0f} images/s")
+            return "  ".join(parts)
+        case "log":
+            return f"{event.severity}: {event.message}"
+        case _:
+            return ""
