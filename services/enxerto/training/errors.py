@@ -4,11 +4,18 @@
     ├── SnapshotNotReadyError       a run asks for a snapshot that is still importing, or failed
     ├── RunFinishedError            a transition that a final state forbids
     ├── ParityGateError             the exported graph disagrees with the trained network
+    ├── JobRefusedError             the cluster says no to a job
     └── RegistryRefusedError        the registry says no to a version
+    NotFoundError
+    └── BaseModelMissingError       a base model that is not in the catalogue
+    DataLossError
+    └── RunBrokenError              a run that cannot be driven on
     PermissionDeniedError
     └── PathNotAllowedError         a path outside of the folders that the operator allows
+    AlreadyExistsError
+    └── RequestIdReusedError        one request id, two contents
     InvalidArgumentError
-    ├── RequestIdReusedError        one request id, two contents
+    ├── SourceRefusedError          images or an archive with errors; lists every bad file
     └── UploadMismatchError         bytes that are not what their sender announced
     ResourceExhaustedError
     └── ArchiveTooLargeError        an archive over the limit
@@ -22,7 +29,7 @@
 from pathlib import Path
 
 from enxerto.kernel import errors
-from enxerto.kernel.errors import PreconditionViolation, Violation
+from enxerto.kernel.errors import PreconditionViolation
 
 
 class SnapshotNotReadyError(errors.FailedPreconditionError):
@@ -81,13 +88,20 @@ class PathNotAllowedError(errors.PermissionDeniedError):
         )
 
 
-class RequestIdReusedError(errors.InvalidArgumentError):
+class RequestIdReusedError(errors.AlreadyExistsError):
     """The same request id came with another content."""
 
     reason = "REQUEST_ID_REUSED"
 
-    def __init__(self) -> None:
-        super().__init__([Violation("request_id", "was used before with another content")])
+    def __init__(self, request_id: str) -> None:
+        message = f"request_id {request_id!r} was used before for a request with other content"
+        super().__init__("Request", request_id, message)
+
+
+class SourceRefusedError(errors.InvalidArgumentError):
+    """The images, or the archive around them, have errors; nothing was stored."""
+
+    reason = "SOURCE_REFUSED"
 
 
 class UploadMismatchError(errors.InvalidArgumentError):
@@ -125,3 +139,32 @@ class JobLostError(errors.UnavailableError):
 
     def __init__(self, name: object, attempts: int, last: str) -> None:
         super().__init__(f"{name}: the job ended without a result {attempts} times; the last time: {last}")
+
+
+class BaseModelMissingError(errors.NotFoundError):
+    """The catalogue has no such base model."""
+
+    reason = "BASE_MODEL_NOT_FOUND"
+
+    def __init__(self, name: object, known: tuple[str, ...]) -> None:
+        super().__init__("BaseModel", str(name), f"there is no {name}; there are: {', '.join(known)}")
+
+
+class JobRefusedError(errors.FailedPreconditionError):
+    """The cluster refused the run's job, and would again."""
+
+    reason = "JOB_REFUSED"
+
+    def __init__(self, name: object, message: str) -> None:
+        super().__init__(
+            f"the cluster refused the job of {name}: {message}", [PreconditionViolation("CLUSTER", str(name), message)]
+        )
+
+
+class RunBrokenError(errors.DataLossError):
+    """The service cannot make sense of what a run left behind."""
+
+    reason = "RUN_BROKEN"
+
+    def __init__(self, name: object, uid: str) -> None:
+        super().__init__(f"{name} could not be driven on; the service's log tells why under run {uid}")

@@ -1,10 +1,9 @@
 """What the use cases need from the outside. Every store has an in-memory twin under tests/fakes that passes the same suite."""
 
 import enum
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 from enxerto.kernel.errors import EnxertoError
@@ -16,8 +15,10 @@ from enxerto.training.domain import (
     Finding,
     JobEvent,
     RunEvent,
+    RunState,
     Snapshot,
     SnapshotContent,
+    SnapshotState,
     Source,
     TrainingResult,
     TrainingRun,
@@ -118,7 +119,7 @@ class RunStore(Protocol):
         """Events after a cursor, in order."""
         ...
 
-    async def count_by_state(self) -> dict[str, int]:
+    async def count_by_state(self) -> Mapping[RunState, int]:
         """How many runs are in each state."""
         ...
 
@@ -126,17 +127,23 @@ class RunStore(Protocol):
 class UploadStore(Protocol):
     """Keeps uploaded archives by their content."""
 
-    async def put(self, project: str, sha256: str, file: Path) -> None:
-        """Store a verified file; it becomes visible as a whole."""
-        ...
-
-    async def exists(self, project: str, sha256: str) -> bool:
-        """Whether the archive is there."""
+    async def put(self, project: str, sha256: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store bytes; they become visible all at once after `chunks` has ended. If it raises, nothing is left."""
         ...
 
 
 class Importer(Protocol):
     """Reads, checks and stores labelled images."""
+
+    async def check(self, project: str, source: Source) -> None:
+        """Whether the source may be read and is there, before an import begins.
+
+        Raises:
+            PathNotAllowedError: the path lies outside of the allowed folders.
+            FailedPreconditionError: nothing is at the path.
+            NotFoundError: the upload is not there.
+        """
+        ...
 
     async def run(self, snapshot: Snapshot) -> tuple[SnapshotContent, tuple[Finding, ...]]:
         """Import a snapshot's source.
@@ -177,7 +184,7 @@ class JobState(enum.StrEnum):
 class JobRunner(Protocol):
     """Runs jobs on a cluster."""
 
-    async def submit(self, run: TrainingRun, snapshot: Snapshot) -> None:
+    async def submit(self, run: TrainingRun, content: SnapshotContent) -> None:
         """Start the run's current attempt; a job that is already there counts as started.
 
         Raises:
@@ -231,11 +238,11 @@ class Registry(Protocol):
 class Telemetry(Protocol):
     """Counts what the domain does."""
 
-    def runs_by_state(self, counts: dict[str, int]) -> None:
+    def runs_by_state(self, counts: Mapping[RunState, int]) -> None:
         """How many runs are in each state now."""
         ...
 
-    def run_ended(self, state: str, duration_s: float) -> None:
+    def run_ended(self, state: RunState, duration_s: float) -> None:
         """A run reached a final state."""
         ...
 
@@ -243,7 +250,7 @@ class Telemetry(Protocol):
         """Images went through a network."""
         ...
 
-    def snapshot_imported(self, state: str, duration_s: float) -> None:
+    def snapshot_imported(self, state: SnapshotState, duration_s: float) -> None:
         """An import ended."""
         ...
 
@@ -251,8 +258,3 @@ class Telemetry(Protocol):
         """How old an event of a job was when watchers could see it."""
         ...
 
-
-class ByteStream(Protocol):
-    """Bytes in order."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]: ...

@@ -73,6 +73,8 @@ class SnapshotContent:
 
     digest: str
     """Hexadecimal sha256 of the content."""
+    manifest_sha256: str
+    """Of the blob that lists the shards."""
     class_names: tuple[str, ...]
     split_counts: Mapping[str, int]
     """Images by `train`, `val`, `test`."""

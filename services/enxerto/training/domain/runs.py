@@ -77,8 +77,8 @@ class TrainingRun:
         self._require("start", RunState.QUEUED)
         return replace(self, state=RunState.RUNNING, start_time=now, update_time=now)
 
-    def report(self, progress: Progress, *, log_seq: int, now: datetime) -> "TrainingRun":
-        """The workers advanced."""
+    def advance(self, progress: Progress | None, *, log_seq: int, now: datetime) -> "TrainingRun":
+        """The job's log was read up to `log_seq`."""
         return replace(self, progress=progress, log_seq=log_seq, update_time=now)
 
     def trained(self, metrics: tuple[Metric, ...], stop_reason: str, *, now: datetime) -> "TrainingRun":

@@ -1,0 +1,141 @@
+"""Domain values as plain JSON, for SQL columns and for the objects that jobs write."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from enxerto.kernel.names import BaseModelName, ModelName, SnapshotName
+from enxerto.training.domain import (
+    EpochCompleted,
+    EventBody,
+    JobBody,
+    JobFailed,
+    JobStarted,
+    JobTrained,
+    Lineage,
+    LogLine,
+    Metric,
+    Parity,
+    PathSource,
+    Progress,
+    ResultArtifact,
+    RunSpec,
+    RunState,
+    Source,
+    StateChanged,
+    TrainingResult,
+    UploadSource,
+)
+from enxerto.vision.specs import FinetuneSpec, LabelMap, PreprocessSpec, TensorSpec
+
+Json = Mapping[str, Any]
+
+_KINDS: dict[str, type] = {
+    "state": StateChanged,
+    "progress": Progress,
+    "epoch": EpochCompleted,
+    "log": LogLine,
+    "started": JobStarted,
+    "trained": JobTrained,
+    "failed": JobFailed,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def body_to_json(body: EventBody | JobBody) -> dict[str, Any]:
+    """An event's body with its kind."""
+    value = asdict(body)
+    if value.get("error") is not None:
+        value["error"] = base64.b64encode(value["error"]).decode()
+    return {"kind": _NAMES[type(body)], **value}
+
+
+def _body(value: Json) -> Any:
+    fields = dict(value)
+    kind = _KINDS[fields.pop("kind")]
+    if fields.get("error") is not None:
+        fields["error"] = base64.b64decode(fields["error"])
+    if kind is StateChanged:
+        fields["state"] = RunState(fields["state"])
+    if kind is EpochCompleted:
+        fields["progress"] = Progress(**fields["progress"])
+        fields["metrics"] = metrics_from_json(fields["metrics"])
+    return kind(**fields)
+
+
+def event_body(value: Json) -> EventBody:
+    """The reverse of `body_to_json` for what watchers see; raises ValueError."""
+    body = _body(value)
+    if not isinstance(body, StateChanged | Progress | EpochCompleted | LogLine):
+        raise ValueError(f"{value['kind']!r} is not an event of a run")
+    return body
+
+
+def job_body(value: Json) -> JobBody:
+    """The reverse of `body_to_json` for what jobs write; raises ValueError, KeyError or TypeError."""
+    body = _body(value)
+    if not isinstance(body, JobStarted | Progress | EpochCompleted | LogLine | JobTrained | JobFailed):
+        raise ValueError(f"{value['kind']!r} is not an event of a job")
+    return body
+
+
+def metrics_from_json(values: Any) -> tuple[Metric, ...]:
+    """The reverse of `asdict` over metrics."""
+    return tuple(Metric(str(one["name"]), float(one["value"]), str(one["split"])) for one in values)
+
+
+def spec_to_json(spec: RunSpec) -> dict[str, Any]:
+    """A run's spec."""
+    return {
+        "snapshot": str(spec.snapshot),
+        "base_model": str(spec.base_model),
+        "model": str(spec.model),
+        "finetune": spec.finetune.to_json(),
+        "num_workers": spec.num_workers,
+    }
+
+
+def spec_from_json(value: Json) -> RunSpec:
+    """The reverse of `spec_to_json`."""
+    return RunSpec(
+        snapshot=SnapshotName.parse(value["snapshot"]),
+        base_model=BaseModelName.parse(value["base_model"]),
+        model=ModelName.parse(value["model"]),
+        finetune=FinetuneSpec.from_json(value["finetune"]),
+        num_workers=int(value["num_workers"]),
+    )
+
+
+def source_to_json(source: Source) -> dict[str, Any]:
+    """Where a snapshot's images come from."""
+    return asdict(source)
+
+
+def source_from_json(value: Json) -> Source:
+    """The reverse of `source_to_json`."""
+    return PathSource(value["path"]) if "path" in value else UploadSource(value["sha256"])
+
+
+def result_to_json(result: TrainingResult) -> dict[str, Any]:
+    """What a job leaves behind."""
+    return {**asdict(result), "preprocess": result.preprocess.to_json(), "label_map": list(result.label_map.names)}
+
+
+def result_from_json(value: Json) -> TrainingResult:
+    """The reverse of `result_to_json`; raises ValueError, KeyError or TypeError."""
+
+    def tensors(key: str) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(one["name"], one["datatype"], tuple(one["shape"])) for one in value[key])
+
+    return TrainingResult(
+        artifacts=tuple(ResultArtifact(**one) for one in value["artifacts"]),
+        label_map=LabelMap(tuple(value["label_map"])),
+        preprocess=PreprocessSpec.from_json(value["preprocess"]),
+        inputs=tensors("inputs"),
+        outputs=tensors("outputs"),
+        metrics=metrics_from_json(value["metrics"]),
+        parity=Parity(**{**value["parity"], "batch_sizes": tuple(value["parity"]["batch_sizes"])}),
+        lineage=Lineage(**value["lineage"]),
+        stop_reason=str(value["stop_reason"]),
+    )

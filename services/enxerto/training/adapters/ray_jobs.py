@@ -1,0 +1,93 @@
+"""Training jobs through Ray's Jobs REST API: a job outlives this service, and the service needs no Ray."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import obstore
+from obstore.store import ObjectStore
+
+from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
+from enxerto.training.adapters import codec
+from enxerto.training.adapters.object_store import spec_key, store_errors
+from enxerto.training.domain import SnapshotContent, TrainingRun
+from enxerto.training.ports import JobState
+
+_STATES = {
+    "PENDING": JobState.WAITING,
+    "RUNNING": JobState.RUNNING,
+    "SUCCEEDED": JobState.SUCCEEDED,
+    "FAILED": JobState.FAILED,
+    "STOPPED": JobState.STOPPED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLayout:
+    """What a job is told about the cluster's machines."""
+
+    python: str
+    """The interpreter."""
+    blob_url: str
+    """The blob store as jobs reach it; credentials come from the cluster's own environment."""
+    cache_folder: Path
+    """Where snapshots are kept once fetched."""
+    weights_folder: Path | None
+    """Weights brought in by hand."""
+
+
+class RayJobRunner:
+    """A `JobRunner` on one Ray cluster."""
+
+    def __init__(self, dashboard: RayDashboard, store: ObjectStore, layout: WorkerLayout) -> None:
+        self._dashboard = dashboard
+        self._store = store
+        self._layout = layout
+
+    async def submit(self, run: TrainingRun, content: SnapshotContent) -> None:
+        """Start the run's current attempt."""
+        spec = {
+            "name": str(run.name),
+            "spec": codec.spec_to_json(run.spec),
+            "snapshot_digest": content.digest,
+            "manifest_sha256": content.manifest_sha256,
+        }
+        key = spec_key(run.uid)
+        with store_errors(key):
+            await obstore.put_async(self._store, key, json.dumps(spec).encode())
+        layout = self._layout
+        command = [layout.python, "-m", "enxerto.training.worker", "--blob-url", layout.blob_url]
+        command += ["--uid", run.uid, "--attempt", str(run.attempt), "--cache-folder", str(layout.cache_folder)]
+        if layout.weights_folder:
+            command += ["--weights-folder", str(layout.weights_folder)]
+        body = {
+            "submission_id": run.job_id,
+            "entrypoint": shlex.join(command),
+            "metadata": {"training_run": str(run.name)},
+        }
+        try:
+            await self._dashboard.call("POST", "/api/jobs/", body)
+        except RayRefusedError as error:
+            # Ray reports a duplicate as an internal error: the job of an earlier, interrupted submission is there.
+            if "already exists" not in error.text:
+                raise
+
+    async def state(self, job_id: str) -> tuple[JobState, str]:
+        """What the job does, and the cluster's message."""
+        try:
+            answer = await self._dashboard.call("GET", f"/api/jobs/{quote(job_id)}")
+        except RayRefusedError as error:
+            if error.status == 404:
+                return JobState.UNKNOWN, "the cluster does not know the job"
+            raise
+        return _STATES[answer["status"]], str(answer.get("message") or "")
+
+    async def stop(self, job_id: str) -> None:
+        """Ask the job to end; Ray sends the signal that RAY_JOB_STOP_SIGNAL names."""
+        try:
+            await self._dashboard.call("POST", f"/api/jobs/{quote(job_id)}/stop")
+        except RayRefusedError as error:
+            if error.status != 404:
+                raise

@@ -1,0 +1,131 @@
+"""The registry, over gRPC."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+
+from enxerto.kernel.errors import UnavailableError
+from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2
+from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from enxerto.training.adapters.object_store import StoredBlobs
+from enxerto.training.domain import ResultArtifact, TrainingResult, TrainingRun
+from enxerto.training.errors import RegistryRefusedError
+from enxerto.training.ports import Registered
+from enxerto.type.v1 import metric_pb2, task_pb2, tensor_pb2
+
+_CHUNK_BYTES = 2**20
+_TIMEOUT_S = 30.0
+_UPLOAD_TIMEOUT_S = 900.0
+# The same call may succeed later; every other code is the registry's last word.
+_LATER = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+
+def open_channel(address: str, authorities: Path | None) -> grpc.aio.Channel:
+    """A channel to the registry, in the clear unless authorities are given."""
+    if authorities is None:
+        return grpc.aio.insecure_channel(address)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(authorities.read_bytes()))
+
+
+class GrpcRegistry:
+    """A `Registry` behind a channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, blobs: StoredBlobs) -> None:
+        self._stub = RegistryServiceStub(channel)
+        self._blobs = blobs
+
+    async def register(self, run: TrainingRun, result: TrainingResult) -> Registered:
+        """Upload the artefacts and create the version; repeating it creates nothing twice."""
+        parent = str(run.spec.model.parent)
+        try:
+            for artifact in result.artifacts:
+                await self._stub.UploadBlob(self._chunks(parent, artifact), timeout=_UPLOAD_TIMEOUT_S)
+            await self._create_model(run)
+            version = await self._stub.CreateModelVersion(
+                registry_service_pb2.CreateModelVersionRequest(
+                    parent=str(run.spec.model), model_version=version_to_proto(run, result), request_id=run.uid
+                ),
+                timeout=_TIMEOUT_S,
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _LATER:
+                raise UnavailableError(
+                    f"the registry cannot take the version now: {error.code().name}: {error.details()}"
+                ) from error
+            message = f"{error.code().name}: {error.details()}"
+            raise RegistryRefusedError(run.spec.model, message) from error
+        return Registered(version.name, version.state == model_version_pb2.ModelVersion.STATE_QUARANTINED)
+
+    async def _create_model(self, run: TrainingRun) -> None:
+        model = run.spec.model
+        try:
+            await self._stub.CreateModel(
+                registry_service_pb2.CreateModelRequest(
+                    parent=str(model.parent),
+                    model_id=model.model,
+                    model=model_pb2.Model(task=task_pb2.TASK_CLASSIFICATION),
+                ),
+                timeout=_TIMEOUT_S,
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+
+    async def _chunks(
+        self, parent: str, artifact: ResultArtifact
+    ) -> AsyncIterator[registry_service_pb2.UploadBlobRequest]:
+        header = registry_service_pb2.BlobHeader(
+            parent=parent, sha256=artifact.sha256, size_bytes=artifact.size_bytes
+        )
+        yield registry_service_pb2.UploadBlobRequest(header=header)
+        async for chunk in self._blobs.stream(artifact.sha256, _CHUNK_BYTES):
+            yield registry_service_pb2.UploadBlobRequest(chunk=chunk)
+
+
+def version_to_proto(run: TrainingRun, result: TrainingResult) -> model_version_pb2.ModelVersion:
+    """The version as the registry's contract has it."""
+    version = model_version_pb2.ModelVersion
+    return version(
+        artifacts=[
+            model_version_pb2.Artifact(
+                filename=one.filename,
+                role=model_version_pb2.Artifact.Role.Value(f"ROLE_{one.role}"),
+                sha256=one.sha256,
+                media_type=one.media_type,
+            )
+            for one in result.artifacts
+        ],
+        label_map=tensor_pb2.LabelMap(names=result.label_map.names),
+        preprocess=tensor_pb2.PreprocessSpec(**result.preprocess.to_json()),
+        inputs=[tensor_pb2.TensorSpec(name=one.name, datatype=one.datatype, shape=one.shape) for one in result.inputs],
+        outputs=[
+            tensor_pb2.TensorSpec(name=one.name, datatype=one.datatype, shape=one.shape) for one in result.outputs
+        ],
+        metrics=[metric_pb2.Metric(name=one.name, value=one.value, split=one.split) for one in result.metrics],
+        parity=model_version_pb2.Parity(
+            max_abs_difference=result.parity.max_abs_difference,
+            top1_agreement=result.parity.top1_agreement,
+            sample_count=result.parity.sample_count,
+            batch_sizes=result.parity.batch_sizes,
+        ),
+        lineage=model_version_pb2.Lineage(
+            snapshot=str(run.spec.snapshot),
+            snapshot_digest=result.lineage.snapshot_digest,
+            base_model=str(run.spec.base_model),
+            weights_digest=result.lineage.weights_digest,
+            weights_source=result.lineage.weights_source,
+            licence=result.lineage.licence,
+            training_run=str(run.name),
+        ),
+    )

@@ -1,0 +1,90 @@
+"""The loop that imports snapshots: those just created, and those that a stopped process left behind."""
+
+import asyncio
+import logging
+import time
+
+from enxerto.kernel.clock import Clock
+from enxerto.kernel.errors import DataLossError, EnxertoError, UnavailableError
+from enxerto.training.domain import Snapshot
+from enxerto.training.errors import StaleRevisionError
+from enxerto.training.ports import DatasetStore, Importer, ImportRefusedError, StatusEncoder, Telemetry
+from enxerto.training.service.signals import Signals, wait
+
+logger = logging.getLogger(__name__)
+
+IMPORTS = "imports"
+"""Signal: a snapshot waits to be imported."""
+_LOOK_AGAIN_S = 30.0
+_RETRY_S = 5.0
+
+
+class Imports:
+    """Drives every snapshot in IMPORTING to READY or FAILED."""
+
+    def __init__(
+        self,
+        store: DatasetStore,
+        importer: Importer,
+        encode: StatusEncoder,
+        telemetry: Telemetry,
+        signals: Signals,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._importer = importer
+        self._encode = encode
+        self._telemetry = telemetry
+        self._signals = signals
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Import for as long as the process lives."""
+        running: dict[str, asyncio.Task[None]] = {}
+        with self._signals.listen(IMPORTS) as woken:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    running = {name: task for name, task in running.items() if not task.done()}
+                    try:
+                        waiting = await self._store.list_importing()
+                    except UnavailableError as error:
+                        logger.warning("imports cannot be listed", extra={"error": str(error)})
+                        waiting = ()
+                    for snapshot in waiting:
+                        if str(snapshot.name) not in running:
+                            running[str(snapshot.name)] = group.create_task(self.import_one(snapshot))
+                    await wait(woken, _LOOK_AGAIN_S)
+
+    async def import_one(self, snapshot: Snapshot) -> None:
+        """Import one snapshot and store the outcome."""
+        started = time.monotonic()
+        logger.info("import started", extra={"snapshot": str(snapshot.name)})
+        ended = await self._outcome(snapshot)
+        try:
+            await self._store.save_snapshot(ended)
+        except StaleRevisionError:
+            logger.info("import was finished elsewhere", extra={"snapshot": str(snapshot.name)})
+            return
+        seconds = time.monotonic() - started
+        self._telemetry.snapshot_imported(ended.state, seconds)
+        extra = {"snapshot": str(snapshot.name), "state": ended.state.value, "findings": ended.finding_count}
+        logger.info("import ended", extra={**extra, "duration_s": round(seconds, 3)})
+
+    async def _outcome(self, snapshot: Snapshot) -> Snapshot:
+        while True:
+            try:
+                content, findings = await self._importer.run(snapshot)
+                return snapshot.ready(content, findings, now=self._clock.now())
+            except ImportRefusedError as refused:
+                return snapshot.fail(self._encode(refused.error), refused.findings, now=self._clock.now())
+            except UnavailableError as error:
+                logger.warning("import waits", extra={"snapshot": str(snapshot.name), "error": str(error)})
+                await asyncio.sleep(_RETRY_S)
+            except EnxertoError as error:
+                return snapshot.fail(self._encode(error), (), now=self._clock.now())
+            except Exception:
+                logger.exception("import failed", extra={"snapshot": str(snapshot.name)})
+                message = f"{snapshot.name} could not be imported; the service's log tells why"
+                return snapshot.fail(self._encode(DataLossError(message)), (), now=self._clock.now())
+
+
