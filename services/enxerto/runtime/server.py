@@ -96,6 +96,7 @@ async def serve_until_signalled(
     register: Register,
     *,
     background: Sequence[Callable[[], Awaitable[None]]] = (),
+    on_drain: Callable[[], None] | None = None,
 ) -> None:
     """Run a service until SIGTERM or SIGINT, then drain.
 
@@ -106,6 +107,7 @@ async def serve_until_signalled(
         register: adds the servicers.
         background: loops that run beside the server; one that ends or fails ends the process, for its supervisor to
             start again.
+        on_drain: told before the running calls are waited for, so that endless streams can end themselves.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -125,6 +127,8 @@ async def serve_until_signalled(
                 await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 stopping.cancel()
                 logger.info("draining", extra={"signalled": stop.is_set()})
+                if on_drain is not None:
+                    on_drain()
         finally:
             for task in tasks:
                 task.cancel()
