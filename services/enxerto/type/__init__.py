@@ -1,0 +1,1 @@
+"""Generated value types that the contracts share."""
