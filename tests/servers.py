@@ -66,7 +66,9 @@ def postgres_server() -> Iterator[PostgresServer]:
         try:
             info = server.get_postmaster_info()
             # The data do not outlive the test, so nothing has to survive a power failure.
-            server.psql("ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET full_page_writes = off; SELECT pg_reload_conf();")
+            server.psql(
+                "ALTER SYSTEM SET fsync = off; ALTER SYSTEM SET full_page_writes = off; SELECT pg_reload_conf();"
+            )
             yield PostgresServer(str(info.socket_dir))
         finally:
             server.cleanup()
@@ -99,18 +101,20 @@ class S3Server:
             retry_config={"max_retries": 0},
         )
 
-    def unfinished_uploads(self, bucket: str) -> int:
-        """How many multipart uploads were begun and neither completed nor aborted."""
-        request = urllib.request.Request(
-            f"{self.filer}/buckets/{bucket}/.uploads/", headers={"Accept": "application/json"}
-        )
+    def unfinished_uploads(self, bucket: str) -> dict[str, int]:
+        """Multipart uploads that were begun and neither completed nor aborted: id to the number of parts received."""
+        folder = f"/buckets/{bucket}/.uploads"
+        return {upload: len(self._names(f"{folder}/{upload}")) for upload in self._names(folder)}
+
+    def _names(self, folder: str) -> list[str]:
+        request = urllib.request.Request(f"{self.filer}{folder}/", headers={"Accept": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:
-                return len(json.load(answer)["Entries"] or [])
+                return [entry["FullPath"].rpartition("/")[2] for entry in json.load(answer)["Entries"] or []]
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == http.HTTPStatus.NOT_FOUND:
-                    return 0
+                    return []
                 raise
 
     def environment(self) -> dict[str, str]:
@@ -173,12 +177,9 @@ def s3_server(buckets: tuple[str, ...] = ("enxerto",)) -> Iterator[S3Server]:
             time.sleep(0.1)
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        # Its graceful end takes ten seconds, and nothing of it is kept.
+        process.kill()
+        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -2,7 +2,7 @@
 
 An object is written in parts and appears when the last part is in; a writer that stops before leaves nothing visible.
 A process that is killed leaves a half-written file, which `sweep` removes; on S3 that is a lifecycle rule's work
-(`AbortIncompleteMultipartUpload`).
+(`AbortIncompleteMultipartUpload`), and so are parts that were on their way while their upload was aborted.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -25,8 +26,10 @@ from enxerto.registry.errors import BlobCorruptError, StorageFullError, StorageU
 from enxerto.runtime.errors import StartupError
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, S3Config
+    from obstore.store import ClientConfig, RetryConfig, S3Config
 
+# obstore has a class of its own for this and raises the builtin one.
+_ABSENT = (NotFoundError, FileNotFoundError)
 _FOLDER = "blobs"
 # A half-written file of the local store carries a counter behind the final name.
 _PARTIAL = re.compile(r"[0-9a-f]{64}#\d+")
@@ -99,7 +102,7 @@ class ObjectBlobStore:
                     part = memoryview(await obstore.get_range_async(self._store, key, start=start, end=end))
                 for offset in range(0, len(part), _CHUNK_BYTES):
                     yield bytes(part[offset : offset + _CHUNK_BYTES])
-        except NotFoundError as error:
+        except _ABSENT as error:
             raise BlobCorruptError(sha256, "the stored bytes are gone") from error
 
     async def free_bytes(self) -> int | None:
@@ -118,7 +121,13 @@ class ObjectBlobStore:
 
 
 def open_blob_store(
-    url: str, *, endpoint: str = "", region: str = "", access_key_id: str = "", secret_access_key: str = ""
+    url: str,
+    *,
+    endpoint: str = "",
+    region: str = "",
+    access_key_id: str = "",
+    secret_access_key: str = "",
+    max_retries: int = 3,
 ) -> ObjectBlobStore:
     """Open `file:///folder` or `s3://bucket/prefix`.
 
@@ -144,7 +153,11 @@ def open_blob_store(
         prefix = parts.path.strip("/") or None
         # Plain HTTP is allowed to an endpoint that was written with http://, and to nothing else.
         client: ClientConfig = {"allow_http": endpoint.startswith("http://")}
-        return ObjectBlobStore(S3Store(parts.netloc, prefix=prefix, config=options, client_options=client))
+        # A caller waits meanwhile, so that giving up soon and answering UNAVAILABLE serves it better than the default 10.
+        retries: "RetryConfig" = {"max_retries": max_retries, "retry_timeout": timedelta(seconds=20)}
+        return ObjectBlobStore(
+            S3Store(parts.netloc, prefix=prefix, config=options, client_options=client, retry_config=retries)
+        )
     except (OSError, BaseError) as error:
         raise StartupError(f"cannot open the blob store {url}: {error}") from error
 
@@ -192,7 +205,7 @@ def _translated() -> Iterator[None]:
     """Turn the store's errors into ours, except that something is not there."""
     try:
         yield
-    except NotFoundError:
+    except _ABSENT:
         raise
     except (BaseError, OSError) as error:
         if f"os error {errno.ENOSPC}" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
