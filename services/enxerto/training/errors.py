@@ -1,29 +1,29 @@
 """The named errors of the training service.
 
-    FailedPreconditionError
-    ├── SnapshotNotReadyError       a run asks for a snapshot that is still importing, or failed
-    ├── RunFinishedError            a transition that a final state forbids
-    ├── ParityGateError             the exported graph disagrees with the trained network
-    ├── JobRefusedError             the cluster says no to a job
-    └── RegistryRefusedError        the registry says no to a version
-    NotFoundError
-    └── BaseModelMissingError       a base model that is not in the catalogue
-    DataLossError
-    └── RunBrokenError              a run that cannot be driven on
-    PermissionDeniedError
-    └── PathNotAllowedError         a path outside of the folders that the operator allows
-    AlreadyExistsError
-    └── RequestIdReusedError        one request id, two contents
-    InvalidArgumentError
-    ├── SourceRefusedError          images or an archive with errors; lists every bad file
-    └── UploadMismatchError         bytes that are not what their sender announced
-    ResourceExhaustedError
-    └── ArchiveTooLargeError        an archive over the limit
-    AbortedError
-    └── StaleRevisionError          the resource changed since it was read
-    UnavailableError
-    ├── ServiceStoppingError        the stream ends because the process does; reconnect with the last cursor
-    └── JobLostError                the cluster lost the job too often
+FailedPreconditionError
+├── SnapshotNotReadyError       a run asks for a snapshot that is still importing, or failed
+├── RunFinishedError            a transition that a final state forbids
+├── ParityGateError             the exported graph disagrees with the trained network
+├── JobRefusedError             the cluster says no to a job
+└── RegistryRefusedError        the registry says no to a version
+NotFoundError
+└── BaseModelMissingError       a base model that is not in the catalogue
+DataLossError
+└── RunBrokenError              a run that cannot be driven on
+PermissionDeniedError
+└── PathNotAllowedError         a path outside of the folders that the operator allows
+AlreadyExistsError
+└── RequestIdReusedError        one request id, two contents
+InvalidArgumentError
+├── SourceRefusedError          images or an archive with errors; lists every bad file
+└── UploadMismatchError         bytes that are not what their sender announced
+ResourceExhaustedError
+└── ArchiveTooLargeError        an archive over the limit
+AbortedError
+└── StaleRevisionError          the resource changed since it was read
+UnavailableError
+├── ServiceStoppingError        the stream ends because the process does; reconnect with the last cursor
+└── JobLostError                the cluster lost the job too often
 """
 
 from pathlib import Path

@@ -257,4 +257,3 @@ class Telemetry(Protocol):
     def event_lag(self, seconds: float) -> None:
         """How old an event of a job was when watchers could see it."""
         ...
-

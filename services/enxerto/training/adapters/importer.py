@@ -114,7 +114,10 @@ class ImageFolderImporter:
             except ArchiveError as error:
                 raise ImportRefusedError(
                     SourceRefusedError(
-                        [Violation(one.member or "archive", f"{one.code}: {one.description}") for one in error.offenders]
+                        [
+                            Violation(one.member or "archive", f"{one.code}: {one.description}")
+                            for one in error.offenders
+                        ]
                     ),
                     tuple(Finding(True, one.member or ".", one.code, one.description) for one in error.offenders),
                 ) from error

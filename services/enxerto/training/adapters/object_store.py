@@ -60,6 +60,11 @@ def result_key(uid: str, attempt: int) -> str:
     return f"runs/{uid}/results/{attempt}.json"
 
 
+def failure_key(uid: str, attempt: int) -> str:
+    """Where a worker leaves the status of what went wrong, for the job to report when it has no result."""
+    return f"runs/{uid}/failures/{attempt}.bin"
+
+
 def file_sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:

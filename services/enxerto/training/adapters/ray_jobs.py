@@ -9,12 +9,15 @@ from urllib.parse import quote
 import obstore
 from obstore.store import ObjectStore
 
+from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import spec_key, store_errors
 from enxerto.training.domain import SnapshotContent, TrainingRun
+from enxerto.training.errors import JobRefusedError
 from enxerto.training.ports import JobState
 
+_MAX_MESSAGE = 300
 _STATES = {
     "PENDING": JobState.WAITING,
     "RUNNING": JobState.RUNNING,
@@ -71,8 +74,11 @@ class RayJobRunner:
             await self._dashboard.call("POST", "/api/jobs/", body)
         except RayRefusedError as error:
             # Ray reports a duplicate as an internal error: the job of an earlier, interrupted submission is there.
-            if "already exists" not in error.text:
-                raise
+            if "already exists" in error.text:
+                return
+            if error.status >= 500:
+                raise UnavailableError(f"Ray cannot take the job now: {error.status}", retry_after_s=2.0) from error
+            raise JobRefusedError(run.name, f"status {error.status}") from error
 
     async def state(self, job_id: str) -> tuple[JobState, str]:
         """What the job does, and the cluster's message."""
@@ -82,7 +88,9 @@ class RayJobRunner:
             if error.status == 404:
                 return JobState.UNKNOWN, "the cluster does not know the job"
             raise
-        return _STATES[answer["status"]], str(answer.get("message") or "")
+        # What follows the first line is the end of the job's log, which is not for clients.
+        message = str(answer.get("message") or "").partition("\n")[0].partition(", last available logs")[0]
+        return _STATES[answer["status"]], message[:_MAX_MESSAGE]
 
     async def stop(self, job_id: str) -> None:
         """Ask the job to end; Ray sends the signal that RAY_JOB_STOP_SIGNAL names."""

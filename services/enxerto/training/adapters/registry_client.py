@@ -85,9 +85,7 @@ class GrpcRegistry:
     async def _chunks(
         self, parent: str, artifact: ResultArtifact
     ) -> AsyncIterator[registry_service_pb2.UploadBlobRequest]:
-        header = registry_service_pb2.BlobHeader(
-            parent=parent, sha256=artifact.sha256, size_bytes=artifact.size_bytes
-        )
+        header = registry_service_pb2.BlobHeader(parent=parent, sha256=artifact.sha256, size_bytes=artifact.size_bytes)
         yield registry_service_pb2.UploadBlobRequest(header=header)
         async for chunk in self._blobs.stream(artifact.sha256, _CHUNK_BYTES):
             yield registry_service_pb2.UploadBlobRequest(chunk=chunk)

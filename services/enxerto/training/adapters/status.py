@@ -6,4 +6,5 @@ from enxerto.runtime.error_table import to_status
 
 def encode_status(error: EnxertoError) -> bytes:
     """The same shape as an RPC's error, without the limit that trailers have."""
-    return to_status(error).SerializeToString()
+    encoded: bytes = to_status(error).SerializeToString()
+    return encoded

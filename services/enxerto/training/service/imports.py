@@ -86,5 +86,3 @@ class Imports:
                 logger.exception("import failed", extra={"snapshot": str(snapshot.name)})
                 message = f"{snapshot.name} could not be imported; the service's log tells why"
                 return snapshot.fail(self._encode(DataLossError(message)), (), now=self._clock.now())
-
-

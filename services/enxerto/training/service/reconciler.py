@@ -225,8 +225,8 @@ class Reconciler:
             await self._fail(run, error)
             return
         if registered.quarantined:
-            error = ParityGateError(registered.version, result.parity.top1_agreement)
-            await self._fail(run, error, registered.version)
+            gate = ParityGateError(registered.version, result.parity.top1_agreement)
+            await self._fail(run, gate, registered.version)
             return
         changed = run.succeed(registered.version, now=self._clock.now())
         await self._save(changed, [(changed.update_time, changed.state_event())])

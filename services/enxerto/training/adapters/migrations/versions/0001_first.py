@@ -43,9 +43,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "runs",
-        sa.Column(
-            "row", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
-        ),
+        sa.Column("row", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True),
         sa.Column("project", sa.String(63), nullable=False),
         sa.Column("run", sa.String(63), nullable=False),
         sa.Column("uid", sa.String(40), nullable=False, unique=True),

@@ -1,0 +1,91 @@
+"""Tells the service how a run goes, without holding up the training loop."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+from enxerto.training.adapters.event_log import EventLogWriter
+from enxerto.training.domain import EpochCompleted, JobBody, Metric, Progress
+from enxerto.vision.torch.progress import EpochReport, Phase, StepReport
+
+_PHASES = {Phase.FEATURES: "features", Phase.LINEAR_PROBE: "head", Phase.FINE_TUNE: "fine-tuning"}
+
+
+class Reporter:
+    """Writes to a job's log from a thread of its own, in order. Rank 0 has one; the others have none.
+
+    Args:
+        log: the attempt's log.
+        workers: how many workers share the images; a step report counts one worker's.
+        image_count: images of the training split.
+    """
+
+    def __init__(self, log: EventLogWriter, workers: int, image_count: int = 0) -> None:
+        self._log = log
+        self._workers = workers
+        self.image_count = image_count
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._last: Future[int] | None = None
+        self._epoch: tuple[Phase, int, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+
+    def send(self, body: JobBody) -> None:
+        """Queue one entry; a failure of an earlier one is raised here."""
+        if self._last is not None and self._last.done():
+            self._last.result()
+        self._last = self._pool.submit(self._log.append, body)
+
+    def flush(self) -> None:
+        """Wait until everything is written."""
+        if self._last is not None:
+            self._last.result()
+
+    def phase(self, name: str, done: int = 0, total: int = 0) -> None:
+        """A phase that is not training has begun or advanced."""
+        self.send(Progress(name, images_done=done, image_count=total))
+
+    def step(self, report: StepReport) -> None:
+        """Workers advanced within an epoch or a pass."""
+        known = self._epoch if self._epoch and self._epoch[0] is report.phase else None
+        self.send(
+            Progress(
+                _PHASES[report.phase],
+                epoch=known[1] if known else 0,
+                epoch_count=known[2] if known else 0,
+                images_done=report.done * self._workers,
+                image_count=report.total * self._workers,
+                images_per_second=report.images_per_s * self._workers,
+                # Within fine-tuning a step knows only the rest of its epoch, and the rest of the run is what is asked.
+                eta_s=None if report.phase is Phase.FINE_TUNE else report.eta_s,
+            )
+        )
+
+    def epoch(self, report: EpochReport) -> None:
+        """An epoch ended."""
+        self._epoch = (report.phase, report.epoch, report.epochs)
+        self.send(
+            EpochCompleted(
+                Progress(
+                    _PHASES[report.phase],
+                    epoch=report.epoch,
+                    epoch_count=report.epochs,
+                    images_done=self.image_count,
+                    image_count=self.image_count,
+                    images_per_second=report.images_per_s,
+                    eta_s=report.eta_s,
+                ),
+                (
+                    Metric("loss", report.train_loss, "train"),
+                    Metric("loss", report.val_loss, "val"),
+                    Metric("accuracy", report.val_accuracy, "val"),
+                ),
+                report.learning_rate,
+            )
+        )
