@@ -37,7 +37,11 @@ def quickstart(
     chosen = session(context)
     target = chosen.home / "quickstart"
     try:
-        sample = split_folder(data, target / "own", _id(data)) if data is not None else write_digits(target / "digits")
+        sample = (
+            split_folder(data, target / "own", dataset_id(data))
+            if data is not None
+            else write_digits(target / "digits")
+        )
     except SampleError as error:
         raise typer.BadParameter(str(error), param_hint="--data") from error
     _title("1. Start the registry, the training service, the inference service and Ray", as_json)
@@ -83,7 +87,7 @@ def _loop(client: "Client", sample: "Sample", target: Path, *, as_json: bool) ->
     }
 
 
-def _id(folder: Path) -> str:
+def dataset_id(folder: Path) -> str:
     """A dataset's id from a folder's name."""
     text = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:40]
     return text if text[:1].isalpha() else f"data-{text}".rstrip("-")

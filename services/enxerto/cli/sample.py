@@ -4,7 +4,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-_PER_CLASS = 70
 _HELD_OUT_PER_CLASS = 1
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -25,13 +24,14 @@ class Sample:
     """Images that are not in `folder`, and their classes."""
 
 
-def write_digits(target: Path) -> Sample:
-    """Write 700 of the 1,797 scans of the UCI handwritten digits that come with scikit-learn.
+def write_digits(target: Path, per_class: int = 70) -> Sample:
+    """Write some of the 1,797 scans of the UCI handwritten digits that come with scikit-learn.
 
     Each is 8×8 pixels in 17 shades of grey; written as PNG of 8 times the size, so that a person sees them too.
 
     Args:
         target: folder to write to; what it holds is replaced.
+        per_class: images of each digit to learn from; there are at least 174 of each.
     """
     import numpy as np
     from PIL import Image
@@ -42,7 +42,7 @@ def write_digits(target: Path) -> Sample:
     held_out: list[tuple[Path, str]] = []
     for digit in range(10):
         positions = np.flatnonzero(digits.target == digit)
-        for count, position in enumerate(positions[: _PER_CLASS + _HELD_OUT_PER_CLASS]):
+        for count, position in enumerate(positions[: per_class + _HELD_OUT_PER_CLASS]):
             kept = count < _HELD_OUT_PER_CLASS
             path = target / ("held-out" if kept else "images") / str(digit) / f"{position:04}.png"
             path.parent.mkdir(parents=True, exist_ok=True)

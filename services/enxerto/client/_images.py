@@ -60,5 +60,6 @@ def batches(images: Sequence[Path | str | bytes]) -> Iterator[Batch]:
         batch.contents.append(content)
         batch.files.append("" if isinstance(image, bytes) else str(image))
         size_bytes += len(content)
-    if batch.contents:
+    # No images at all is a request too: the service says what is wrong with it.
+    if batch.contents or not images:
         yield batch

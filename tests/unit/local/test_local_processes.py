@@ -1,0 +1,99 @@
+import dataclasses
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from enxerto.local import processes
+from enxerto.local.layout import Layout
+from enxerto.local.state import PlatformState, ProcessState
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
+STUBBORN = (
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)",
+)
+
+
+def marked(instance: str) -> dict[str, str]:
+    return {**os.environ, processes.INSTANCE_VARIABLE: instance}
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def recorded(child: subprocess.Popen[bytes], log: Path) -> ProcessState:
+    return ProcessState(child.pid, processes.create_time(child.pid), "", "", str(log))
+
+
+def test_a_process_is_found_until_it_ends_and_a_later_one_of_its_pid_is_not(tmp_path: Path) -> None:
+    child = processes.spawn(SLEEP, os.environ, tmp_path / "log")
+    state = recorded(child, tmp_path)
+    assert processes.find(state) is not None
+    assert processes.find(dataclasses.replace(state, create_time=state.create_time - 60)) is None
+    child.kill()
+    eventually(lambda: processes.find(state) is None)
+    child.wait()
+    assert processes.find(state) is None
+
+
+def test_stop_kills_what_does_not_listen(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = processes.spawn(STUBBORN, os.environ, log)
+    eventually(lambda: "ready" in log.read_text())
+    processes.stop([psutil.Process(child.pid)], grace_s=0.3)
+    assert child.wait(5) in (-signal.SIGKILL, 0)
+    assert not psutil.pid_exists(child.pid)
+
+
+def test_sweep_ends_the_family_and_no_stranger(tmp_path: Path) -> None:
+    instance = uuid.uuid4().hex
+    # A child of a child, in a session of its own, whose parent is gone.
+    orphan = f"import subprocess, sys; subprocess.Popen({SLEEP!r}, start_new_session=True)"
+    parent = processes.spawn((sys.executable, "-W", "ignore", "-c", orphan), marked(instance), tmp_path / "log")
+    stranger = processes.spawn(SLEEP, os.environ, tmp_path / "log")
+    parent.wait(10)
+    assert len(processes.family(instance)) == 1
+    processes.sweep(instance, grace_s=5)
+    assert not processes.family(instance)
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
+def test_secrets_are_for_the_owner_only_and_stay(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "home")
+    layout.prepare()
+    first = layout.ray_token.read_text()
+    assert len(first) == 64
+    assert layout.replica_secret.read_text() != first
+    for path in (layout.ray_token, layout.replica_secret):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    layout.prepare()
+    assert layout.ray_token.read_text() == first
+
+
+@pytest.mark.parametrize("home", ["/home/ann/.enxerto", "/a/very/long/home" * 8, "/häuser/" * 5])
+def test_rays_sockets_fit(home: str) -> None:
+    socket = Layout(Path(home)).ray_folder / "session_2026-01-01_00-00-00_000000_1000000/sockets/plasma_store"
+    assert len(os.fsencode(socket)) <= 107
+
+
+def test_the_state_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    assert PlatformState.read(tmp_path) is None
+    process = ProcessState(1, 2.5, "127.0.0.1:7301", "http://127.0.0.1:7311/metrics", "/logs/registry.log")
+    state = PlatformState("abc", 7300, 4, {"registry": process})
+    state.write(tmp_path)
+    assert PlatformState.read(tmp_path) == state

@@ -1,0 +1,75 @@
+"""What the supervisor does before and beside the processes; the platform as a whole is in tests/e2e."""
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from enxerto.local.commands import Commands
+from enxerto.local.errors import BusyError, PortInUseError
+from enxerto.local.layout import Layout
+from enxerto.local.ports import Ports
+from enxerto.local.state import PlatformState, ProcessState, state_file
+from enxerto.local.supervisor import Supervisor
+
+
+@pytest.fixture
+def taken() -> int:
+    """A base of which the training service's port is taken."""
+    return Ports.free().base
+
+
+def test_a_port_in_use_is_named_with_its_holder_and_nothing_is_started(tmp_path: Path, taken: int) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", taken + 2))
+        other.listen()
+        with pytest.raises(
+            PortInUseError, match=rf"port {taken + 2} \(training\) is in use by .*pid {os.getpid()}"
+        ) as caught:
+            Supervisor(tmp_path).up(port_base=taken)
+    assert "--port-base" in str(caught.value)
+    assert not state_file(tmp_path).exists()
+
+
+def test_down_of_nothing_does_nothing(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path)
+    assert not supervisor.down()
+    assert supervisor.status() == []
+
+
+def test_down_never_ends_a_stranger_with_a_recorded_pid(tmp_path: Path) -> None:
+    stranger = ProcessState(os.getpid(), 1.0, "127.0.0.1:1", "", "")
+    PlatformState("no-such-instance", 7300, 4, {"registry": stranger}).write(tmp_path)
+    supervisor = Supervisor(tmp_path)
+    assert [(status.health, status.pid) for status in supervisor.status()] == [("stopped", None)]
+    assert not supervisor.down()
+    assert not state_file(tmp_path).exists()
+
+
+def test_two_commands_do_not_meet(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BusyError):
+            Supervisor(tmp_path).down()
+
+
+def test_settings_of_the_shell_do_not_reach_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    monkeypatch.setenv("ENXERTO_TRAINING_DATABASE_URL", "elsewhere")
+    commands = Commands(Layout(tmp_path), Ports(7300), "abc", 4)
+    environment = commands.service("training").environment
+    assert "RAY_ADDRESS" not in environment
+    assert "elsewhere" not in environment.values()
+    assert environment["ENXERTO_TRAINING_PORT"] == "7302"
+    assert environment["ENXERTO_TRAINING_HOST"] == "127.0.0.1"
+
+
+def test_one_base_moves_every_port(tmp_path: Path) -> None:
+    def ports_of(base: int) -> list[int]:
+        commands = Commands(Layout(tmp_path), Ports(base), "abc", 4)
+        texts = [*commands.ray().arguments]
+        return sorted(int(text.rpartition("=")[2]) for text in texts if "port=" in text and not text.endswith("=0"))
+
+    assert [port + 1000 for port in ports_of(7300)] == ports_of(8300)
