@@ -1,0 +1,1 @@
+"""The world behind the ports: SQL, Ray Serve, replicas, the registry, Prometheus."""

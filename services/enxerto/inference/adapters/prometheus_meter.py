@@ -1,0 +1,87 @@
+"""The service's own metrics, for Prometheus. Label values come from closed sets."""
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from enxerto.inference.domain import BatchAnswer, PayloadKind, State
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_PREFIX = "enxerto_inference"
+
+
+class PrometheusMeter:
+    """Counts into one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"{_PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{_PREFIX}_{name}", text, labels, registry=registry)
+
+        self._batch_images = histogram("batch_images", "Images in a call to a replica.", _SIZES, "kind")
+        self._queue = histogram("queue_seconds", "From arrival until a call to a replica starts.", _SECONDS)
+        self._decode = histogram("decode_seconds", "Decoding and resizing one batch.", _SECONDS)
+        self._compute = histogram("compute_seconds", "One batch in the network.", _SECONDS, "kind")
+        self._round_trip = histogram("replica_call_seconds", "A call to a replica, as the front sees it.", _SECONDS)
+        self._images = counter("images", "Images that got an answer.", "kind")
+        self._refused = counter("images_refused", "Images that could not be read.")
+        self._dropped = counter("requests_dropped", "Requests given up before an answer.", "reason")
+        self._replica_failures = counter("replica_failures", "Calls to replicas that failed.")
+        self._switches = counter("version_switches", "Moves of a deployment's traffic to another version.")
+        self._failures = counter("version_failures", "Target versions that could not be brought up.")
+        self._deployments = Gauge(f"{_PREFIX}_deployments", "Deployments by state.", ("state",), registry=registry)
+        self._queued = Gauge(f"{_PREFIX}_queued_images", "Images that wait for a call.", registry=registry)
+        for reason in ("expired", "queue_full", "unavailable"):
+            self._dropped.labels(reason)
+        for kind in PayloadKind:
+            self._images.labels(kind.value)
+        for state in State:
+            self._deployments.labels(state.value)
+
+    def batch_answered(self, kind: PayloadKind, items: int, answer: BatchAnswer, round_trip_s: float) -> None:
+        """A replica answered a batch."""
+        self._batch_images.labels(kind.value).observe(items)
+        if kind is PayloadKind.ENCODED:
+            self._decode.observe(answer.decode_s)
+        self._compute.labels(kind.value).observe(answer.compute_s)
+        self._round_trip.observe(round_trip_s)
+
+    def waited(self, seconds: float) -> None:
+        """A request left the queue."""
+        self._queue.observe(seconds)
+
+    def dropped(self, reason: str) -> None:
+        """A request was given up."""
+        self._dropped.labels(reason).inc()
+
+    def images_answered(self, kind: PayloadKind, count: int) -> None:
+        """Images have an answer."""
+        self._images.labels(kind.value).inc(count)
+
+    def images_refused(self, count: int) -> None:
+        """Images could not be read."""
+        self._refused.inc(count)
+
+    def replica_failed(self) -> None:
+        """A call to a replica failed."""
+        self._replica_failures.inc()
+
+    def version_switched(self) -> None:
+        """Traffic moved to another version."""
+        self._switches.inc()
+
+    def version_failed(self) -> None:
+        """A target version could not be brought up."""
+        self._failures.inc()
+
+    def deployments(self, counts: Mapping[State, int]) -> None:
+        """Deployments in each state."""
+        for state, count in counts.items():
+            self._deployments.labels(state.value).set(count)
+
+    def queued(self, items: int) -> None:
+        """Images wait, more or fewer."""
+        self._queued.inc(items)

@@ -1,0 +1,76 @@
+"""Calls to replicas over gRPC, one channel an address."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from enxerto.inference.domain import BatchAnswer, Endpoint, ItemRefusal, Payload, PayloadKind
+from enxerto.inference.errors import ReplicasUnavailableError
+from enxerto.inference.v1 import replica_service_pb2 as pb
+from enxerto.inference.v1 import replica_service_pb2_grpc
+from enxerto.kernel.names import VersionName
+
+SECRET_KEY = "x-enxerto-replica-secret"  # noqa: S105 - the name of the field, not a secret
+APPLICATION_KEY = "application"
+
+_MAX_MESSAGE_BYTES = 256 * 2**20
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # A whole batch fits the window, so that it travels without waiting for window updates.
+    ("grpc.http2.lookahead_bytes", 16 * 2**20),
+    ("grpc.http2.max_frame_size", 1 * 2**20),
+    ("grpc.http2.write_buffer_size", 1 * 2**20),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # A replica that comes back on the same address is to be found at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class GrpcReplicas:
+    """Keeps a channel to every replica in use."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def predict(
+        self, endpoint: Endpoint, version: VersionName, payloads: Sequence[Payload], timeout_s: float
+    ) -> BatchAnswer:
+        """Run one batch on one replica; see `Replicas.predict`."""
+        metadata = ((SECRET_KEY, self._secret), (APPLICATION_KEY, endpoint.application))
+        stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
+        try:
+            answer = await stub.Predict(_request(version, payloads), timeout=timeout_s, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            # Whatever a replica says instead of an answer, another one, or the same later, may answer.
+            message = f"{error.code().name}: {(error.details() or '')[:300]}"
+            raise ReplicasUnavailableError(message) from error
+        refusals = tuple(ItemRefusal(bad.index, bad.reason, bad.message) for bad in answer.errors)
+        return BatchAnswer(answer.probabilities, answer.class_count, refusals, answer.decode_s, answer.compute_s)
+
+    async def keep(self, endpoints: frozenset[Endpoint]) -> None:
+        """Close the channels to all other addresses."""
+        addresses = {endpoint.address for endpoint in endpoints}
+        stale = [self._channels.pop(address) for address in set(self._channels) - addresses]
+        await asyncio.gather(*(channel.close(grace=60) for channel in stale))
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = grpc.aio.insecure_channel(address, _OPTIONS)
+        return channel
+
+
+def _request(version: VersionName, payloads: Sequence[Payload]) -> pb.PredictRequest:
+    parts = [part for payload in payloads for part in payload.parts]
+    if payloads[0].kind is PayloadKind.ENCODED:
+        return pb.PredictRequest(model_version=str(version), encoded=pb.EncodedImages(contents=parts))
+    shape = (sum(payload.items for payload in payloads), *payloads[0].row_shape)
+    return pb.PredictRequest(model_version=str(version), tensor=pb.RawTensor(parts=parts, shape=shape))

@@ -1,0 +1,151 @@
+"""Ray Serve through the dashboard's REST API: one application for each version of each deployment."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus, Endpoint
+from enxerto.kernel.errors import UnavailableError
+from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
+
+logger = logging.getLogger(__name__)
+
+_PATH = "/api/serve/applications/"
+_SERVICER = "enxerto.inference.v1.replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server"
+_REPLICA_DEPLOYMENT = "replica"
+_REPLICA_ACTOR = "SERVE_REPLICA::"
+_STATES = {
+    "NOT_STARTED": ApplicationState.STARTING,
+    "DEPLOYING": ApplicationState.STARTING,
+    # Serve heals what was up once; what never comes up is DEPLOY_FAILED.
+    "UNHEALTHY": ApplicationState.STARTING,
+    "RUNNING": ApplicationState.RUNNING,
+    "DEPLOY_FAILED": ApplicationState.FAILED,
+    "DELETING": ApplicationState.STOPPING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOptions:
+    """What every replica is started with."""
+
+    registry_address: str
+    """Where replicas fetch their files; must be reachable from them."""
+    registry_certificates: Path | None
+    secret_file: Path
+    """Readable by the replicas at this path."""
+    cache_folder: Path
+    """Where replicas keep fetched files."""
+    cpus: float
+    """What Ray reserves for a replica."""
+    threads: int
+    """Threads of ONNX Runtime, and of decoding."""
+    max_image_pixels: int
+    max_image_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServePorts:
+    """Ports of Serve's own proxy, which it starts whether it is used or not."""
+
+    http: int
+    grpc: int
+
+
+class ServeCluster:
+    """Declares applications, and reads how they fare and where their replicas listen."""
+
+    def __init__(self, dashboard: RayDashboard, options: ReplicaOptions, ports: ServePorts, direct: bool) -> None:
+        self._dashboard = dashboard
+        self._options = options
+        self._ports = ports
+        self._direct = direct
+
+    async def apply(self, applications: Sequence[Application]) -> None:
+        """Declare the applications; see `ReplicaCluster.apply`."""
+        body = {
+            "http_options": {"host": "127.0.0.1", "port": self._ports.http},
+            "grpc_options": {
+                "port": self._ports.grpc,
+                "grpc_servicer_functions": [_SERVICER],
+                "enable_reflection": False,
+            },
+            "applications": [self._declaration(application) for application in applications],
+        }
+        await self._call("PUT", body)
+        logger.info("applications declared", extra={"count": len(applications)})
+
+    async def observe(self) -> Mapping[str, ApplicationStatus]:
+        """Read every application; see `ReplicaCluster.observe`."""
+        return statuses(await self._call("GET"), self._direct)
+
+    async def _call(self, method: str, body: Any = None) -> Any:
+        try:
+            return await self._dashboard.call(method, _PATH, body)
+        except RayRefusedError as error:
+            raise UnavailableError(f"Ray Serve refused: {error}", retry_after_s=2.0) from error
+
+    def _declaration(self, application: Application) -> dict[str, Any]:
+        options = self._options
+        return {
+            "name": application.name,
+            # Serve reports the addresses of applications with a route only.
+            "route_prefix": f"/{application.name}",
+            "import_path": "enxerto.inference.replica:build",
+            "args": {
+                "model_version": str(application.version),
+                "registry_address": options.registry_address,
+                "registry_certificates": str(options.registry_certificates or ""),
+                "secret_file": str(options.secret_file),
+                "cache_folder": str(options.cache_folder),
+                "threads": options.threads,
+                "cpus": options.cpus,
+                "max_image_pixels": options.max_image_pixels,
+                "max_image_bytes": options.max_image_bytes,
+            },
+            "deployments": [{"name": _REPLICA_DEPLOYMENT, "num_replicas": application.replicas}],
+        }
+
+
+def statuses(details: Mapping[str, Any] | None, direct: bool) -> dict[str, ApplicationStatus]:
+    """Read Serve's answer.
+
+    Args:
+        details: body of `GET /api/serve/applications/`.
+        direct: whether to call the replicas themselves, or Serve's proxies.
+    """
+    details = details or {}
+    groups = [group for group in details.get("target_groups") or () if group["protocol"].lower() == "grpc"]
+    result = {}
+    for name, application in (details.get("applications") or {}).items():
+        state = _STATES.get(application["status"], ApplicationState.STARTING)
+        targets = [
+            target
+            for group in groups
+            if group["app_name"] in (name, "")
+            for target in group["targets"]
+            # Serve lists its proxies for an application without replicas.
+            if str(target["name"]).startswith(_REPLICA_ACTOR) is direct
+        ]
+        endpoints = tuple(Endpoint(f"{target['ip']}:{target['port']}", name) for target in targets)
+        if state is ApplicationState.STOPPING:
+            endpoints = ()
+        result[name] = ApplicationStatus(state, endpoints, _message(application))
+    return result
+
+
+def _message(application: Mapping[str, Any]) -> str:
+    """The sentence that matters in a traceback: a replica's own error, or the last line."""
+    texts = [application.get("message") or ""]
+    texts += [deployment.get("message") or "" for deployment in (application.get("deployments") or {}).values()]
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    marked = [line.partition(ERROR_MARK)[2] for line in lines if ERROR_MARK in line]
+    return (marked or lines or [""])[-1][:500]
+
+
+ERROR_MARK = "cannot serve: "
+"""What the errors of a replica's start begin with, so that they are found in Serve's message."""
+
+__all__ = ["ERROR_MARK", "ReplicaOptions", "ServeCluster", "ServePorts", "statuses"]

@@ -1,0 +1,182 @@
+"""Deployments in SQLite or PostgreSQL."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Executable, RowMapping, and_, delete, insert, null, select, update
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from enxerto.inference.adapters.sql_schema import deployments as table
+from enxerto.inference.domain import Deployment, DeploymentSpec, Fault, FaultKind, State
+from enxerto.inference.errors import (
+    DeploymentChangedError,
+    DeploymentExistsError,
+    DeploymentNotFoundError,
+    RequestIdReusedError,
+    StorageUnavailableError,
+)
+from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
+from enxerto.kernel.paging import Page, PageRequest
+from enxerto.runtime.errors import StartupError
+from enxerto.runtime.sql import create_engine, migrate, reader
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@asynccontextmanager
+async def open_deployment_store(url: str) -> AsyncIterator["SqlDeploymentStore"]:
+    """Migrate the database and open it.
+
+    Raises:
+        StartupError: the URL is bad or the database cannot be reached.
+    """
+    try:
+        await migrate(url, MIGRATIONS)
+        engine = create_engine(url)
+    except (ArgumentError, OSError, DBAPIError) as error:
+        # The URL may hold a password, so only the driver's own words are passed on.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise StartupError(f"cannot open the inference service's database: {cause}") from error
+    try:
+        yield SqlDeploymentStore(engine)
+    finally:
+        await engine.dispose()
+
+
+class SqlDeploymentStore:
+    """A `DeploymentStore` on SQL; the schema must be there."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._reader = reader(engine)
+
+    async def create(self, deployment: Deployment, request_id: str) -> Deployment:
+        """Keep a new deployment; see `DeploymentStore.create`."""
+        name, digest = deployment.name, _digest(deployment)
+        row = {
+            "project": name.project,
+            "deployment": name.deployment,
+            "request_id": request_id or None,
+            "request_digest": digest,
+            "create_time": deployment.create_time,
+            "revision": deployment.revision,
+            **_changing(deployment),
+        }
+        try:
+            async with self._transaction(self._engine) as connection:
+                if request_id:
+                    same = and_(table.c.project == name.project, table.c.request_id == request_id)
+                    earlier = (await connection.execute(select(table).where(same))).mappings().one_or_none()
+                    if earlier is not None:
+                        if earlier["request_digest"] != digest:
+                            raise RequestIdReusedError(name)
+                        return _deployment(earlier)
+                await connection.execute(insert(table).values(row))
+        except IntegrityError as error:
+            raise DeploymentExistsError(name) from error
+        return deployment
+
+    async def get(self, name: DeploymentName) -> Deployment:
+        """Read one; see `DeploymentStore.get`."""
+        async with self._transaction(self._reader) as connection:
+            row = (await connection.execute(select(table).where(_is(name)))).mappings().one_or_none()
+        if row is None:
+            raise DeploymentNotFoundError(name)
+        return _deployment(row)
+
+    async def list(self, parent: ProjectName, page: PageRequest) -> Page[Deployment]:
+        """Deployments of a project; see `DeploymentStore.list`."""
+        mine = and_(table.c.project == parent.project, table.c.deployment > page.after)
+        query = select(table).where(mine).order_by(table.c.deployment).limit(page.size + 1)
+        async with self._transaction(self._reader) as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        items = [_deployment(row) for row in rows[: page.size]]
+        return Page(items, items[-1].name.deployment if len(rows) > page.size else "")
+
+    async def all(self) -> Sequence[Deployment]:
+        """Every deployment."""
+        async with self._transaction(self._reader) as connection:
+            rows = (await connection.execute(select(table).order_by(table.c.project, table.c.deployment))).mappings()
+            return [_deployment(row) for row in rows]
+
+    async def replace(self, deployment: Deployment) -> Deployment:
+        """Write over the same revision; see `DeploymentStore.replace`."""
+        revision = deployment.revision + 1
+        same = and_(_is(deployment.name), table.c.revision == deployment.revision)
+        statement = update(table).where(same).values(**_changing(deployment), revision=revision)
+        async with self._transaction(self._engine) as connection:
+            if not await _affected(connection, statement):
+                found = await connection.execute(select(table.c.revision).where(_is(deployment.name)))
+                if found.first() is None:
+                    raise DeploymentNotFoundError(deployment.name)
+                raise DeploymentChangedError(deployment.name)
+        return dataclasses.replace(deployment, revision=revision)
+
+    async def remove(self, name: DeploymentName) -> None:
+        """Forget one."""
+        async with self._transaction(self._engine) as connection:
+            await connection.execute(delete(table).where(_is(name)))
+
+    @asynccontextmanager
+    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with engine.begin() as connection:
+                yield connection
+        except IntegrityError:
+            raise
+        except (DBAPIError, OSError) as error:
+            raise StorageUnavailableError("the inference service's database cannot be reached") from error
+
+
+async def _affected(connection: AsyncConnection, statement: Executable) -> bool:
+    result = await connection.execute(statement)
+    assert isinstance(result, CursorResult)
+    return result.rowcount > 0
+
+
+def _is(name: DeploymentName) -> Any:
+    return and_(table.c.project == name.project, table.c.deployment == name.deployment)
+
+
+def _digest(deployment: Deployment) -> str:
+    spec = deployment.spec
+    said = [str(deployment.name), str(spec.model_version), spec.replicas, sorted(spec.labels.items())]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _changing(deployment: Deployment) -> dict[str, Any]:
+    spec, fault = deployment.spec, deployment.fault
+    return {
+        "model_version": str(spec.model_version),
+        "replicas": spec.replicas,
+        "labels": dict(spec.labels),
+        "state": deployment.state.value,
+        "serving": str(deployment.serving or ""),
+        "target": str(deployment.target or ""),
+        "fault": {"kind": fault.kind.value, "reason": fault.reason, "message": fault.message} if fault else null(),
+        "generation": deployment.generation,
+        "update_time": deployment.update_time,
+    }
+
+
+def _deployment(row: RowMapping) -> Deployment:
+    fault = row["fault"]
+    return Deployment(
+        name=DeploymentName(row["project"], row["deployment"]),
+        spec=DeploymentSpec(VersionReference.parse(row["model_version"]), row["replicas"], row["labels"]),
+        state=State(row["state"]),
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        serving=VersionName.try_parse(row["serving"]),
+        target=VersionName.try_parse(row["target"]),
+        fault=Fault(FaultKind(fault["kind"]), fault["reason"], fault["message"]) if fault else None,
+        generation=row["generation"],
+        revision=row["revision"],
+    )

@@ -1,0 +1,188 @@
+"""Between the typed contract and the domain; gathers field violations."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import numpy as np
+from google.protobuf.any_pb2 import Any as AnyProto
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from enxerto.inference.domain import (
+    MAX_REPLICAS,
+    Deployment,
+    DeploymentSpec,
+    Fault,
+    Payload,
+    PayloadKind,
+    Prediction,
+    State,
+)
+from enxerto.inference.service import SpecChange
+from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, vision_pb2, vision_service_pb2
+from enxerto.kernel.errors import Violations
+from enxerto.kernel.names import DeploymentName, ProjectName, VersionReference, check_id
+from enxerto.kernel.paging import PageRequest, page_request
+from enxerto.runtime.timestamps import timestamp
+
+_MUTABLE = ("model_version", "replicas", "labels")
+_DEFAULT_TOP_K = 5
+_MAX_LABELS = 64
+_MAX_REQUEST_ID = 128
+
+
+def deployment_name(text: str) -> DeploymentName:
+    """Parse the name of a deployment."""
+    return DeploymentName.parse(text)
+
+
+def create_arguments(
+    request: deployment_service_pb2.CreateDeploymentRequest,
+) -> tuple[DeploymentName, DeploymentSpec, str]:
+    """Name, spec and request id of a create call."""
+    violations = Violations()
+    parent = ProjectName.check(request.parent, "parent", violations)
+    identity = check_id(request.deployment_id, "deployment_id", violations)
+    message = request.deployment
+    reference = VersionReference.check(message.model_version, "deployment.model_version", violations)
+    replicas = _replicas(message.replicas or 1, violations)
+    labels = _labels(message, violations)
+    if len(request.request_id) > _MAX_REQUEST_ID:
+        violations.add("request_id", f"must have at most {_MAX_REQUEST_ID} characters")
+    violations.raise_if_any()
+    assert parent is not None
+    assert reference is not None
+    name = DeploymentName(parent.project, identity)
+    return name, DeploymentSpec(reference, replicas, labels), request.request_id
+
+
+def list_arguments(request: deployment_service_pb2.ListDeploymentsRequest) -> tuple[ProjectName, PageRequest]:
+    """Parent and page of a list call."""
+    violations = Violations()
+    parent = ProjectName.check(request.parent, "parent", violations)
+    page = page_request(request.page_size, request.page_token, violations)
+    violations.raise_if_any()
+    assert parent is not None
+    return parent, page
+
+
+def update_arguments(
+    request: deployment_service_pb2.UpdateDeploymentRequest,
+) -> tuple[DeploymentName, SpecChange, str]:
+    """Name, change and etag of an update call. Without a mask every field that is set changes."""
+    violations = Violations()
+    message = request.deployment
+    name = DeploymentName.check(message.name, "deployment.name", violations)
+    paths = set(request.update_mask.paths)
+    if "*" in paths:
+        paths = set(_MUTABLE)
+    for path in sorted(paths - set(_MUTABLE)):
+        violations.add("update_mask", f"{path!r} is not one of {', '.join(_MUTABLE)}")
+    if not paths:
+        paths = {field for field in _MUTABLE if getattr(message, field)}
+    reference = None
+    if "model_version" in paths:
+        reference = VersionReference.check(message.model_version, "deployment.model_version", violations)
+    change = SpecChange(
+        reference,
+        _replicas(message.replicas, violations) if "replicas" in paths else None,
+        _labels(message, violations) if "labels" in paths else None,
+    )
+    violations.raise_if_any()
+    assert name is not None
+    return name, change, message.etag
+
+
+def _replicas(value: int, violations: Violations) -> int:
+    if not 1 <= value <= MAX_REPLICAS:
+        violations.add("deployment.replicas", f"must be in 1..{MAX_REPLICAS}")
+    return value
+
+
+def _labels(message: deployment_pb2.Deployment, violations: Violations) -> dict[str, str]:
+    labels = dict(message.labels)
+    if len(labels) > _MAX_LABELS or any(not 1 <= len(key) <= 63 or len(value) > 256 for key, value in labels.items()):
+        rule = f"at most {_MAX_LABELS}; keys of 1 to 63 characters, values of at most 256"
+        violations.add("deployment.labels", rule)
+    return labels
+
+
+def deployment_to_proto(deployment: Deployment) -> deployment_pb2.Deployment:
+    """A deployment as callers see it."""
+    return deployment_pb2.Deployment(
+        name=str(deployment.name),
+        model_version=str(deployment.spec.model_version),
+        replicas=deployment.spec.replicas,
+        state=_state(deployment.state),
+        serving_version=str(deployment.serving or ""),
+        target_version=str(deployment.target or ""),
+        error=_status(deployment.fault) if deployment.fault else None,
+        labels=deployment.spec.labels,
+        create_time=timestamp(deployment.create_time),
+        update_time=timestamp(deployment.update_time),
+        etag=deployment.etag,
+    )
+
+
+def deployments_to_proto(
+    deployments: Sequence[Deployment], next_page_token: str
+) -> deployment_service_pb2.ListDeploymentsResponse:
+    """A page of deployments."""
+    messages = [deployment_to_proto(deployment) for deployment in deployments]
+    return deployment_service_pb2.ListDeploymentsResponse(deployments=messages, next_page_token=next_page_token)
+
+
+def _state(state: State) -> deployment_pb2.Deployment.State.ValueType:
+    return deployment_pb2.Deployment.State.Value(f"STATE_{state.value}")
+
+
+def _status(fault: Fault) -> status_pb2.Status:
+    detail = AnyProto()
+    detail.Pack(error_details_pb2.ErrorInfo(reason=fault.reason, domain="enxerto"))
+    return status_pb2.Status(code=code_pb2.Code.Value(fault.kind.value), message=fault.message, details=[detail])
+
+
+def classify_arguments(
+    request: vision_service_pb2.ClassifyRequest, max_items: int
+) -> tuple[DeploymentName, Payload, int]:
+    """Deployment, images and number of classes of a Classify call."""
+    violations = Violations()
+    name = DeploymentName.check(request.deployment, "deployment", violations)
+    if not 1 <= len(request.images) <= max_items:
+        violations.add("images", f"must have 1 to {max_items} images, has {len(request.images)}")
+    if request.top_k < 0:
+        violations.add("top_k", "must not be negative")
+    violations.raise_if_any()
+    assert name is not None
+    images = tuple(image.content for image in request.images)
+    return name, Payload(PayloadKind.ENCODED, images, len(images)), request.top_k or _DEFAULT_TOP_K
+
+
+def classification_to_proto(prediction: Prediction, top_k: int) -> vision_service_pb2.ClassifyResponse:
+    """The most likely classes of each image, from probabilities of shape (items, classes)."""
+    labels = prediction.version.labels
+    rows = np.frombuffer(prediction.probabilities, "<f4").reshape(prediction.items, len(labels))
+    order = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
+    results = [
+        vision_pb2.Classification(
+            categories=[
+                vision_pb2.Category(label=labels[index], index=index, probability=row[index])
+                for index in map(int, indices)
+            ]
+        )
+        for row, indices in zip(rows, order, strict=True)
+    ]
+    timing = prediction.timing
+    return vision_service_pb2.ClassifyResponse(
+        model_version=str(prediction.version.name),
+        results=results,
+        timings=vision_pb2.Timings(
+            queue=_duration(timing.queue_s), decode=_duration(timing.decode_s), compute=_duration(timing.compute_s)
+        ),
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    result = Duration()
+    result.FromTimedelta(timedelta(seconds=seconds))
+    return result

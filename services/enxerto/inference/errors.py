@@ -1,0 +1,133 @@
+"""What the inference service can refuse.
+
+EnxertoError
+├── NotFoundError
+│   ├── DeploymentNotFoundError
+│   └── VersionNotFoundError
+├── AlreadyExistsError
+│   ├── DeploymentExistsError
+│   └── RequestIdReusedError
+├── FailedPreconditionError
+│   └── VersionNotServableError
+├── AbortedError
+│   └── DeploymentChangedError
+├── InvalidArgumentError
+│   └── ItemsRefusedError
+├── ResourceExhaustedError
+│   └── QueueFullError
+└── UnavailableError
+    ├── RegistryUnavailableError
+    ├── StorageUnavailableError
+    ├── ReplicasUnavailableError
+    └── DeploymentNotReadyError
+"""
+
+from collections.abc import Sequence
+
+from enxerto.kernel.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionViolation,
+    ResourceExhaustedError,
+    UnavailableError,
+    Violation,
+)
+from enxerto.kernel.names import DeploymentName, VersionName
+
+
+class DeploymentNotFoundError(NotFoundError):
+    """No such deployment."""
+
+    reason = "DEPLOYMENT_NOT_FOUND"
+
+    def __init__(self, name: DeploymentName | str) -> None:
+        super().__init__("Deployment", str(name))
+
+
+class VersionNotFoundError(NotFoundError):
+    """The registry, or the deployment, has no such version."""
+
+    reason = "VERSION_NOT_FOUND"
+
+    def __init__(self, name: str, message: str | None = None) -> None:
+        super().__init__("ModelVersion", name, message)
+
+
+class DeploymentExistsError(AlreadyExistsError):
+    """The name is taken."""
+
+    reason = "DEPLOYMENT_EXISTS"
+
+    def __init__(self, name: DeploymentName) -> None:
+        super().__init__("Deployment", str(name))
+
+
+class RequestIdReusedError(AlreadyExistsError):
+    """The request id was used by a call that said something else."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, name: DeploymentName) -> None:
+        super().__init__("Deployment", str(name), "the request_id belongs to an earlier call with other content")
+
+
+class VersionNotServableError(FailedPreconditionError):
+    """The version may not be served."""
+
+    reason = "VERSION_NOT_SERVABLE"
+
+    def __init__(self, name: VersionName, description: str) -> None:
+        super().__init__(f"{name} {description}", [PreconditionViolation("STATE", str(name), description)])
+
+
+class DeploymentChangedError(AbortedError):
+    """The deployment changed since the caller read it."""
+
+    def __init__(self, name: DeploymentName) -> None:
+        super().__init__(f"{name} was changed since it was read; read it again", metadata={"resource": str(name)})
+
+
+class ItemsRefusedError(InvalidArgumentError):
+    """Some images of a request cannot be read; every one of them is named."""
+
+    reason = "IMAGE_REFUSED"
+
+    def __init__(self, violations: Sequence[Violation], reasons: Sequence[str]) -> None:
+        super().__init__(violations)
+        self.metadata["image_reasons"] = ",".join(sorted(set(reasons)))
+
+
+class QueueFullError(ResourceExhaustedError):
+    """More work waits than the deployment accepts."""
+
+    reason = "QUEUE_FULL"
+
+    def __init__(self, name: DeploymentName) -> None:
+        super().__init__(f"the queue of {name} is full", subject=str(name), retry_after_s=0.5)
+
+
+class RegistryUnavailableError(UnavailableError):
+    """The registry cannot be reached."""
+
+    reason = "REGISTRY_UNAVAILABLE"
+
+
+class StorageUnavailableError(UnavailableError):
+    """The database cannot be reached."""
+
+    reason = "STORAGE_UNAVAILABLE"
+
+
+class ReplicasUnavailableError(UnavailableError):
+    """No replica answered."""
+
+    reason = "REPLICAS_UNAVAILABLE"
+
+
+class DeploymentNotReadyError(UnavailableError):
+    """The deployment has no version that answers yet."""
+
+    reason = "DEPLOYMENT_NOT_READY"

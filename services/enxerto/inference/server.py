@@ -1,0 +1,63 @@
+"""Puts the three services on the runtime's server."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from enxerto.inference.oip import open_inference_pb2
+from enxerto.inference.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from enxerto.inference.oip.servicer import OpenInferenceServicer
+from enxerto.inference.service import Deployments, Predictions, Reconciler
+from enxerto.inference.servicer import DeploymentServicer, VisionServicer
+from enxerto.inference.settings import InferenceSettings
+from enxerto.inference.v1 import deployment_service_pb2, vision_service_pb2
+from enxerto.inference.v1.deployment_service_pb2_grpc import add_DeploymentServiceServicer_to_server
+from enxerto.inference.v1.vision_service_pb2_grpc import add_VisionServiceServicer_to_server
+from enxerto.runtime.server import GrpcServer, Register, serve_until_signalled
+
+SERVICES = (
+    deployment_service_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,
+    vision_service_pb2.DESCRIPTOR.services_by_name["VisionService"].full_name,
+    open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """Everything that the servicers call."""
+
+    deployments: Deployments
+    predictions: Predictions
+    reconciler: Reconciler
+
+
+def _registration(use_cases: UseCases) -> Register:
+    def register(server: grpc.aio.Server) -> None:
+        add_DeploymentServiceServicer_to_server(DeploymentServicer(use_cases.deployments), server)
+        add_VisionServiceServicer_to_server(VisionServicer(use_cases.predictions), server)
+        inference = OpenInferenceServicer(use_cases.predictions, lambda: use_cases.reconciler.synced)
+        add_GRPCInferenceServiceServicer_to_server(inference, server)
+
+    return register
+
+
+def build_server(
+    settings: InferenceSettings,
+    metrics: CollectorRegistry,
+    use_cases: UseCases,
+) -> GrpcServer:
+    """A server that listens and is not yet running."""
+    return GrpcServer(settings, metrics, SERVICES, _registration(use_cases))
+
+
+async def serve(
+    settings: InferenceSettings,
+    metrics: CollectorRegistry,
+    use_cases: UseCases,
+    background: Sequence[Callable[[], Awaitable[None]]],
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    register = _registration(use_cases)
+    await serve_until_signalled(settings, metrics, SERVICES, register, background=background)

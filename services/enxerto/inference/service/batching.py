@@ -1,0 +1,220 @@
+"""Gathers the requests of many callers into few calls.
+
+One hop to a replica costs about as much for a batch as for an image. While fewer calls than `concurrency` are in
+flight a request need not wait; what arrives meanwhile travels together (the adaptive batching of Clipper, Crankshaw et
+al., NSDI 2017, section 4.3, with the load itself as the controller).
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from enxerto.inference.domain import BatchAnswer, ItemRefusal, Payload, PayloadKind, Timing
+from enxerto.inference.errors import QueueFullError, ReplicasUnavailableError
+from enxerto.inference.ports import Meter
+from enxerto.kernel.names import DeploymentName
+
+_FLOAT32_BYTES = 4
+
+Send = Callable[[Sequence[Payload], float], Awaitable[BatchAnswer]]
+"""Carries a batch of one kind to a replica, with a limit in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How large batches and queues grow."""
+
+    max_items: int = 32
+    """Images in one call; a larger request travels alone."""
+    max_bytes: int = 64 * 2**20
+    """Bytes in one call; a larger request travels alone."""
+    max_delay_s: float = 0.001
+    """How long a request may wait for company while another call is in flight."""
+    concurrency: int = 2
+    """Calls in flight for each replica: one computes while the next one travels and is decoded."""
+    max_queued_items: int = 1024
+    """Images that wait; more are refused."""
+    max_queued_bytes: int = 512 * 2**20
+    """Bytes that wait; more are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One caller's part of a batch's answer."""
+
+    probabilities: bytes
+    """float32, (images that were read, classes)."""
+    class_count: int
+    refusals: tuple[ItemRefusal, ...]
+    """Positions count within the caller's own request."""
+    timing: Timing
+
+
+@dataclass(slots=True)
+class _Waiting:
+    payload: Payload
+    deadline: float
+    arrived: float
+    share: "asyncio.Future[Share]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Batcher:
+    """The queue of one version of one deployment. Belongs to one event loop."""
+
+    def __init__(self, deployment: DeploymentName, send: Send, limits: BatchLimits, meter: Meter) -> None:
+        self._deployment = deployment
+        self._send = send
+        self._limits = limits
+        self._meter = meter
+        self._queues: dict[PayloadKind, deque[_Waiting]] = {kind: deque() for kind in PayloadKind}
+        self._items = 0
+        self._bytes = 0
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._replicas = 1
+
+    def scale(self, replicas: int) -> None:
+        """Allow as many calls in flight as so many replicas want."""
+        self._replicas = max(1, replicas)
+        self._dispatch()
+
+    async def submit(self, payload: Payload, timeout_s: float) -> Share:
+        """Wait for the answer to one request.
+
+        Cancelling the wait takes the request out of the queue.
+
+        Raises:
+            QueueFullError: too much waits already.
+            ReplicasUnavailableError: no replica answered.
+        """
+        limits = self._limits
+        if self._items and (
+            self._items + payload.items > limits.max_queued_items
+            or self._bytes + payload.size_bytes > limits.max_queued_bytes
+        ):
+            self._meter.dropped("queue_full")
+            raise QueueFullError(self._deployment)
+        now = time.monotonic()
+        waiting = _Waiting(payload, now + timeout_s, now)
+        self._count(payload, 1)
+        self._queues[payload.kind].append(waiting)
+        self._idle.clear()
+        self._dispatch()
+        return await waiting.share
+
+    async def drained(self) -> None:
+        """Wait until nothing is queued or in flight."""
+        await self._idle.wait()
+
+    def _count(self, payload: Payload, sign: int) -> None:
+        self._items += sign * payload.items
+        self._bytes += sign * payload.size_bytes
+        self._meter.queued(sign * payload.items)
+
+    def _dispatch(self) -> None:
+        """Start as many calls as may be in flight now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while len(self._in_flight) < self._limits.concurrency * self._replicas:
+            queue = self._oldest()
+            if queue is None:
+                break
+            if self._in_flight and (delay := self._patience(queue)) > 0:
+                self._timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
+                break
+            task = asyncio.ensure_future(self._carry(self._take(queue)))
+            self._in_flight.add(task)
+            task.add_done_callback(self._ended)
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._in_flight and not any(self._queues.values()):
+            self._idle.set()
+
+    def _oldest(self) -> deque[_Waiting] | None:
+        """The queue whose head has waited longest, without what nobody waits for any more."""
+        now = time.monotonic()
+        heads = []
+        for queue in self._queues.values():
+            while queue and (queue[0].share.done() or queue[0].deadline <= now):
+                self._drop(queue.popleft())
+            if queue:
+                heads.append(queue)
+        return min(heads, key=lambda queue: queue[0].arrived, default=None)
+
+    def _drop(self, waiting: _Waiting) -> None:
+        self._count(waiting.payload, -1)
+        self._meter.dropped("expired")
+        if not waiting.share.done():
+            waiting.share.set_exception(ReplicasUnavailableError("the request waited too long for a replica"))
+
+    def _patience(self, queue: deque[_Waiting]) -> float:
+        """Seconds that the head may still wait for company; none when the batch is full."""
+        if sum(waiting.payload.items for waiting in queue) >= self._limits.max_items:
+            return 0.0
+        return queue[0].arrived + self._limits.max_delay_s - time.monotonic()
+
+    def _take(self, queue: deque[_Waiting]) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        items = size = 0
+        while queue:
+            head = queue[0]
+            if head.share.done() or head.deadline <= time.monotonic():
+                self._drop(queue.popleft())
+                continue
+            items += head.payload.items
+            size += head.payload.size_bytes
+            if batch and (items > self._limits.max_items or size > self._limits.max_bytes):
+                break
+            batch.append(queue.popleft())
+            self._count(head.payload, -1)
+        return batch
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._in_flight.discard(task)
+        self._dispatch()
+
+    async def _carry(self, batch: list[_Waiting]) -> None:
+        sent = time.monotonic()
+        for waiting in batch:
+            self._meter.waited(sent - waiting.arrived)
+        payloads = [waiting.payload for waiting in batch]
+        try:
+            # The most patient caller decides: the others are answered by their own deadlines.
+            answer = await self._send(payloads, max(waiting.deadline for waiting in batch) - sent)
+            shares = _shares(payloads, answer)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is every caller's answer
+            for waiting in batch:
+                if not waiting.share.done():
+                    waiting.share.set_exception(error)
+            return
+        self._meter.batch_answered(
+            payloads[0].kind, sum(payload.items for payload in payloads), answer, time.monotonic() - sent
+        )
+        for waiting, (probabilities, refusals) in zip(batch, shares, strict=True):
+            timing = Timing(sent - waiting.arrived, answer.decode_s, answer.compute_s)
+            if not waiting.share.done():
+                waiting.share.set_result(Share(probabilities, answer.class_count, refusals, timing))
+
+
+def _shares(payloads: Sequence[Payload], answer: BatchAnswer) -> list[tuple[bytes, tuple[ItemRefusal, ...]]]:
+    """Cut a batch's answer into the callers' parts."""
+    total = sum(payload.items for payload in payloads)
+    refused = {refusal.index: refusal for refusal in answer.refusals}
+    row = answer.class_count * _FLOAT32_BYTES
+    if len(answer.probabilities) != (total - len(refused)) * row:
+        raise RuntimeError("a replica's answer has another number of rows than its batch")
+    shares = []
+    start = position = 0
+    for payload in payloads:
+        mine = [refused[start + item] for item in range(payload.items) if start + item in refused]
+        end = position + (payload.items - len(mine)) * row
+        refusals = tuple(ItemRefusal(refusal.index - start, refusal.reason, refusal.message) for refusal in mine)
+        shares.append((answer.probabilities[position:end], refusals))
+        start, position = start + payload.items, end
+    return shares

@@ -1,0 +1,143 @@
+"""Which version answers for which deployment, and which replica takes a call."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
+from enxerto.inference.errors import (
+    DeploymentNotFoundError,
+    DeploymentNotReadyError,
+    ReplicasUnavailableError,
+    VersionNotServableError,
+)
+from enxerto.inference.ports import Meter, Replicas
+from enxerto.inference.service.batching import Batcher, BatchLimits, Share
+from enxerto.kernel.names import DeploymentName
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP_S = 60.0
+
+
+class Route:
+    """One version of one deployment with its replicas and its queue."""
+
+    def __init__(
+        self,
+        deployment: DeploymentName,
+        version: ServableVersion,
+        replicas: Replicas,
+        *,
+        batches: BatchLimits,
+        meter: Meter,
+        on_failure: Callable[[], None],
+    ) -> None:
+        self.version = version
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self._replicas = replicas
+        self._meter = meter
+        self._on_failure = on_failure
+        self._turn = itertools.count()
+        self._batcher = Batcher(deployment, self._send, batches, meter)
+
+    def connect(self, endpoints: Sequence[Endpoint]) -> None:
+        """Use these replicas from now on."""
+        endpoints = tuple(sorted(endpoints))
+        if endpoints != self.endpoints:
+            self.endpoints = endpoints
+            self._batcher.scale(len(endpoints))
+
+    async def submit(self, payload: Payload, timeout_s: float) -> Share:
+        """Answer one request; see `Batcher.submit`."""
+        return await self._batcher.submit(payload, timeout_s)
+
+    async def warm_up(self) -> None:
+        """Send one image to each replica by the way that requests take.
+
+        Raises:
+            ReplicasUnavailableError: a replica does not answer.
+            VersionNotServableError: the graph is not what the registry says.
+        """
+        row = (3, self.version.height, self.version.width)
+        blank = bytes(4 * row[0] * row[1] * row[2])
+        payload = Payload(PayloadKind.TENSOR, (blank,), 1, row)
+        calls = (self._replicas.predict(end, self.version.name, [payload], _WARM_UP_S) for end in self.endpoints)
+        for answer in await asyncio.gather(*calls):
+            if answer.class_count != len(self.version.labels):
+                raise VersionNotServableError(
+                    self.version.name,
+                    f"has a graph of {answer.class_count} classes and a label map of {len(self.version.labels)}",
+                )
+
+    async def drained(self) -> None:
+        """Wait until no request is queued or in flight."""
+        await self._batcher.drained()
+
+    async def _send(self, payloads: Sequence[Payload], timeout_s: float) -> BatchAnswer:
+        """Try one replica, and another one when it is gone: a prediction may be repeated."""
+        deadline = time.monotonic() + timeout_s
+        for attempt in range(2):
+            if not self.endpoints:
+                break
+            endpoint = self.endpoints[next(self._turn) % len(self.endpoints)]
+            try:
+                return await self._replicas.predict(
+                    endpoint, self.version.name, payloads, max(deadline - time.monotonic(), 0.001)
+                )
+            except ReplicasUnavailableError as error:
+                self._meter.replica_failed()
+                self._on_failure()
+                extra = {"endpoint": endpoint.address, "version": str(self.version.name), "attempt": attempt}
+                logger.warning("replica failed", extra={**extra, "error": error.message})
+                if time.monotonic() >= deadline:
+                    break
+        self._meter.dropped("unavailable")
+        self._on_failure()
+        raise ReplicasUnavailableError(f"no replica of {self.version.name} answers now", retry_after_s=1.0)
+
+
+class Router:
+    """The route of every deployment. Belongs to one event loop, so that a switch is one assignment."""
+
+    def __init__(self) -> None:
+        self._routes: dict[DeploymentName, Route] = {}
+        self._pending: frozenset[DeploymentName] = frozenset()
+
+    def find(self, name: DeploymentName) -> Route:
+        """The route of a deployment.
+
+        Raises:
+            DeploymentNotFoundError: there is no such deployment.
+            DeploymentNotReadyError: no version of it answers yet.
+        """
+        route = self._routes.get(name)
+        if route is not None:
+            return route
+        if name in self._pending:
+            raise DeploymentNotReadyError(f"no version of {name} answers yet", retry_after_s=2.0)
+        raise DeploymentNotFoundError(name)
+
+    def get(self, name: DeploymentName) -> Route | None:
+        """The route of a deployment, if it has one."""
+        return self._routes.get(name)
+
+    def switch(self, name: DeploymentName, route: Route) -> Route | None:
+        """Send every later request to `route`; return the one before, which still has its own to finish."""
+        before = self._routes.get(name)
+        self._routes[name] = route
+        return before
+
+    def remove(self, name: DeploymentName) -> Route | None:
+        """Send nothing more; return the route that still has requests to finish."""
+        return self._routes.pop(name, None)
+
+    def expect(self, names: frozenset[DeploymentName]) -> None:
+        """Say which deployments exist, so that one without a route is told from one that is missing."""
+        self._pending = names
+
+    def names(self) -> set[DeploymentName]:
+        """Every deployment that has a route."""
+        return set(self._routes)

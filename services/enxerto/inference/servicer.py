@@ -1,0 +1,73 @@
+"""The typed services: convert, call, convert."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+
+from enxerto.inference import converters
+from enxerto.inference.service import Deployments, Predictions
+from enxerto.inference.v1 import (
+    deployment_pb2,
+    deployment_service_pb2,
+    deployment_service_pb2_grpc,
+    vision_service_pb2,
+    vision_service_pb2_grpc,
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
+    """enxerto.inference.v1.DeploymentService."""
+
+    def __init__(self, deployments: Deployments) -> None:
+        self._deployments = deployments
+
+    async def CreateDeployment(
+        self, request: deployment_service_pb2.CreateDeploymentRequest, context: Context
+    ) -> deployment_pb2.Deployment:
+        """Accept a deployment."""
+        return converters.deployment_to_proto(await self._deployments.create(*converters.create_arguments(request)))
+
+    async def GetDeployment(
+        self, request: deployment_service_pb2.GetDeploymentRequest, context: Context
+    ) -> deployment_pb2.Deployment:
+        """Read one deployment."""
+        name = converters.deployment_name(request.name)
+        return converters.deployment_to_proto(await self._deployments.get(name))
+
+    async def ListDeployments(
+        self, request: deployment_service_pb2.ListDeploymentsRequest, context: Context
+    ) -> deployment_service_pb2.ListDeploymentsResponse:
+        """List deployments."""
+        page = await self._deployments.list(*converters.list_arguments(request))
+        return converters.deployments_to_proto(page.items, page.next_page_token)
+
+    async def UpdateDeployment(
+        self, request: deployment_service_pb2.UpdateDeploymentRequest, context: Context
+    ) -> deployment_pb2.Deployment:
+        """Change a deployment."""
+        return converters.deployment_to_proto(await self._deployments.update(*converters.update_arguments(request)))
+
+    async def DeleteDeployment(
+        self, request: deployment_service_pb2.DeleteDeploymentRequest, context: Context
+    ) -> Empty:
+        """Remove a deployment."""
+        await self._deployments.delete(converters.deployment_name(request.name), request.etag)
+        return Empty()
+
+
+class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
+    """enxerto.inference.v1.VisionService."""
+
+    def __init__(self, predictions: Predictions) -> None:
+        self._predictions = predictions
+
+    async def Classify(
+        self, request: vision_service_pb2.ClassifyRequest, context: Context
+    ) -> vision_service_pb2.ClassifyResponse:
+        """Say what is in each image."""
+        name, payload, top_k = converters.classify_arguments(request, self._predictions.max_items)
+        prediction = await self._predictions.answer(name, payload, "images[{}].content", context.time_remaining())
+        return converters.classification_to_proto(prediction, top_k)

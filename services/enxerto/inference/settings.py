@@ -1,0 +1,79 @@
+"""Settings of the inference service, from ENXERTO_INFERENCE_* variables."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from enxerto.runtime.settings import ServerSettings
+
+
+class InferenceSettings(ServerSettings):
+    """Where the service finds its neighbours, and its limits."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ENXERTO_INFERENCE_", frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
+    )
+
+    home: Path = Field(default=Path("~/.enxerto"), validation_alias="ENXERTO_HOME")
+    """Folder of everything embedded; `ENXERTO_HOME`."""
+    database_url: str = ""
+    """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; empty keeps a SQLite file under `home`."""
+    registry_address: str = "127.0.0.1:7301"
+    """`host:port` of the registry; replicas use it too."""
+    registry_certificates: Path | None = None
+    """PEM authorities of the registry's certificate; when set, it is called over TLS. Replicas read the same path."""
+    ray_dashboard_url: str = "http://127.0.0.1:7321"
+    """Ray's REST API."""
+    ray_token_file: Path | None = None
+    """Token for Ray's REST API."""
+    replica_secret_file: Path
+    """Secret between front and replicas, at least 32 characters; replicas read the same path."""
+    replica_path: Literal["direct", "proxy"] = "direct"
+    """`direct` calls each replica's own port, for which Ray runs with RAY_SERVE_ENABLE_DIRECT_INGRESS=1; `proxy` goes
+    through Serve's proxy, at about four times the cost of a call."""
+    serve_http_port: int = Field(default=7322, ge=1, le=65535)
+    """Loopback port of Serve's own proxy, which Serve opens whether it is used or not."""
+    serve_grpc_port: int = Field(default=7323, ge=1, le=65535)
+    """gRPC port of Serve's own proxy; what it passes on needs the secret as well."""
+    model_cache_folder: Path | None = None
+    """Where replicas keep fetched models; empty keeps them under `home`."""
+    replica_cpus: float = Field(default=0.1, gt=0)
+    """CPUs that Ray reserves for a replica. Small by default: the next version starts beside the one that serves."""
+    replica_threads: int = Field(default=2, ge=1, le=256)
+    """Threads of ONNX Runtime in a replica, and as many for decoding."""
+    alias_poll_s: float = Field(default=1.0, gt=0)
+    """How often aliases are followed and replicas looked up, in seconds."""
+    bring_up_s: float = Field(default=300.0, gt=0)
+    """A version that does not answer after so many seconds has failed."""
+    batch_max_size: int = Field(default=32, ge=1, le=4096)
+    """Images in one call to a replica."""
+    batch_max_bytes: int = Field(default=64 * 2**20, ge=2**20, le=192 * 2**20)
+    """Bytes in one call to a replica."""
+    batch_max_delay_s: float = Field(default=0.001, ge=0, le=1)
+    """How long a request may wait for company while another call is in flight, in seconds."""
+    batch_concurrency: int = Field(default=2, ge=1, le=64)
+    """Calls in flight for each replica."""
+    queue_max_items: int = Field(default=1024, ge=1)
+    """Images that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
+    queue_max_bytes: int = Field(default=512 * 2**20, ge=2**20)
+    """Bytes that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
+    request_timeout_s: float = Field(default=30.0, gt=0)
+    """How long a request may take whose caller sets no deadline, in seconds."""
+    max_items: int = Field(default=64, ge=1, le=4096)
+    """Images in one request."""
+    max_image_bytes: int = Field(default=24 * 2**20, ge=1)
+    """Bytes of one encoded image."""
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
+    """Width times height that an image's header may declare."""
+
+    @property
+    def effective_database_url(self) -> str:
+        """The database to use."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.home.expanduser()}/inference/inference.db"
+
+    @property
+    def effective_model_cache_folder(self) -> Path:
+        """Where replicas keep fetched models."""
+        return self.model_cache_folder or self.home.expanduser() / "inference" / "models"
