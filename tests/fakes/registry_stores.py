@@ -63,7 +63,7 @@ class InMemoryMetadataStore:
     async def list_versions(self, parent: ModelName, page: PageRequest) -> Page[Version]:
         before = int(page.after) if page.after else self._model(parent).latest + 1
         self._model(parent)
-        numbers = sorted((name for name in self._versions if name.parent == parent and name.number < before))[::-1]
+        numbers = sorted(name for name in self._versions if name.parent == parent and name.number < before)[::-1]
         found = [self._versions[name] for name in numbers[: page.size]]
         return Page(found, str(found[-1].name.number) if len(numbers) > page.size else "")
 

@@ -42,9 +42,16 @@ def page_request(page_size: int, page_token: str, violations: Violations) -> Pag
     """Read the paging fields of a List request; larger sizes are lowered to the largest allowed."""
     if page_size < 0:
         violations.add("page_size", "must not be negative")
-    after = ""
-    try:
-        after = base64.urlsafe_b64decode(page_token.encode()).decode() if page_token else ""
-    except (binascii.Error, ValueError):
+    after = _decoded(page_token)
+    if after is None or (page_token and not after):
         violations.add("page_token", "must be a next_page_token of an earlier answer")
-    return PageRequest(min(page_size, MAX_PAGE_SIZE) if page_size > 0 else DEFAULT_PAGE_SIZE, after)
+    return PageRequest(min(page_size, MAX_PAGE_SIZE) if page_size > 0 else DEFAULT_PAGE_SIZE, after or "")
+
+
+def _decoded(page_token: str) -> str | None:
+    """The key in a token, or None when it cannot be one of ours."""
+    try:
+        after = base64.b64decode(page_token.encode(), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    return after if after.isprintable() else None

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from servers import S3Server
-
 from enxerto.registry.adapters.object_store import ObjectBlobStore, open_blob_store
 from enxerto.registry.errors import BlobCorruptError, StorageUnavailableError
 from enxerto.runtime.errors import StartupError
+from servers import S3Server
 
 MIB = 2**20
 

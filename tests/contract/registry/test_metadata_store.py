@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fakes.registry_stores import InMemoryMetadataStore
-
 from enxerto.kernel.names import ModelName, ProjectName, VersionName
 from enxerto.kernel.paging import PageRequest
 from enxerto.registry.adapters.sql_store import open_metadata_store
@@ -34,6 +32,7 @@ from enxerto.registry.errors import (
 )
 from enxerto.registry.ports import MetadataStore
 from enxerto.vision.specs import LabelMap, PreprocessSpec, Task, TensorSpec
+from fakes.registry_stores import InMemoryMetadataStore
 
 PROJECT = ProjectName("default")
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)

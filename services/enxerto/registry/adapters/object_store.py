@@ -154,7 +154,7 @@ def open_blob_store(
         # Plain HTTP is allowed to an endpoint that was written with http://, and to nothing else.
         client: ClientConfig = {"allow_http": endpoint.startswith("http://")}
         # A caller waits meanwhile, so that giving up soon and answering UNAVAILABLE serves it better than the default 10.
-        retries: "RetryConfig" = {"max_retries": max_retries, "retry_timeout": timedelta(seconds=20)}
+        retries: RetryConfig = {"max_retries": max_retries, "retry_timeout": timedelta(seconds=20)}
         return ObjectBlobStore(
             S3Store(parts.netloc, prefix=prefix, config=options, client_options=client, retry_config=retries)
         )

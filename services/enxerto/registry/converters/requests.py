@@ -26,10 +26,8 @@ def model_to_create(request: pb.CreateModelRequest) -> tuple[ModelName, ModelCon
     task = _TASKS.get(request.model.task)
     if task is None:
         violations.add("model.task", f"must be one of {', '.join(task_pb2.Task.Name(known) for known in _TASKS)}")
-    if len(request.model.display_name) > _MAX_DISPLAY_NAME:
-        violations.add("model.display_name", f"must have at most {_MAX_DISPLAY_NAME} characters")
-    if len(request.model.description) > _MAX_DESCRIPTION:
-        violations.add("model.description", f"must have at most {_MAX_DESCRIPTION} characters")
+    _check_text(request.model.display_name, "model.display_name", _MAX_DISPLAY_NAME, violations)
+    _check_text(request.model.description, "model.description", _MAX_DESCRIPTION, violations)
     check_labels(request.model.labels, "model.labels", violations)
     violations.raise_if_any()
     assert parent is not None
@@ -104,6 +102,12 @@ def alias_to_delete(request: pb.DeleteAliasRequest) -> ModelName:
     violations.raise_if_any()
     assert model is not None
     return model
+
+
+def _check_text(text: str, field: str, longest: int, violations: Violations) -> None:
+    # PostgreSQL has no place for the character 0.
+    if len(text) > longest or "\0" in text:
+        violations.add(field, f"must have at most {longest} characters, none of them U+0000")
 
 
 def _check_request_id(text: str, violations: Violations) -> None:
