@@ -206,7 +206,7 @@ class _Run:
         meter = StepMeter(Phase.FEATURES, len(self._data.train) + len(self._data.val), self._step)
         features, labels = compute_features(self._network, self._data.train, self._where, self._how, meter=meter)
         val_features, val_labels = compute_features(self._network, self._data.val, self._where, self._how, meter=meter)
-        head.standardise(features)
+        head.calibrate(features)
         head.requires_grad_(True)
         optimizer = make_optimizer(spec, head, [])
         steps = math.ceil(len(labels) / spec.batch_size)

@@ -12,9 +12,11 @@ from enxerto.vision.torch.base_models import StagedBackbone
 
 
 class LinearHead(nn.Module):
-    """A linear classifier on standardised features.
+    """A linear classifier on centred features of unit size.
 
-    Standardising makes one learning rate fit every backbone. The two steps fold into a single layer for export.
+    That makes one learning rate fit every backbone. All features share one scale: dividing each by its own deviation
+    was worse with pretrained weights in every case measured (digits, 50 to 400 images: 3 to 12 points), because it
+    blows up the features that say little. Both steps fold into a single layer for export.
     """
 
     mean: torch.Tensor
@@ -23,20 +25,18 @@ class LinearHead(nn.Module):
     def __init__(self, feature_dim: int, classes: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(feature_dim))
-        self.register_buffer("scale", torch.ones(feature_dim))
+        self.register_buffer("scale", torch.ones(()))
         self.linear = nn.Linear(feature_dim, classes)
         # From zero the first answer is uniform, whatever the features' size.
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     @torch.no_grad()
-    def standardise(self, features: torch.Tensor) -> None:
-        """Take mean and deviation from (N, D) training features."""
-        deviation, mean = torch.std_mean(features.double(), dim=0, correction=0)
-        # A feature that hardly varies carries noise, which dividing by its deviation would blow up.
-        floor = 1e-3 * deviation.mean() + 1e-12
+    def calibrate(self, features: torch.Tensor) -> None:
+        """Take the mean of each feature and the common scale from (N, D) training features."""
+        variance, mean = torch.var_mean(features.double(), dim=0, correction=0)
         self.mean.copy_(mean)
-        self.scale.copy_(1 / deviation.clamp_min(floor))
+        self.scale.copy_(variance.mean().sqrt().clamp_min(1e-12).reciprocal())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(N, D) features to (N, classes) logits."""

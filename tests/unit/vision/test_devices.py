@@ -1,0 +1,34 @@
+import pytest
+from enxerto.vision.torch.devices import Compute, DeviceFacts, choose_compute, detect
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (DeviceFacts(0, False, 8), Compute("cpu", None, 8)),
+        (DeviceFacts(1, True, 8), Compute("cuda:0", "bfloat16", 8)),
+        (DeviceFacts(1, False, 8), Compute("cuda:0", "float16", 8)),
+    ],
+)
+def test_device_and_precision_follow_the_facts(facts: DeviceFacts, expected: Compute) -> None:
+    assert choose_compute(facts) == expected
+
+
+def test_workers_of_a_machine_share_cores_and_devices() -> None:
+    facts = DeviceFacts(2, True, 9)
+    chosen = [choose_compute(facts, workers_per_machine=4, local_rank=rank) for rank in range(4)]
+    assert [one.device for one in chosen] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert {one.threads for one in chosen} == {2}
+    assert choose_compute(DeviceFacts(0, False, 2), workers_per_machine=4).threads == 1
+
+
+def test_only_float16_scales_gradients() -> None:
+    assert [Compute("cuda:0", dtype, 1).scales_gradients for dtype in ("float16", "bfloat16", None)] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_this_machine_has_cores() -> None:
+    assert detect().cores >= 1
