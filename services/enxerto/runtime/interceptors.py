@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 _MAX_REQUEST_ID_CHARACTERS = 128
+# The caller's deadline reaches us as its cancellation, a little before our own clock says so.
+_DEADLINE_SLACK_S = 0.1
 # Health probes and reflection would drown the log.
 _QUIET = ("/grpc.health.v1.", "/grpc.reflection.")
 
@@ -110,7 +112,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             await context.abort(code, f"{method} is not served here")
         except asyncio.CancelledError:
             left_s = context.time_remaining()
-            late = left_s is not None and left_s <= 0
+            late = left_s is not None and left_s <= _DEADLINE_SLACK_S
             code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except grpc.aio.AbortError:

@@ -153,7 +153,7 @@ def open_blob_store(
         prefix = parts.path.strip("/") or None
         # Plain HTTP is allowed to an endpoint that was written with http://, and to nothing else.
         client: ClientConfig = {"allow_http": endpoint.startswith("http://")}
-        # A caller waits meanwhile, so that giving up soon and answering UNAVAILABLE serves it better than the default 10.
+        # A caller waits meanwhile: an early UNAVAILABLE serves it better than the default of 10 retries.
         retries: RetryConfig = {"max_retries": max_retries, "retry_timeout": timedelta(seconds=20)}
         return ObjectBlobStore(
             S3Store(parts.netloc, prefix=prefix, config=options, client_options=client, retry_config=retries)
