@@ -114,7 +114,8 @@ class Reconciler:
             self._next_poll[run.uid] = time.monotonic() + self._poll_s
             faults = self._faults[run.uid] = self._faults.get(run.uid, 0) + 1
             if faults == 1:
-                logger.warning("run waits", extra={"run": str(run.name), "error": str(error)})
+                extra = {"run": str(run.name), "error": str(error), "cause": str(error.__cause__ or "")}
+                logger.warning("run waits", extra=extra)
         except Exception:
             # One broken run must not stop the others.
             faults = self._faults[run.uid] = self._faults.get(run.uid, 0) + 1

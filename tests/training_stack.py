@@ -1,0 +1,241 @@
+"""The training service as a process, with a registry and, when asked for, a Ray of its own. For the training tests."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+from enxerto.training.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
+
+T = TypeVar("T")
+READY_S = 60.0
+
+
+def eventually(look: Callable[[], T | None], timeout_s: float = READY_S, interval_s: float = 0.1) -> T:
+    """The first answer that is not None."""
+    end = time.monotonic() + timeout_s
+    while (answer := look()) is None:
+        if time.monotonic() > end:
+            raise TimeoutError("the condition did not come true")
+        time.sleep(interval_s)
+    return answer
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class ServiceProcess:
+    """One of our services as a process."""
+
+    module: str
+    environment: dict[str, str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        """Where its log goes."""
+        return self.folder / f"{self.module}.log"
+
+    @property
+    def address(self) -> str:
+        """Host and port of its gRPC port."""
+        return f"127.0.0.1:{self.ports['port']}"
+
+    def start(self) -> None:
+        """Start it and wait until it listens; a restart takes the same port."""
+        prefix = f"{self.module.upper()}_"
+        ready = self.folder / f"{self.module}.ready"
+        ready.unlink(missing_ok=True)
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ENXERTO_", "RAY_"))}
+        own = {f"{prefix.replace('.', '_')}{key}": value for key, value in self.environment.items()}
+        own[f"{prefix.replace('.', '_')}READY_FILE"] = str(ready)
+        own[f"{prefix.replace('.', '_')}PORT"] = str(self.ports.get("port", 0))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self.module], env={**inherited, **own}, stderr=log, stdout=log
+            )
+        process = self.process
+
+        def listening() -> dict[str, int] | None:
+            if process.poll() is not None:
+                raise RuntimeError(f"{self.module} ended: {self.log.read_text()[-3000:]}")
+            return json.loads(ready.read_text()) if ready.exists() else None
+
+        self.ports = eventually(listening)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> int:
+        """End it by a signal and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(40)
+
+
+@dataclass
+class Ray:
+    """A Ray head."""
+
+    dashboard_url: str
+    token_file: Path
+    folder: Path
+
+    def resources(self) -> dict[str, float]:
+        """CPUs in use, by the dashboard."""
+        return dict(self._get("/api/cluster_status")["data"]["clusterStatus"]["loadMetricsReport"]["usage"])
+
+    def _get(self, path: str) -> dict[str, object] | object:
+        request = urllib.request.Request(
+            self.dashboard_url + path, headers={"Authorization": f"Bearer {self.token_file.read_text()}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            return json.load(reply)
+
+    def jobs(self) -> list[dict[str, object]]:
+        """Every job that the cluster knows."""
+        answer = self._get("/api/jobs/")
+        assert isinstance(answer, list)
+        return answer
+
+
+@contextlib.contextmanager
+def running_ray(cpus: int = 2) -> Iterator[Ray]:
+    """A Ray head of its own, gone with the context."""
+    # Not pytest's folder: Ray's sockets need short paths.
+    folder = Path(tempfile.mkdtemp(prefix="tr-"))
+    token = folder / "token"
+    token.write_text(secrets.token_hex(24))
+    dashboard = free_port()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")} | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_JOB_STOP_SIGNAL": "SIGINT",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    flags = {
+        "node-ip-address": "127.0.0.1",
+        "port": free_port(),
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": dashboard,
+        "dashboard-agent-listen-port": free_port(),
+        "dashboard-agent-grpc-port": free_port(),
+        "runtime-env-agent-port": free_port(),
+        "metrics-export-port": free_port(),
+        "node-manager-port": free_port(),
+        "object-manager-port": free_port(),
+        "ray-client-server-port": free_port(),
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "num-cpus": cpus,
+        "object-store-memory": 128 * 2**20,
+        "temp-dir": folder / "r",
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    with (folder / "ray.log").open("wb") as log:
+        process = subprocess.Popen(
+            command + [f"--{name}={value}" for name, value in flags.items()],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    ray = Ray(f"http://127.0.0.1:{dashboard}", token, folder)
+    try:
+
+        def up() -> bool | None:
+            if process.poll() is not None:
+                raise RuntimeError((folder / "ray.log").read_text()[-3000:])
+            try:
+                ray.jobs()
+            except (urllib.error.URLError, OSError):
+                return None
+            return True
+
+        eventually(up, 90)
+        yield ray
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Its children are ended with its group below.
+            process.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            # The group is gone when everything has ended by itself.
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Stack:
+    """A registry and a training service."""
+
+    registry: ServiceProcess
+    training: ServiceProcess
+    folder: Path
+    import_root: Path
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        """A channel to the training service."""
+        with grpc.insecure_channel(self.training.address) as channel:
+            yield channel
+
+    @contextlib.contextmanager
+    def stubs(self) -> Iterator[tuple[DatasetServiceStub, TrainingServiceStub]]:
+        """Stubs of both services."""
+        with self.channel() as channel:
+            yield DatasetServiceStub(channel), TrainingServiceStub(channel)
+
+
+@contextlib.contextmanager
+def running_stack(ray: Ray | None, folder: Path) -> Iterator[Stack]:
+    """A registry and a training service; without a Ray, runs wait in QUEUED."""
+    import_root = folder / "data"
+    import_root.mkdir(parents=True)
+    registry = ServiceProcess(
+        "enxerto.registry",
+        {"DATABASE_URL": f"sqlite+aiosqlite:///{folder}/registry.db", "BLOB_URL": f"file://{folder}/registry"},
+        folder,
+    )
+    registry.start()
+    environment = {
+        "DATABASE_URL": f"sqlite+aiosqlite:///{folder}/training.db",
+        "BLOB_URL": f"file://{folder}/objects",
+        "REGISTRY_ADDRESS": registry.address,
+        "RAY_DASHBOARD_URL": ray.dashboard_url if ray else "http://127.0.0.1:9",
+        "WORKER_PYTHON": sys.executable,
+        "CACHE_FOLDER": str(folder / "cache"),
+        "IMPORT_ROOTS": json.dumps([str(import_root)]),
+        "MAX_ARCHIVE_BYTES": str(64 * 2**20),
+        "MAX_UNPACKED_BYTES": str(256 * 2**20),
+        "DRAIN_S": "5",
+    }
+    if ray:
+        environment["RAY_TOKEN_FILE"] = str(ray.token_file)
+    training = ServiceProcess("enxerto.training", environment, folder)
+    try:
+        training.start()
+        yield Stack(registry, training, folder, import_root)
+    finally:
+        for service in (training, registry):
+            if service.process is not None and service.process.poll() is None:
+                service.kill(signal.SIGTERM)
