@@ -1,7 +1,8 @@
 """The one table from errors to gRPC status codes and details (google.rpc, AIP-193).
 
-Status details travel in the trailers, which HTTP/2 peers limit to 8 KiB by default, so violations beyond a budget are
-counted instead of sent; a resource's stored error is not limited that way.
+Status details travel in the trailers, in base64 and beside the percent-encoded message, and HTTP/2 peers limit all of
+that to 8 KiB by default. So a status that travels is cut to a budget: long texts end in an ellipsis, and violations
+beyond the budget are counted instead of sent. A resource's stored error is not limited that way.
 """
 
 from collections.abc import Callable
@@ -16,9 +17,20 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from enxerto.kernel import errors
 
 DOMAIN = "enxerto"
-TRAILER_BUDGET_BYTES = 4096
+TRAILER_BUDGET_BYTES = 3000
+"""For the list of violations; what comes beside it is bounded by the two limits below."""
+_MESSAGE_BYTES = 600
+_TEXT_BYTES = 250
 
 Details = Callable[[Any, int | None], list[Message]]
+
+
+def _cut(text: str, limit: int, budget: int | None) -> str:
+    """The text, shortened to so many bytes of UTF-8 when there is a budget."""
+    encoded = text.encode()
+    if budget is None or len(encoded) <= limit:
+        return text
+    return encoded[: limit - 3].decode(errors="ignore") + "…"
 
 
 def _none(_error: errors.EnxertoError, _budget: int | None) -> list[Message]:
@@ -29,32 +41,41 @@ def _bad_request(error: errors.InvalidArgumentError, budget: int | None) -> list
     detail = error_details_pb2.BadRequest()
     left = len(error.violations)
     for violation in error.violations:
+        field = _cut(violation.field, _TEXT_BYTES, budget)
         if budget is not None and detail.ByteSize() > budget:
-            detail.field_violations.add(field=violation.field, description=f"and {left} violations from here on")
+            detail.field_violations.add(field=field, description=f"and {left} violations from here on")
             break
-        detail.field_violations.add(field=violation.field[:200], description=violation.description[:500])
+        detail.field_violations.add(field=field, description=_cut(violation.description, _TEXT_BYTES, budget))
         left -= 1
     return [detail]
 
 
-def _resource_info(error: errors.NotFoundError | errors.AlreadyExistsError, _budget: int | None) -> list[Message]:
+def _resource_info(error: errors.NotFoundError | errors.AlreadyExistsError, budget: int | None) -> list[Message]:
     return [
         error_details_pb2.ResourceInfo(
             resource_type=f"{DOMAIN}/{error.resource_type}",
-            resource_name=error.resource_name,
-            description=error.message,
+            resource_name=_cut(error.resource_name, _MESSAGE_BYTES, budget),
+            description=_cut(error.message, _MESSAGE_BYTES, budget),
         )
     ]
 
 
-def _precondition(error: errors.FailedPreconditionError, _budget: int | None) -> list[Message]:
+def _precondition(error: errors.FailedPreconditionError, budget: int | None) -> list[Message]:
     detail = error_details_pb2.PreconditionFailure()
+    left = len(error.violations)
     for violation in error.violations:
-        detail.violations.add(type=violation.type, subject=violation.subject, description=violation.description)
+        subject = _cut(violation.subject, _TEXT_BYTES, budget)
+        if budget is not None and detail.ByteSize() > budget:
+            description = f"and {left} violations from here on"
+            detail.violations.add(type=violation.type, subject=subject, description=description)
+            break
+        description = _cut(violation.description, _TEXT_BYTES, budget)
+        detail.violations.add(type=violation.type, subject=subject, description=description)
+        left -= 1
     return [detail]
 
 
-def _retry_info(error: errors.UnavailableError, _budget: int | None) -> list[Message]:
+def _retry_info(error: errors.UnavailableError | errors.ResourceExhaustedError, _budget: int | None) -> list[Message]:
     delay = Duration()
     delay.FromNanoseconds(int(error.retry_after_s * 1e9))
     return [error_details_pb2.RetryInfo(retry_delay=delay)]
@@ -62,8 +83,9 @@ def _retry_info(error: errors.UnavailableError, _budget: int | None) -> list[Mes
 
 def _quota(error: errors.ResourceExhaustedError, budget: int | None) -> list[Message]:
     quota = error_details_pb2.QuotaFailure()
-    quota.violations.add(subject=error.subject, description=error.message)
-    return [quota, *_retry_info(error, budget)]  # type: ignore[arg-type]
+    subject = _cut(error.subject, _TEXT_BYTES, budget)
+    quota.violations.add(subject=subject, description=_cut(error.message, _MESSAGE_BYTES, budget))
+    return [quota, *_retry_info(error, budget)]
 
 
 # The most specific class comes first: the first row that fits is taken.
@@ -90,8 +112,10 @@ def to_status(error: errors.EnxertoError, budget_bytes: int | None = None) -> st
     """
     for kind, code, details in TABLE:
         if isinstance(error, kind):
-            info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-            return _status(code, error.message, [info, *details(error, budget_bytes)])
+            metadata = {key: _cut(value, _TEXT_BYTES, budget_bytes) for key, value in error.metadata.items()}
+            info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+            message = _cut(error.message, _MESSAGE_BYTES, budget_bytes)
+            return _status(code, message, [info, *details(error, budget_bytes)])
     raise TypeError(f"{type(error).__name__} has no row in the error table")
 
 
@@ -103,7 +127,7 @@ def internal_status(request_id: str) -> status_pb2.Status:
 
 
 def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> status_pb2.Status:
-    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message[:2000])
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message)
     for detail in details:
         packed = AnyProto()
         packed.Pack(detail)

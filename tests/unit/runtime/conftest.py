@@ -1,5 +1,6 @@
 """A service of raw bytes on the runtime's server, so that the shell is tested without any of the three services."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -7,10 +8,9 @@ from typing import Any, Protocol
 
 import grpc
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-
 from enxerto.runtime.server import GrpcServer
 from enxerto.runtime.settings import ServerSettings
+from prometheus_client import CollectorRegistry, generate_latest
 
 SERVICE = "test.Bytes"
 
@@ -32,9 +32,11 @@ class Running:
     def collect(self, requests: Any, **options: Any) -> Any:
         return self.channel.stream_unary(f"/{SERVICE}/Collect")(requests, **options)
 
-    def handled(self, method: str) -> dict[str, float]:
-        """Code to count of the calls of one method that ended."""
-        start = f'enxerto_rpc_handled_total{{code="'
+    async def handled(self, method: str) -> dict[str, float]:
+        """Code to count of one method's calls, once none is running: a client hears of the end before it is counted."""
+        while self.in_flight(method):
+            await asyncio.sleep(0.01)
+        start = 'enxerto_rpc_handled_total{{code="'
         found = {}
         for line in generate_latest(self.collectors).decode().splitlines():
             if line.startswith(start) and f'method="{method}"' in line:
