@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from checks import containers, manifests, monitoring, settings_names
@@ -18,26 +18,27 @@ RULE_RESOURCE = ROOT / "k8s" / "base" / "prometheus-rule.yaml"
 COMPOSE = DEPLOY / "compose.yaml"
 OVERLAYS = ("base", "overlays/dev", "overlays/production")
 
-Check = tuple[str, Callable[[], list[str]]]
+Result = tuple[str, list[str]]
+"""What was looked at, and what is wrong with it."""
 
 
-def checks() -> Iterator[Check]:
-    """Every check, with what it looks at."""
+def results() -> Iterator[Result]:
+    """Run every check."""
     for path in sorted(DEPLOY.glob("*.Dockerfile")):
-        yield f"image {path.name}", lambda path=path: containers.dockerfile_problems(path, ROOT)
-    yield "compose file", lambda: containers.compose_problems(COMPOSE)
-    yield "compose settings", lambda: settings_names.compose_problems(containers.load_compose(COMPOSE))
+        yield f"image {path.name}", containers.dockerfile_problems(path, ROOT)
+    yield "compose file", containers.compose_problems(COMPOSE)
+    yield "compose settings", settings_names.compose_problems(containers.load_compose(COMPOSE))
     for overlay in OVERLAYS:
         documents = render(ROOT / "k8s" / overlay)
         size = f"{overlay} ({len(documents)} documents)"
-        yield f"schemas of {size}", lambda documents=documents: manifests.schema_problems(documents)
-        yield f"pods of {size}", lambda documents=documents: manifests.pod_problems(documents)
-        yield f"references of {size}", lambda documents=documents: manifests.reference_problems(documents)
-        yield f"settings of {size}", lambda documents=documents: settings_names.manifest_problems(documents)
+        yield f"schemas of {size}", manifests.schema_problems(documents)
+        yield f"pods of {size}", manifests.pod_problems(documents)
+        yield f"references of {size}", manifests.reference_problems(documents)
+        yield f"settings of {size}", settings_names.manifest_problems(documents)
     rules = monitoring.rule_expressions(RULES)
-    yield f"{len(rules)} alert rules", lambda: monitoring.expression_problems(RULES.name, rules)
-    yield "PrometheusRule is the rule file", _rule_resource_problems
-    yield "dashboard", lambda: monitoring.dashboard_problems(DASHBOARD)
+    yield f"{len(rules)} alert rules", monitoring.expression_problems(RULES.name, rules)
+    yield "PrometheusRule is the rule file", _rule_resource_problems()
+    yield "dashboard", monitoring.dashboard_problems(DASHBOARD)
 
 
 def _rule_resource_problems() -> list[str]:
@@ -51,8 +52,7 @@ def main(arguments: list[str]) -> int:
     if "--write" in arguments:
         RULE_RESOURCE.write_text(monitoring.rule_resource(RULES))
     count = 0
-    for name, check in checks():
-        problems = check()
+    for name, problems in results():
         count += len(problems)
         sys.stdout.write(f"{'FAIL' if problems else 'ok  '} {name}\n" + "".join(f"     {p}\n" for p in problems))
     return 1 if count else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import celpy
 from celpy.adapter import json_to_cel
+from celpy.evaluation import CELEvalError
 from jsonschema import Draft202012Validator
 
 from checks.rendering import Document, load_documents
@@ -82,8 +83,8 @@ def _rule_problems(raw: dict[str, Any], value: object, path: str = "") -> Iterat
         environment = celpy.Environment()
         program = environment.program(environment.compile(rule["rule"]))
         try:
-            holds = bool(program.evaluate({"self": json_to_cel(value)}))  # type: ignore[arg-type, dict-item]
-        except celpy.CELEvalError as error:
+            holds = bool(program.evaluate({"self": json_to_cel(value)}))  # type: ignore[arg-type]
+        except CELEvalError as error:
             # A rule that cannot run must not pass silently.
             yield f"{path}: rule {rule['rule']!r} could not run: {error}"
             continue
