@@ -51,18 +51,25 @@ async def run(settings: TrainingSettings) -> None:
         dashboard = await stack.enter_async_context(RayDashboard(settings.ray_dashboard_url, settings.ray_token_file))
         datasets, runs = SqlDatasetStore(engine), SqlRunStore(engine)
         reconciler = Reconciler(
-            runs,
-            datasets,
-            RayJobRunner(dashboard, store, layout),
-            ObjectJobOutput(store),
-            GrpcRegistry(channel, StoredBlobs(store, settings.cache_folder / "blobs")),
-            encode_status,
-            telemetry,
-            signals,
-            clock,
+            runs=runs,
+            datasets=datasets,
+            jobs=RayJobRunner(dashboard, store, layout),
+            output=ObjectJobOutput(store),
+            registry=GrpcRegistry(channel, StoredBlobs(store, settings.cache_folder / "blobs")),
+            encode=encode_status,
+            telemetry=telemetry,
+            signals=signals,
+            clock=clock,
             interval_s=settings.reconcile_interval_s,
         )
-        imports = Imports(datasets, importer, encode_status, telemetry, signals, clock)
+        imports = Imports(
+            store=datasets,
+            importer=importer,
+            encode=encode_status,
+            telemetry=telemetry,
+            signals=signals,
+            clock=clock,
+        )
         uploads = ObjectUploadStore(store, scratch)
         dataset_cases = Datasets(
             datasets, uploads, importer, signals, clock, max_archive_bytes=settings.max_archive_bytes

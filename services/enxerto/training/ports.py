@@ -1,4 +1,4 @@
-"""What the use cases need from the outside. Every store has an in-memory twin under tests/fakes that passes the same suite."""
+"""What the use cases need from the outside. Every store has an in-memory twin that passes the same tests."""
 
 import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -26,6 +26,7 @@ async def serve(
     metrics: CollectorRegistry,
     datasets: DatasetServicer,
     training: TrainingServicer,
+    *,
     background: Sequence[Callable[[], Awaitable[None]]],
     on_drain: Callable[[], None],
 ) -> None:

@@ -16,7 +16,7 @@ class TrainingSettings(ServerSettings):
     database_url: str
     """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."""
     blob_url: str
-    """Where uploads, snapshots, and what jobs write are kept: `file:///…` or `s3://bucket/prefix`. Jobs must reach it too."""
+    """Where uploads, snapshots, and what jobs write are kept: `file:///…` or `s3://bucket/prefix`; jobs use it too."""
     registry_address: str
     """`host:port` of the registry."""
     registry_ca: Path | None = None
@@ -32,7 +32,7 @@ class TrainingSettings(ServerSettings):
     cache_folder: Path
     """Scratch space of this service for archives being received or unpacked."""
     worker_cache_folder: Path | None = None
-    """Where jobs keep snapshots that they have fetched, as the cluster's machines know it; `cache_folder` by default."""
+    """Where jobs keep what they have fetched, as the cluster's machines know it; below `cache_folder` by default."""
     weights_folder: Path | None = None
     """Folder with weights that were brought in by hand, as the cluster's machines know it."""
     max_archive_bytes: int = Field(default=8 * 2**30, ge=1)

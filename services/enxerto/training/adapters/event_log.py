@@ -1,7 +1,7 @@
 """A job's log: one immutable object an entry, so that it works on a local folder and on S3 alike.
 
-Entries of one attempt are numbered from 1 without gaps. The reader asks for the next number: no listing, and a reader that
-comes back after a crash misses and repeats nothing.
+Entries of one attempt are numbered from 1 without gaps. The reader asks for the next number: no listing, and a reader
+that comes back after a crash misses and repeats nothing.
 """
 
 import asyncio

@@ -112,15 +112,7 @@ class ImageFolderImporter:
             try:
                 extract(archive, unpacked, self._limits.archive)
             except ArchiveError as error:
-                raise ImportRefusedError(
-                    SourceRefusedError(
-                        [
-                            Violation(one.member or "archive", f"{one.code}: {one.description}")
-                            for one in error.offenders
-                        ]
-                    ),
-                    tuple(Finding(True, one.member or ".", one.code, one.description) for one in error.offenders),
-                ) from error
+                raise _refused_archive(error) from error
             yield unpacked
             shutil.rmtree(unpacked, ignore_errors=True)
 
@@ -128,6 +120,12 @@ class ImageFolderImporter:
         with store_errors(key), into.open("wb") as file:
             for chunk in obstore.get(self._store, key).stream(min_chunk_size=_CHUNK_BYTES):
                 file.write(chunk)
+
+
+def _refused_archive(error: ArchiveError) -> ImportRefusedError:
+    violations = [Violation(one.member or "archive", f"{one.code}: {one.description}") for one in error.offenders]
+    findings = tuple(Finding(True, one.member or ".", one.code, one.description) for one in error.offenders)
+    return ImportRefusedError(SourceRefusedError(violations), findings)
 
 
 def allowed_path(path: str, roots: tuple[Path, ...]) -> Path:

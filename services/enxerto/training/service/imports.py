@@ -24,6 +24,7 @@ class Imports:
 
     def __init__(
         self,
+        *,
         store: DatasetStore,
         importer: Importer,
         encode: StatusEncoder,

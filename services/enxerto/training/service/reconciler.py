@@ -1,8 +1,8 @@
 """The loop that drives every run that is not final. It may be killed at any point and goes on from what is stored.
 
-A run's attempt is written down before its job is submitted, and the job's id follows from it, so that a repeated submission
-is rejected as a duplicate. Events move from the job's log into the store together with the position reached. Registration
-repeats with the same request id.
+A run's attempt is written down before its job is submitted, and the job's id follows from it, so that a repeated
+submission is rejected as a duplicate. Events move from the job's log into the store together with the position reached.
+Registration repeats with the same request id.
 """
 
 import asyncio
@@ -58,6 +58,7 @@ class Reconciler:
 
     def __init__(
         self,
+        *,
         runs: RunStore,
         datasets: DatasetStore,
         jobs: JobRunner,
@@ -67,7 +68,6 @@ class Reconciler:
         telemetry: Telemetry,
         signals: Signals,
         clock: Clock,
-        *,
         interval_s: float = 0.5,
         poll_s: float = 2.0,
     ) -> None:

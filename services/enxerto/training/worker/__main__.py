@@ -18,7 +18,8 @@ def main() -> int:
     parser.add_argument("--weights-folder", type=Path)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    from enxerto.training.worker.job import run_job
+    # After the arguments are known to be good: Ray takes seconds to import.
+    from enxerto.training.worker.job import run_job  # noqa: PLC0415
 
     return run_job(JobOrder(given.blob_url, given.uid, given.attempt, given.cache_folder, given.weights_folder))
 

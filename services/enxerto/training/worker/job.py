@@ -33,9 +33,7 @@ def run_job(order: JobOrder) -> int:
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"order": order},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=ray.cluster_resources().get("GPU", 0) >= workers
-        ),
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=_cluster_gpus() >= workers),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(storage),
@@ -57,8 +55,8 @@ def run_job(order: JobOrder) -> int:
 
 def _train_function(config: dict[str, JobOrder]) -> None:
     # Here and not above: the driver needs neither the networks nor their libraries.
-    from enxerto.training.worker.training import train
-    from enxerto.vision.torch.collectives import Distribution
+    from enxerto.training.worker.training import train  # noqa: PLC0415
+    from enxerto.vision.torch.collectives import Distribution  # noqa: PLC0415
 
     context = ray.train.get_context()
     train(
@@ -70,6 +68,11 @@ def _train_function(config: dict[str, JobOrder]) -> None:
             local_world_size=context.get_local_world_size(),
         ),
     )
+
+
+def _cluster_gpus() -> float:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources.get("GPU", 0.0)
 
 
 def _failure(order: JobOrder) -> bytes:

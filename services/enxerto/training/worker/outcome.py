@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import obstore
+from safetensors.torch import save_file
 
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import StoredBlobs, result_key, store_errors
@@ -23,6 +24,7 @@ from enxerto.vision.torch.finetune import FinetuneResult
 
 _MEDIA_TYPES = {
     ".onnx": "application/octet-stream",
+    ".safetensors": "application/octet-stream",
     ".html": "text/html",
     ".png": "image/png",
     ".json": "application/json",
@@ -36,10 +38,10 @@ def store_outcome(
     facts: BaseModelFacts,
     manifest: Manifest,
     trained: FinetuneResult,
+    *,
     evaluation: Evaluation,
     split: Split,
     val: ImageArray,
-    *,
     threads: int,
 ) -> None:
     """Export, compare, draw, and store the artefacts and then the result.
@@ -79,8 +81,22 @@ def store_outcome(
         export(trained.network, model, labels=labels, preprocess=facts.preprocess, provenance=provenance)
         parity = check_parity(trained.network, model, val, threads=threads)
         card = OnnxClassifier(model).card
+        # For further training, and for anyone who would rather load torch than ONNX.
+        save_file(trained.network.state_dict(), folder / "weights.safetensors")
         (folder / "metrics.json").write_text(json.dumps(dict(evaluation.metrics.to_json()), indent=1))
-        write_report(_report(spec, manifest, trained, evaluation, split, blobs, facts.preprocess, provenance), folder)
+        write_report(
+            _report(
+                spec,
+                manifest,
+                trained,
+                evaluation=evaluation,
+                split=split,
+                blobs=blobs,
+                preprocess=facts.preprocess,
+                provenance=provenance,
+            ),
+            folder,
+        )
         artifacts = tuple(_store(path, blobs) for path in sorted(folder.iterdir()))
     result = TrainingResult(
         artifacts=artifacts,
@@ -129,6 +145,7 @@ def _report(
     spec: JobSpec,
     manifest: Manifest,
     trained: FinetuneResult,
+    *,
     evaluation: Evaluation,
     split: Split,
     blobs: BlobSource,

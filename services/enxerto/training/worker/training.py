@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-from pathlib import Path
 
 import obstore
 
@@ -33,8 +32,8 @@ _PROGRESS_INTERVAL_S = 0.5
 def train(order: JobOrder, where: Distribution) -> None:
     """Train, evaluate, export and store the result.
 
-    A failure is written down in its own words before it is raised. A worker that is alone does not raise what another try
-    would not change.
+    A failure is written down in its own words before it is raised. A worker that is alone does not raise what another
+    try would not change.
     """
     try:
         _train(order, where)
@@ -102,7 +101,17 @@ def _train(order: JobOrder, where: Distribution) -> None:
         if not leads:
             return
         reporter.phase("exporting")
-        store_outcome(order, spec, facts, manifest, result, evaluation, held_out, data.val, threads=compute.threads)
+        store_outcome(
+            order,
+            spec,
+            facts,
+            manifest,
+            result,
+            evaluation=evaluation,
+            split=held_out,
+            val=data.val,
+            threads=compute.threads,
+        )
         reporter.send(JobTrained())
         reporter.flush()
 
@@ -113,8 +122,3 @@ def _sources(order: JobOrder) -> WeightsSources:
         cache=order.cache_folder / "weights",
         download=os.environ.get("ENXERTO_WORKER_DOWNLOADS", "1") != "0",
     )
-
-
-def scratch_folder(order: JobOrder) -> Path:
-    """Where Ray keeps a run's own files on this machine."""
-    return order.cache_folder / "ray" / f"{order.uid}-{order.attempt}"

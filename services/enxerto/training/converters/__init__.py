@@ -1,0 +1,41 @@
+"""Between the training contract and the domain."""
+
+from enxerto.training.converters.answers import (
+    base_model_to_proto,
+    dataset_to_proto,
+    event_to_proto,
+    run_to_proto,
+    snapshot_to_proto,
+    upload_name,
+)
+from enxerto.training.converters.requests import (
+    archive_chunk,
+    archive_header,
+    catalogue_page,
+    dataset_page,
+    new_dataset,
+    new_run,
+    new_snapshot,
+    project_page,
+    run_name,
+    watch,
+)
+
+__all__ = [
+    "archive_chunk",
+    "archive_header",
+    "base_model_to_proto",
+    "catalogue_page",
+    "dataset_page",
+    "dataset_to_proto",
+    "event_to_proto",
+    "new_dataset",
+    "new_run",
+    "new_snapshot",
+    "project_page",
+    "run_name",
+    "run_to_proto",
+    "snapshot_to_proto",
+    "upload_name",
+    "watch",
+]
