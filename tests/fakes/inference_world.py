@@ -1,0 +1,225 @@
+"""The world of the inference service in memory: store, registry, cluster, replicas. Each keeps its port's contract."""
+
+import asyncio
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from enxerto.inference.domain import (
+    Application,
+    ApplicationState,
+    ApplicationStatus,
+    BatchAnswer,
+    Deployment,
+    Endpoint,
+    ItemRefusal,
+    Payload,
+    PayloadKind,
+    ServableVersion,
+    State,
+)
+from enxerto.inference.errors import (
+    DeploymentChangedError,
+    DeploymentExistsError,
+    DeploymentNotFoundError,
+    ReplicasUnavailableError,
+    RequestIdReusedError,
+    VersionNotFoundError,
+    VersionNotServableError,
+)
+from enxerto.kernel.errors import UnavailableError
+from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
+from enxerto.kernel.paging import Page, PageRequest
+
+LABELS = ("cat", "dog", "fish")
+BAD_IMAGE = b"bad"
+
+
+class InMemoryDeploymentStore:
+    """A `DeploymentStore` in a dictionary."""
+
+    def __init__(self) -> None:
+        self._rows: dict[DeploymentName, Deployment] = {}
+        self._requests: dict[tuple[str, str], tuple[object, DeploymentName]] = {}
+
+    async def create(self, deployment: Deployment, request_id: str) -> Deployment:
+        key, said = (deployment.name.project, request_id), (deployment.name, deployment.spec)
+        if request_id and key in self._requests:
+            before, name = self._requests[key]
+            if before != said:
+                raise RequestIdReusedError(deployment.name)
+            return self._rows[name]
+        if deployment.name in self._rows:
+            raise DeploymentExistsError(deployment.name)
+        self._rows[deployment.name] = deployment
+        if request_id:
+            self._requests[key] = (said, deployment.name)
+        return deployment
+
+    async def get(self, name: DeploymentName) -> Deployment:
+        if name not in self._rows:
+            raise DeploymentNotFoundError(name)
+        return self._rows[name]
+
+    async def list(self, parent: ProjectName, page: PageRequest) -> Page[Deployment]:
+        names = sorted(n for n in self._rows if n.project == parent.project and n.deployment > page.after)
+        items = [self._rows[name] for name in names[: page.size]]
+        return Page(items, items[-1].name.deployment if len(names) > page.size else "")
+
+    async def all(self) -> Sequence[Deployment]:
+        return [self._rows[name] for name in sorted(self._rows)]
+
+    async def replace(self, deployment: Deployment) -> Deployment:
+        if (await self.get(deployment.name)).revision != deployment.revision:
+            raise DeploymentChangedError(deployment.name)
+        self._rows[deployment.name] = dataclasses.replace(deployment, revision=deployment.revision + 1)
+        return self._rows[deployment.name]
+
+    async def remove(self, name: DeploymentName) -> None:
+        self._rows.pop(name, None)
+        self._requests = {key: value for key, value in self._requests.items() if value[1] != name}
+
+
+class InMemoryModelRegistry:
+    """A `ModelRegistry` that tests write to."""
+
+    def __init__(self) -> None:
+        self.versions: dict[VersionName, ServableVersion] = {}
+        self.quarantined: set[VersionName] = set()
+        self.aliases: dict[VersionReference, VersionName] = {}
+        self.away = False
+
+    def add(self, number: int, model: str = "pets") -> VersionName:
+        name = VersionName("default", model, number)
+        self.versions[name] = ServableVersion(name, LABELS, 2, 2)
+        return name
+
+    def point(self, alias: str, version: VersionName) -> VersionReference:
+        reference = VersionReference(version.project, version.model, alias)
+        self.aliases[reference] = version
+        return reference
+
+    async def resolve(self, reference: VersionReference) -> ServableVersion:
+        if self.away:
+            raise UnavailableError("the registry is away")
+        name = self.aliases.get(reference)
+        if reference.number:
+            name = VersionName(reference.project, reference.model, reference.number)
+        if name not in self.versions:
+            raise VersionNotFoundError(str(reference))
+        if name in self.quarantined:
+            raise VersionNotServableError(name, "is QUARANTINED")
+        return self.versions[name]
+
+
+class InMemoryCluster:
+    """A `ReplicaCluster` whose applications come up when a test says so, or at once."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, Application] = {}
+        self.states: dict[str, ApplicationStatus] = {}
+        self.broken: set[VersionName] = set()
+        self.slow: set[VersionName] = set()
+        self.applied: list[frozenset[str]] = []
+        self.away = False
+
+    async def apply(self, applications: Sequence[Application]) -> None:
+        self._check()
+        self.running = {application.name: application for application in applications}
+        self.applied.append(frozenset(self.running))
+
+    async def observe(self) -> Mapping[str, ApplicationStatus]:
+        self._check()
+        return {name: self._status(application) for name, application in self.running.items()}
+
+    def forget(self) -> None:
+        """What a restart of Ray does."""
+        self.running = {}
+
+    def _check(self) -> None:
+        if self.away:
+            raise UnavailableError("the cluster is away")
+
+    def _status(self, application: Application) -> ApplicationStatus:
+        if application.version in self.broken:
+            return ApplicationStatus(ApplicationState.FAILED, (), "out of luck")
+        if application.version in self.slow:
+            return ApplicationStatus(ApplicationState.STARTING)
+        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.replicas))
+        return ApplicationStatus(ApplicationState.RUNNING, ends)
+
+
+class InMemoryReplicas:
+    """`Replicas` that answer by the number of the version; `BAD_IMAGE` is refused."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Endpoint, VersionName, tuple[int, ...]]] = []
+        self.dead: set[str] = set()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.kept: frozenset[Endpoint] = frozenset()
+
+    async def predict(
+        self, endpoint: Endpoint, version: VersionName, payloads: Sequence[Payload], timeout_s: float
+    ) -> BatchAnswer:
+        self.calls.append((endpoint, version, tuple(payload.items for payload in payloads)))
+        if endpoint.address in self.dead:
+            raise ReplicasUnavailableError("connection refused")
+        try:
+            await asyncio.wait_for(self.gate.wait(), timeout_s)
+        except TimeoutError as error:
+            raise ReplicasUnavailableError("DEADLINE_EXCEEDED") from error
+        parts = [part for payload in payloads for part in payload.parts]
+        encoded = payloads[0].kind is PayloadKind.ENCODED
+        bad = [index for index, part in enumerate(parts) if encoded and part == BAD_IMAGE]
+        rows = sum(payload.items for payload in payloads) - len(bad)
+        answer = np.full((rows, len(LABELS)), float(version.number), np.float32)
+        if encoded:
+            # Each row says which image it answers, so that a mix-up shows.
+            answer[:, 1] = [len(part) for index, part in enumerate(parts) if index not in bad]
+        refusals = tuple(ItemRefusal(index, "CORRUPT_IMAGE", "the image is damaged") for index in bad)
+        return BatchAnswer(answer.tobytes(), len(LABELS), refusals, 0.001, 0.002)
+
+    async def keep(self, endpoints: frozenset[Endpoint]) -> None:
+        self.kept = endpoints
+
+
+class CountingMeter:
+    """A `Meter` that tests read."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.batches: list[int] = []
+        self.states: dict[State, int] = {}
+        self.waiting = 0
+
+    def batch_answered(self, kind: PayloadKind, items: int, answer: BatchAnswer, round_trip_s: float) -> None:
+        self.batches.append(items)
+
+    def waited(self, seconds: float) -> None:
+        self.counts["waited"] += 1
+
+    def dropped(self, reason: str) -> None:
+        self.counts[reason] += 1
+
+    def images_answered(self, kind: PayloadKind, count: int) -> None:
+        self.counts["answered"] += count
+
+    def images_refused(self, count: int) -> None:
+        self.counts["refused"] += count
+
+    def replica_failed(self) -> None:
+        self.counts["replica_failed"] += 1
+
+    def version_switched(self) -> None:
+        self.counts["switched"] += 1
+
+    def version_failed(self) -> None:
+        self.counts["failed"] += 1
+
+    def deployments(self, counts: Mapping[State, int]) -> None:
+        self.states = {state: count for state, count in counts.items() if count}
+
+    def queued(self, items: int) -> None:
+        self.waiting += items

@@ -1,0 +1,157 @@
+"""Many callers, few calls, each caller its own answer."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from enxerto.inference.domain import Endpoint, Payload, PayloadKind
+from enxerto.inference.errors import QueueFullError, ReplicasUnavailableError
+from enxerto.inference.service import Batcher, BatchLimits, Share
+from enxerto.kernel.names import DeploymentName, VersionName
+from fakes.inference_world import BAD_IMAGE, LABELS, CountingMeter, InMemoryReplicas
+
+NAME = DeploymentName("default", "pets")
+VERSION = VersionName("default", "pets", 1)
+
+
+class Bench:
+    """A batcher over one replica in memory."""
+
+    def __init__(self, **limits: float) -> None:
+        self.replicas = InMemoryReplicas()
+        self.meter = CountingMeter()
+        endpoint = Endpoint("a:1", "a")
+
+        async def send(payloads: object, timeout_s: float) -> object:
+            return await self.replicas.predict(endpoint, VERSION, payloads, timeout_s)  # type: ignore[arg-type]
+
+        self.batcher = Batcher(NAME, send, BatchLimits(**limits), self.meter)  # type: ignore[arg-type]
+
+    async def ask(self, *images: bytes, timeout_s: float = 5.0) -> Share:
+        return await self.batcher.submit(Payload(PayloadKind.ENCODED, images, len(images)), timeout_s)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [sum(items) for _, _, items in self.replicas.calls]
+
+
+def rows(share: Share) -> list[float]:
+    return np.frombuffer(share.probabilities, "<f4").reshape(-1, len(LABELS))[:, 1].tolist()
+
+
+async def test_alone_a_request_goes_at_once() -> None:
+    bench = Bench(max_delay_s=10)
+    share = await asyncio.wait_for(bench.ask(b"1"), 1)
+    assert rows(share) == [1]
+    assert bench.sizes == [1]
+
+
+async def test_what_arrives_during_a_call_travels_together_and_each_gets_its_own() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    tasks = [asyncio.ensure_future(bench.ask(*[b"x" * n] * (n % 3 + 1))) for n in range(1, 9)]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    shares = await asyncio.gather(*tasks)
+    assert bench.sizes == [2, sum(n % 3 + 1 for n in range(2, 9))]
+    assert [rows(share) for share in shares] == [[n] * (n % 3 + 1) for n in range(1, 9)]
+    assert bench.meter.waiting == 0
+
+
+async def test_a_batch_stays_within_items_and_bytes() -> None:
+    bench = Bench(concurrency=1, max_items=4, max_bytes=100, max_delay_s=0)
+    bench.replicas.gate.clear()
+    tasks = [asyncio.ensure_future(bench.ask(image)) for image in [b"a"] * 6 + [b"b" * 60] * 2]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.gather(*tasks)
+    assert bench.sizes == [1, 4, 2, 1]
+
+
+async def test_a_request_larger_than_a_batch_travels_alone() -> None:
+    bench = Bench(max_items=2)
+    assert rows(await bench.ask(*[b"x"] * 5)) == [1] * 5
+
+
+async def test_a_bad_image_is_its_callers_alone() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    tasks = [
+        asyncio.ensure_future(bench.ask(*images)) for images in [(b"1",), (b"22", BAD_IMAGE, b"4444"), (b"55555",)]
+    ]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    _, mixed, good = await asyncio.gather(*tasks)
+    assert [bad.index for bad in mixed.refusals] == [1]
+    assert rows(mixed) == [2, 4]
+    assert not good.refusals
+    assert rows(good) == [5]
+
+
+async def test_kinds_never_mix() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    tensor = Payload(PayloadKind.TENSOR, (bytes(48),), 1, (3, 2, 2))
+    tasks = [
+        asyncio.ensure_future(bench.batcher.submit(payload, 5))
+        for payload in [tensor, tensor, Payload(PayloadKind.ENCODED, (b"x",), 1), tensor]
+    ]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.gather(*tasks)
+    assert bench.sizes == [1, 2, 1]
+
+
+async def test_a_full_queue_refuses_with_a_delay_to_retry() -> None:
+    bench = Bench(concurrency=1, max_queued_items=3)
+    bench.replicas.gate.clear()
+    tasks = [asyncio.ensure_future(bench.ask(b"x")) for _ in range(4)]
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError) as refusal:
+        await bench.ask(b"x")
+    assert refusal.value.retry_after_s > 0
+    bench.replicas.gate.set()
+    await asyncio.gather(*tasks)
+    assert bench.meter.counts["queue_full"] == 1
+
+
+async def test_what_expired_in_the_queue_is_not_sent() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    first = asyncio.ensure_future(bench.ask(b"1"))
+    late = asyncio.ensure_future(bench.ask(b"22", timeout_s=0.01))
+    last = asyncio.ensure_future(bench.ask(b"333"))
+    await asyncio.sleep(0.05)
+    bench.replicas.gate.set()
+    assert rows(await last) == [3]
+    await first
+    with pytest.raises(ReplicasUnavailableError):
+        await late
+    assert bench.sizes == [1, 1]
+    assert bench.meter.counts["expired"] == 1
+
+
+async def test_a_cancelled_caller_leaves_the_queue() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    first, gone, last = (asyncio.ensure_future(bench.ask(image)) for image in (b"1", b"22", b"333"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.gather(first, last)
+    assert bench.sizes == [1, 1]
+    await asyncio.wait_for(bench.batcher.drained(), 1)
+
+
+async def test_drained_waits_for_what_is_in_flight() -> None:
+    bench = Bench()
+    bench.replicas.gate.clear()
+    asking = asyncio.ensure_future(bench.ask(b"1"))
+    await asyncio.sleep(0)
+    draining = asyncio.ensure_future(bench.batcher.drained())
+    await asyncio.sleep(0.01)
+    assert not draining.done()
+    bench.replicas.gate.set()
+    await asyncio.wait_for(draining, 1)
+    await asking

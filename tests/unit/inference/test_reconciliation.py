@@ -1,0 +1,288 @@
+"""Deployments through the front door of the use cases, with the world in memory."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from enxerto.inference.bootstrap import wire
+from enxerto.inference.domain import DeploymentSpec, Payload, PayloadKind, State
+from enxerto.inference.errors import (
+    DeploymentChangedError,
+    DeploymentNotFoundError,
+    DeploymentNotReadyError,
+    ItemsRefusedError,
+    ReplicasUnavailableError,
+    VersionNotFoundError,
+    VersionNotServableError,
+)
+from enxerto.inference.server import UseCases
+from enxerto.inference.service import SpecChange
+from enxerto.inference.settings import InferenceSettings
+from enxerto.kernel.names import DeploymentName, VersionReference
+from fakes.inference_world import (
+    BAD_IMAGE,
+    LABELS,
+    CountingMeter,
+    InMemoryCluster,
+    InMemoryDeploymentStore,
+    InMemoryModelRegistry,
+    InMemoryReplicas,
+)
+
+NAME = DeploymentName("default", "pets")
+
+
+class FixedClock:
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class World:
+    """Everything that outlives the front."""
+
+    def __init__(self) -> None:
+        self.store = InMemoryDeploymentStore()
+        self.registry = InMemoryModelRegistry()
+        self.cluster = InMemoryCluster()
+        self.replicas = InMemoryReplicas()
+        self.meter = CountingMeter()
+        self.front = self.start()
+
+    def start(self) -> UseCases:
+        """A front without memory; the old one is forgotten."""
+        settings = InferenceSettings(replica_secret_file="/unused", bring_up_s=0.2, database_url="unused")
+        self.front = wire(
+            settings,
+            store=self.store,
+            registry=self.registry,
+            cluster=self.cluster,
+            replicas=self.replicas,
+            clock=FixedClock(),
+            meter=self.meter,
+        )
+        return self.front
+
+    async def tick(self, count: int = 3) -> None:
+        for _ in range(count):
+            await self.front.reconciler.tick()
+            await asyncio.sleep(0.001)
+
+    async def deploy(self, reference: VersionReference, replicas: int = 1) -> None:
+        await self.front.deployments.create(NAME, DeploymentSpec(reference, replicas), "")
+        await self.tick()
+
+    async def answer(self, image: bytes = b"x") -> int:
+        """The number of the version that answers an image."""
+        return await answer(self.front, image)
+
+    async def state(self) -> State:
+        return (await self.store.get(NAME)).state
+
+
+async def answer(front: UseCases, *images: bytes) -> int:
+    payload = Payload(PayloadKind.ENCODED, images, len(images))
+    prediction = await front.predictions.answer(NAME, payload, "images[{}].content", 5.0)
+    rows = np.frombuffer(prediction.probabilities, "<f4").reshape(-1, len(LABELS))
+    assert rows[0, 0] == prediction.version.name.number
+    return prediction.version.name.number
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_deployment_becomes_ready_and_answers(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    assert await world.state() is State.READY
+    assert await world.answer() == 1
+    assert world.meter.states == {State.READY: 1}
+
+
+async def test_until_it_is_up_it_is_not_ready_and_not_missing(world: World) -> None:
+    one = world.registry.add(1)
+    world.cluster.slow.add(one)
+    await world.deploy(world.registry.point("production", one))
+    with pytest.raises(DeploymentNotReadyError):
+        await world.answer()
+    with pytest.raises(DeploymentNotFoundError):
+        world.front.predictions.serving(DeploymentName("default", "other"))
+
+
+@pytest.mark.parametrize("reference", ["7", "staging"])
+async def test_what_is_missing_cannot_be_deployed(world: World, reference: str) -> None:
+    world.registry.add(1)
+    with pytest.raises(VersionNotFoundError):
+        await world.deploy(VersionReference("default", "pets", reference))
+
+
+async def test_what_is_quarantined_cannot_be_deployed(world: World) -> None:
+    world.registry.quarantined.add(world.registry.add(1))
+    with pytest.raises(VersionNotServableError):
+        await world.deploy(VersionReference("default", "pets", "1"))
+
+
+async def test_an_alias_is_followed_and_the_old_version_goes_after_its_requests(world: World) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    await world.deploy(world.registry.point("production", one))
+    world.replicas.gate.clear()
+    old_request = asyncio.ensure_future(world.answer())
+    await asyncio.sleep(0)
+    world.registry.point("production", two)
+    ticking = asyncio.ensure_future(world.tick())
+    await asyncio.sleep(0.01)
+    # The warm-up of the new version waits at the gate, so the old one still takes requests.
+    assert world.front.predictions.serving(NAME).name == one
+    world.replicas.gate.set()
+    await ticking
+    assert await old_request == 1
+    assert await world.answer() == 2
+    await world.tick()
+    assert {application.version for application in world.cluster.running.values()} == {two}
+    assert world.meter.counts["switched"] == 1
+
+
+async def test_a_version_that_fails_leaves_the_old_one_and_shows(world: World) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    await world.deploy(world.registry.point("production", one))
+    world.cluster.broken.add(two)
+    world.registry.point("production", two)
+    await world.tick()
+    deployment = await world.store.get(NAME)
+    assert (deployment.state, deployment.serving, deployment.target) == (State.READY, one, two)
+    assert deployment.fault is not None
+    assert "out of luck" in deployment.fault.message
+    assert await world.answer() == 1
+    assert world.meter.counts["failed"] == 1
+    world.registry.point("production", world.registry.add(3))
+    await world.tick()
+    deployment = await world.store.get(NAME)
+    assert deployment.fault is None
+    assert await world.answer() == 3
+
+
+async def test_a_first_version_that_fails_is_tried_again_after_an_update(world: World) -> None:
+    one = world.registry.add(1)
+    world.cluster.broken.add(one)
+    await world.deploy(world.registry.point("production", one))
+    assert await world.state() is State.FAILED
+    world.cluster.broken.clear()
+    await world.front.deployments.update(NAME, SpecChange(labels={"try": "again"}), "")
+    await world.tick()
+    assert await world.state() is State.READY
+
+
+async def test_a_version_that_never_comes_up_fails_in_time(world: World) -> None:
+    one = world.registry.add(1)
+    world.cluster.slow.add(one)
+    await world.deploy(world.registry.point("production", one))
+    await asyncio.sleep(0.25)
+    await world.tick()
+    assert await world.state() is State.FAILED
+
+
+async def test_an_alias_that_vanishes_shows_and_the_version_serves_on(world: World) -> None:
+    reference = world.registry.point("production", world.registry.add(1))
+    await world.deploy(reference)
+    del world.registry.aliases[reference]
+    await world.tick()
+    deployment = await world.store.get(NAME)
+    assert deployment.fault is not None
+    assert deployment.fault.reason == "VERSION_NOT_FOUND"
+    assert await world.answer() == 1
+    world.registry.point("production", world.registry.add(1))
+    await world.tick()
+    deployment = await world.store.get(NAME)
+    assert deployment.fault is None
+    assert deployment.state is State.READY
+
+
+async def test_a_restart_of_the_front_finds_the_deployment(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    world.start()
+    await world.tick(1)
+    assert await world.answer() == 1
+
+
+async def test_a_restart_of_the_cluster_is_repaired(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    world.cluster.forget()
+    await world.tick()
+    assert await world.answer() == 1
+    assert await world.state() is State.READY
+
+
+async def test_without_replicas_it_is_unavailable_and_not_ready(world: World) -> None:
+    one = world.registry.add(1)
+    await world.deploy(world.registry.point("production", one))
+    world.cluster.slow.add(one)
+    await world.tick()
+    assert await world.state() is State.DEPLOYING
+    with pytest.raises(DeploymentNotReadyError):
+        await world.answer()
+    world.cluster.slow.clear()
+    await world.tick()
+    assert await world.state() is State.READY
+
+
+async def test_the_registry_may_be_away(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    world.registry.away = True
+    await world.tick()
+    assert await world.answer() == 1
+    assert await world.state() is State.READY
+
+
+async def test_a_dead_replica_is_passed_over_once(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)), replicas=2)
+    first = sorted(end.address for end in world.replicas.kept)[0]
+    world.replicas.dead.add(first)
+    assert [await world.answer() for _ in range(4)] == [1] * 4
+    assert world.meter.counts["replica_failed"] > 0
+
+
+async def test_when_all_replicas_are_dead_the_caller_is_told_to_retry(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    world.replicas.dead |= {end.address for end in world.replicas.kept}
+    with pytest.raises(ReplicasUnavailableError) as refusal:
+        await world.answer()
+    assert refusal.value.retry_after_s > 0
+
+
+async def test_bad_images_are_all_named(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    with pytest.raises(ItemsRefusedError) as refusal:
+        await answer(world.front, b"good", BAD_IMAGE, b"good", BAD_IMAGE)
+    assert [violation.field for violation in refusal.value.violations] == ["images[1].content", "images[3].content"]
+
+
+async def test_another_version_than_the_one_asked_for_is_not_found(world: World) -> None:
+    world.registry.add(2)
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    assert world.front.predictions.serving(NAME, 1).name.number == 1
+    with pytest.raises(VersionNotFoundError):
+        world.front.predictions.serving(NAME, 2)
+
+
+async def test_a_lost_update_is_refused_and_progress_is_none(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    etag = (await world.store.get(NAME)).etag
+    world.registry.point("production", world.registry.add(2))
+    await world.tick()
+    await world.front.deployments.update(NAME, SpecChange(replicas=2), etag)
+    with pytest.raises(DeploymentChangedError):
+        await world.front.deployments.update(NAME, SpecChange(replicas=3), etag)
+    await world.tick()
+    assert len(world.replicas.kept) == 2
+
+
+async def test_a_deleted_deployment_is_gone_with_its_application(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    await world.front.deployments.delete(NAME, "")
+    await world.tick(4)
+    assert not world.cluster.running
+    with pytest.raises(DeploymentNotFoundError):
+        await world.front.deployments.get(NAME)
+    with pytest.raises(DeploymentNotFoundError):
+        await world.answer()
