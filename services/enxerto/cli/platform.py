@@ -64,7 +64,7 @@ def up(
     else:
         console().print("The platform is running." if started else "The platform was running already.")
         _show(supervisor.status())
-        console().print("Stop it with: enxerto down")
+        console().print(f"Logs: {home / 'logs'}\nStop it with: enxerto down")
 
 
 def down(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -96,7 +96,7 @@ def status(context: typer.Context, as_json: JsonOption = False) -> None:
 
 def _show(processes: "list[ProcessStatus]") -> None:
     emit_table(
-        ("process", "pid", "address", "health", "metrics", "log"),
-        ((item.name, item.pid, item.address, item.health, item.metrics_url, item.log) for item in processes),
+        ("process", "pid", "address", "health", "metrics"),
+        ((item.name, item.pid, item.address, item.health, item.metrics_url) for item in processes),
         "The platform is not running. Start it with: enxerto up",
     )

@@ -212,7 +212,7 @@ def base_models(context: typer.Context, as_json: JsonOption = False) -> None:
                 item.feature_dim,
                 item.library,
                 "yes" if item.offline else "",
-                item.licence,
+                item.licence.partition(":")[0],
             )
             for item in found
         ),

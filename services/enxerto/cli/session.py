@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from enxerto.client import Client
 
+_PIPE_WIDTH = 1000
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 
@@ -61,7 +63,11 @@ def console(*, stderr: bool = False) -> "Console":
     """Where people read."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    out = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if not out.is_terminal:
+        # A pipe has all the room there is: nothing is folded that a script may look for.
+        out.width = _PIPE_WIDTH
+    return out
 
 
 def emit_json(value: Any) -> None:
@@ -91,11 +97,12 @@ def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: 
     from rich import box
     from rich.table import Table
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     if table.row_count:
-        # A narrow terminal, or none at all, wraps cells instead of losing them.
         console().print(table)
     else:
         console().print(empty)

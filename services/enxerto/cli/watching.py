@@ -58,21 +58,35 @@ def _shown(client: "Client", run: "Run", after_cursor: int, *, as_json: bool) ->
         return
     out = console(stderr=True)
     if not out.is_terminal:
+        phase = ""
         for event in events:
+            if event.kind == "progress" and event.progress and event.progress.phase != phase:
+                phase = event.progress.phase
+                out.print(phase, markup=False)
             if line := _line(event):
                 out.print(line, markup=False)
             yield event.cursor
         return
     with _bars() as bars:
-        task = bars.add_task("waiting", total=None, rate="", eta="")
+        task = bars.add_task("waiting", total=None, rate="", measured="", eta="")
         for event in events:
-            if line := _line(event):
+            if (line := _line(event)) and _stays(event):
                 bars.console.print(line, markup=False)
             if event.state is not None:
                 bars.update(task, description=event.state.lower())
             if event.progress is not None:
                 _advance(bars, task, event.progress)
+            if event.kind == "epoch":
+                bars.update(task, measured=_measured(event, ("val",)))
             yield event.cursor
+
+
+def _stays(event: "Event") -> bool:
+    """Whether an event keeps a line on the screen: of many epochs about ten do, and the last."""
+    if event.kind != "epoch" or event.progress is None:
+        return True
+    step = max(1, event.progress.epoch_count // 10)
+    return event.progress.epoch % step == 0 or event.progress.epoch == event.progress.epoch_count
 
 
 def _bars() -> "Bars":
@@ -83,6 +97,7 @@ def _bars() -> "Bars":
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[measured]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[eta]}"),
         console=console(stderr=True),
@@ -128,13 +143,7 @@ def _line(event: "Event") -> str:
         case "epoch":
             progress = event.progress
             where = f"{progress.phase} epoch {progress.epoch}/{progress.epoch_count}" if progress else "epoch"
-            parts = [where]
-            for split in ("train", "val"):
-                loss, accuracy = event.metric("loss", split), event.metric("accuracy", split)
-                if loss is not None:
-                    parts.append(
-                        f"{split} loss {loss:.3f}" + (f", accuracy {percent(accuracy)}" if accuracy is not None else "")
-                    )
+            parts = [where, _measured(event, ("train", "val"))]
             if progress and progress.images_per_second:
                 parts.append(f"{progress.images_per_second:.0f} images/s")
             return "  ".join(parts)
@@ -142,3 +151,14 @@ def _line(event: "Event") -> str:
             return f"{event.severity}: {event.message}"
         case _:
             return ""
+
+
+def _measured(event: "Event", splits: tuple[str, ...]) -> str:
+    parts = []
+    for split in splits:
+        loss, accuracy = event.metric("loss", split), event.metric("accuracy", split)
+        if loss is not None:
+            parts.append(
+                f"{split} loss {loss:.3f}" + (f", accuracy {percent(accuracy)}" if accuracy is not None else "")
+            )
+    return "  ".join(parts)
