@@ -1,6 +1,7 @@
 """What every SQL store shares: the engine, and migrations at start."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+# Alembic keeps the migration that runs in globals of its own.
+_ALEMBIC = threading.Lock()
 READ_ONLY = "enxerto_read_only"
 
 
@@ -87,7 +90,8 @@ def _upgrade(url: str, migrations: Path) -> None:
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url
-    command.upgrade(config, "head")
+    with _ALEMBIC:
+        command.upgrade(config, "head")
 
 
 def run_migrations(config: Config) -> None:

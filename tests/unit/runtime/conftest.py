@@ -36,7 +36,7 @@ class Running:
         """Code to count of one method's calls, once none is running: a client hears of the end before it is counted."""
         while self.in_flight(method):
             await asyncio.sleep(0.01)
-        start = 'enxerto_rpc_handled_total{{code="'
+        start = 'enxerto_rpc_handled_total{code="'
         found = {}
         for line in generate_latest(self.collectors).decode().splitlines():
             if line.startswith(start) and f'method="{method}"' in line:
