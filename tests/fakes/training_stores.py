@@ -1,0 +1,270 @@
+"""In-memory twins of the training service's ports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from enxerto.kernel.errors import AlreadyExistsError, DataLossError, NotFoundError
+from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName
+from enxerto.kernel.paging import Page, PageRequest
+from enxerto.training.domain import (
+    Dataset,
+    EventBody,
+    JobBody,
+    JobEvent,
+    RunEvent,
+    RunState,
+    Snapshot,
+    SnapshotContent,
+    SnapshotState,
+    Source,
+    TrainingResult,
+    TrainingRun,
+)
+from enxerto.training.errors import RequestIdReusedError, StaleRevisionError
+from enxerto.training.ports import Idempotency, JobState, Registered
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class SteppingClock:
+    """A clock that moves by a second with every look."""
+
+    def __init__(self) -> None:
+        self.time = START
+
+    def now(self) -> datetime:
+        self.time += timedelta(seconds=1)
+        return self.time
+
+
+class _Requests:
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], tuple[str, object]] = {}
+
+    def find(self, scope: str, request: Idempotency | None) -> object | None:
+        if request is None or (scope, request.request_id) not in self._seen:
+            return None
+        fingerprint, resource = self._seen[scope, request.request_id]
+        if fingerprint != request.fingerprint:
+            raise RequestIdReusedError(request.request_id)
+        return resource
+
+    def remember(self, scope: str, request: Idempotency | None, resource: object) -> None:
+        if request is not None:
+            self._seen[scope, request.request_id] = (request.fingerprint, resource)
+
+
+class InMemoryDatasetStore:
+    """A `DatasetStore`."""
+
+    def __init__(self) -> None:
+        self._datasets: dict[DatasetName, Dataset] = {}
+        self._snapshots: dict[SnapshotName, Snapshot] = {}
+        self._requests = _Requests()
+
+    async def create_dataset(self, dataset: Dataset, request: Idempotency | None = None) -> Dataset:
+        scope = f"datasets:{dataset.name.project}"
+        if existing := self._requests.find(scope, request):
+            assert isinstance(existing, DatasetName)
+            return self._datasets[existing]
+        if dataset.name in self._datasets:
+            raise AlreadyExistsError("Dataset", str(dataset.name))
+        self._datasets[dataset.name] = dataset
+        self._requests.remember(scope, request, dataset.name)
+        return dataset
+
+    async def get_dataset(self, name: DatasetName) -> Dataset:
+        if name not in self._datasets:
+            raise NotFoundError("Dataset", str(name))
+        return self._datasets[name]
+
+    async def list_datasets(self, parent: ProjectName, page: PageRequest) -> Page[Dataset]:
+        names = sorted(name for name in self._datasets if name.parent == parent and name.dataset > page.after)
+        items = [self._datasets[name] for name in names[: page.size]]
+        return Page(items, items[-1].name.dataset if len(names) > page.size else "")
+
+    async def create_snapshot(
+        self, parent: DatasetName, source: Source, split_seed: int, now: datetime, request: Idempotency | None = None
+    ) -> Snapshot:
+        await self.get_dataset(parent)
+        scope = f"snapshots:{parent.project}"
+        if existing := self._requests.find(scope, request):
+            assert isinstance(existing, SnapshotName)
+            return self._snapshots[existing]
+        number = sum((name.project, name.dataset) == (parent.project, parent.dataset) for name in self._snapshots) + 1
+        name = SnapshotName(parent.project, parent.dataset, number)
+        snapshot = Snapshot(name=name, source=source, split_seed=split_seed, create_time=now, update_time=now)
+        self._snapshots[name] = snapshot
+        self._requests.remember(scope, request, name)
+        return snapshot
+
+    async def get_snapshot(self, name: SnapshotName) -> Snapshot:
+        if name not in self._snapshots:
+            raise NotFoundError("Snapshot", str(name))
+        return self._snapshots[name]
+
+    async def list_snapshots(self, parent: DatasetName, page: PageRequest) -> Page[Snapshot]:
+        await self.get_dataset(parent)
+        before = int(page.after) if page.after.isdigit() else 10**18
+        names = sorted(
+            (name for name in self._snapshots if name.parent == parent and name.number < before), reverse=True
+        )
+        items = [self._snapshots[name] for name in names[: page.size]]
+        return Page(items, str(items[-1].name.number) if len(names) > page.size else "")
+
+    async def list_importing(self) -> Sequence[Snapshot]:
+        return [one for one in self._snapshots.values() if one.state is SnapshotState.IMPORTING]
+
+    async def save_snapshot(self, snapshot: Snapshot) -> Snapshot:
+        if self._snapshots[snapshot.name].revision != snapshot.revision:
+            raise StaleRevisionError(snapshot.name)
+        saved = replace(snapshot, revision=snapshot.revision + 1)
+        self._snapshots[snapshot.name] = saved
+        dataset = self._datasets[snapshot.name.parent]
+        if snapshot.state is SnapshotState.READY and (dataset.latest_ready or 0) < snapshot.name.number:
+            self._datasets[dataset.name] = replace(
+                dataset,
+                latest_ready=snapshot.name.number,
+                update_time=snapshot.update_time,
+                revision=dataset.revision + 1,
+            )
+        return saved
+
+
+class InMemoryRunStore:
+    """A `RunStore`."""
+
+    def __init__(self) -> None:
+        self._runs: dict[RunName, TrainingRun] = {}
+        self._events: dict[str, list[RunEvent]] = {}
+        self._requests = _Requests()
+
+    async def create(self, run: TrainingRun, request: Idempotency | None = None) -> TrainingRun:
+        scope = f"runs:{run.name.project}"
+        if existing := self._requests.find(scope, request):
+            assert isinstance(existing, RunName)
+            return self._runs[existing]
+        if run.name in self._runs:
+            raise AlreadyExistsError("TrainingRun", str(run.name))
+        self._runs[run.name] = run
+        self._events[run.uid] = []
+        self._append(run.uid, [(run.create_time, run.state_event())])
+        self._requests.remember(scope, request, run.name)
+        return run
+
+    async def find_request(self, parent: ProjectName, request: Idempotency) -> TrainingRun | None:
+        existing = self._requests.find(f"runs:{parent.project}", request)
+        assert existing is None or isinstance(existing, RunName)
+        return self._runs[existing] if existing else None
+
+    async def get(self, name: RunName) -> TrainingRun:
+        if name not in self._runs:
+            raise NotFoundError("TrainingRun", str(name))
+        return self._runs[name]
+
+    async def list_runs(self, parent: ProjectName, page: PageRequest) -> Page[TrainingRun]:
+        rows = list(enumerate(self._runs.values(), start=1))[::-1]
+        before = int(page.after) if page.after.isdigit() else 10**18
+        found = [(row, run) for row, run in rows if run.name.parent == parent and row < before]
+        chosen = found[: page.size]
+        return Page([run for _, run in chosen], str(chosen[-1][0]) if len(found) > page.size else "")
+
+    async def list_active(self) -> Sequence[TrainingRun]:
+        return [run for run in self._runs.values() if not run.state.final]
+
+    async def save(self, run: TrainingRun, events: Sequence[tuple[datetime, EventBody]] = ()) -> TrainingRun:
+        if self._runs[run.name].revision != run.revision:
+            raise StaleRevisionError(run.name)
+        saved = replace(run, revision=run.revision + 1)
+        self._runs[run.name] = saved
+        self._append(run.uid, events)
+        return saved
+
+    def _append(self, uid: str, events: Sequence[tuple[datetime, EventBody]]) -> None:
+        known = self._events[uid]
+        for time, body in events:
+            known.append(RunEvent(len(known) + 1, time, body))
+
+    async def list_events(self, uid: str, after_cursor: int, limit: int) -> Sequence[RunEvent]:
+        return self._events[uid][after_cursor : after_cursor + limit]
+
+    async def count_by_state(self) -> Mapping[RunState, int]:
+        counts: dict[RunState, int] = {}
+        for run in self._runs.values():
+            counts[run.state] = counts.get(run.state, 0) + 1
+        return counts
+
+
+class ScriptedCluster:
+    """A `JobRunner` and a `JobOutput`: the test plays the job."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, JobState] = {}
+        self.submissions: list[str] = []
+        self.stopped: list[str] = []
+        self.logs: dict[tuple[str, int], list[JobEvent]] = {}
+        self.results: dict[tuple[str, int], TrainingResult] = {}
+
+    async def submit(self, run: TrainingRun, content: SnapshotContent) -> None:
+        self.submissions.append(run.job_id)
+        self.jobs.setdefault(run.job_id, JobState.WAITING)
+
+    async def state(self, job_id: str) -> tuple[JobState, str]:
+        return self.jobs.get(job_id, JobState.UNKNOWN), "the cluster's word"
+
+    async def stop(self, job_id: str) -> None:
+        self.stopped.append(job_id)
+        if job_id in self.jobs and not self.jobs[job_id].over:
+            self.jobs[job_id] = JobState.STOPPED
+
+    def write(self, run: TrainingRun, *bodies: JobBody) -> None:
+        """What the job of the run's attempt appends to its log."""
+        log = self.logs.setdefault((run.uid, run.attempt), [])
+        for body in bodies:
+            log.append(JobEvent(len(log) + 1, START, body))
+
+    async def read_events(self, uid: str, attempt: int, after_seq: int) -> Sequence[JobEvent]:
+        return self.logs.get((uid, attempt), [])[after_seq:]
+
+    async def read_result(self, uid: str, attempt: int) -> TrainingResult:
+        if (uid, attempt) not in self.results:
+            raise DataLossError("the result is missing")
+        return self.results[uid, attempt]
+
+
+class InMemoryRegistry:
+    """A `Registry` that keeps one version per run."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, str] = {}
+        self.calls = 0
+
+    async def register(self, run: TrainingRun, result: TrainingResult) -> Registered:
+        self.calls += 1
+        version = self.versions.setdefault(run.uid, f"{run.spec.model}/versions/{len(self.versions) + 1}")
+        return Registered(version, result.parity.top1_agreement < 0.999)
+
+
+class CountingTelemetry:
+    """A `Telemetry` that remembers."""
+
+    def __init__(self) -> None:
+        self.ended: list[RunState] = []
+        self.imported: list[SnapshotState] = []
+        self.images = 0
+
+    def runs_by_state(self, counts: Mapping[RunState, int]) -> None:
+        """Not looked at."""
+
+    def run_ended(self, state: RunState, duration_s: float) -> None:
+        self.ended.append(state)
+
+    def images_trained(self, count: int) -> None:
+        self.images += count
+
+    def snapshot_imported(self, state: SnapshotState, duration_s: float) -> None:
+        self.imported.append(state)
+
+    def event_lag(self, seconds: float) -> None:
+        """Not looked at."""

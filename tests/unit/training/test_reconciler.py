@@ -1,0 +1,281 @@
+import itertools
+
+import pytest
+from enxerto.kernel.errors import UnavailableError
+from enxerto.kernel.names import DatasetName
+from enxerto.runtime.error_table import to_status
+from enxerto.training.adapters.status import encode_status
+from enxerto.training.domain import (
+    Dataset,
+    EpochCompleted,
+    JobFailed,
+    JobStarted,
+    JobTrained,
+    LogLine,
+    Metric,
+    PathSource,
+    Progress,
+    RunState,
+    StateChanged,
+)
+from enxerto.training.ports import JobState
+from enxerto.training.service import Reconciler, Signals
+from enxerto.vision.specs import Task
+from fakes.training_stores import (
+    START,
+    CountingTelemetry,
+    InMemoryDatasetStore,
+    InMemoryRegistry,
+    InMemoryRunStore,
+    ScriptedCluster,
+    SteppingClock,
+)
+from fakes.training_values import a_result, a_run, some_content
+from google.rpc.status_pb2 import Status
+
+EPOCH = EpochCompleted(Progress("head", 1, 1, 8, 8, 100.0, 0.0), (Metric("loss", 0.5, "train"),), 1e-3)
+
+
+class World:
+    """Everything that outlives a crash of the service."""
+
+    def __init__(self):
+        self.runs, self.datasets = InMemoryRunStore(), InMemoryDatasetStore()
+        self.cluster, self.registry, self.telemetry = ScriptedCluster(), InMemoryRegistry(), CountingTelemetry()
+        self.name = a_run().name
+
+    def reconciler(self, **changed):
+        parts = {
+            "runs": self.runs,
+            "datasets": self.datasets,
+            "jobs": self.cluster,
+            "output": self.cluster,
+            "registry": self.registry,
+            "encode": encode_status,
+            "telemetry": self.telemetry,
+            "signals": Signals(),
+            "clock": SteppingClock(),
+            "poll_s": 0.0,
+        }
+        return Reconciler(**{**parts, **changed})
+
+    async def run(self):
+        return await self.runs.get(self.name)
+
+    async def events(self):
+        run = await self.run()
+        events = await self.runs.list_events(run.uid, 0, 1000)
+        assert [event.cursor for event in events] == list(range(1, len(events) + 1))
+        return [event.body for event in events]
+
+    async def states(self):
+        return [body.state for body in await self.events() if isinstance(body, StateChanged)]
+
+
+@pytest.fixture
+async def world():
+    world = World()
+    dataset = DatasetName("default", "digits")
+    await world.datasets.create_dataset(
+        Dataset(name=dataset, task=Task.CLASSIFICATION, create_time=START, update_time=START)
+    )
+    snapshot = await world.datasets.create_snapshot(dataset, PathSource("/data"), 0, START)
+    await world.datasets.save_snapshot(snapshot.ready(some_content(), (), now=START))
+    await world.runs.create(a_run())
+    return world
+
+
+async def finish(world, reconciler):
+    for _ in range(10):
+        if await reconciler.step() == 0:
+            return
+    raise AssertionError("the run does not end")
+
+
+async def test_a_run_is_driven_to_its_end_and_every_event_is_kept(world):
+    reconciler = world.reconciler()
+    await reconciler.step()
+    run = await world.run()
+    assert (run.state, run.submitted, world.cluster.submissions) == (RunState.QUEUED, True, ["u1-1"])
+    world.cluster.write(run, JobStarted(), Progress("preparing"), EPOCH)
+    await reconciler.step()
+    run = await world.run()
+    assert (run.state, run.progress, world.telemetry.images) == (RunState.RUNNING, EPOCH.progress, 8)
+    world.cluster.results["u1", 1] = a_result()
+    world.cluster.write(run, LogLine("INFO", "done"), JobTrained())
+    await finish(world, reconciler)
+    run = await world.run()
+    assert run.model_version == "projects/default/models/digits/versions/1"
+    assert (run.metrics, run.stop_reason) == (a_result().metrics, "EPOCHS")
+    assert await world.states() == [
+        RunState.QUEUED,
+        RunState.RUNNING,
+        RunState.REGISTERING,
+        RunState.SUCCEEDED,
+    ]
+    kept = [body for body in await world.events() if not isinstance(body, StateChanged)]
+    assert kept[1:] == [Progress("preparing"), EPOCH, LogLine("INFO", "done")]
+    assert world.telemetry.ended == [RunState.SUCCEEDED]
+
+
+class Killed(BaseException):
+    """The process dies."""
+
+
+class Mortal:
+    """Dies before or after the n-th call of anything that it wraps."""
+
+    def __init__(self, target, lives, *, after):
+        self._target, self._lives, self._after = target, lives, after
+
+    def __getattr__(self, name):
+        call = getattr(self._target, name)
+
+        async def mortal(*args, **kwargs):
+            last = next(self._lives) == 0
+            if last and not self._after:
+                raise Killed
+            answer = await call(*args, **kwargs)
+            if last:
+                raise Killed
+            return answer
+
+        return mortal
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("calls", range(24))
+async def test_a_crash_at_any_call_changes_nothing_of_the_outcome(world, calls, after):
+    world.cluster.results["u1", 1] = a_result()
+    script = iter([(JobStarted(), EPOCH), (EPOCH, LogLine("INFO", "x")), (JobTrained(),)])
+    lives = itertools.count(calls, -1)
+    reconciler = world.reconciler(
+        **{
+            part: Mortal(getattr(world, owner), lives, after=after)
+            for part, owner in (
+                ("runs", "runs"),
+                ("jobs", "cluster"),
+                ("output", "cluster"),
+                ("registry", "registry"),
+            )
+        }
+    )
+    for _ in range(40):
+        try:
+            if await reconciler.step() == 0:
+                break
+        except Killed:
+            reconciler = world.reconciler()
+        run = await world.run()
+        if run.submitted and (bodies := next(script, None)):
+            world.cluster.write(run, *bodies)
+    run = await world.run()
+    assert run.state is RunState.SUCCEEDED
+    assert set(world.cluster.submissions) == {"u1-1"}
+    assert len(world.registry.versions) == 1
+    assert await world.states() == [RunState.QUEUED, RunState.RUNNING, RunState.REGISTERING, RunState.SUCCEEDED]
+    assert [body for body in await world.events() if isinstance(body, EpochCompleted)] == [EPOCH, EPOCH]
+
+
+async def test_a_lost_job_is_repeated_three_times_and_then_the_run_fails(world):
+    reconciler = world.reconciler()
+    for _ in range(8):
+        await reconciler.step()
+        world.cluster.jobs = {job: JobState.FAILED for job in world.cluster.jobs}
+    run = await world.run()
+    assert world.cluster.submissions == ["u1-1", "u1-2", "u1-3"]
+    assert run.state is RunState.FAILED
+    assert "3 times" in Status.FromString(run.error).message
+    warnings = [body for body in await world.events() if isinstance(body, LogLine) and body.severity == "WARNING"]
+    assert len(warnings) == 2
+
+
+async def test_a_job_that_the_cluster_forgot_is_submitted_again(world):
+    reconciler = world.reconciler()
+    await reconciler.step()
+    world.cluster.jobs.clear()
+    await finish_with(world, reconciler, attempt=2)
+
+
+async def finish_with(world, reconciler, attempt):
+    for _ in range(3):
+        await reconciler.step()
+    run = await world.run()
+    assert run.attempt == attempt
+    world.cluster.results["u1", attempt] = a_result()
+    world.cluster.write(run, JobStarted(), JobTrained())
+    await finish(world, reconciler)
+    assert (await world.run()).state is RunState.SUCCEEDED
+
+
+async def test_a_cluster_that_is_away_is_waited_for(world):
+    class Away(ScriptedCluster):
+        async def submit(self, run, content):
+            raise UnavailableError("nobody there")
+
+    reconciler = world.reconciler(jobs=Away())
+    for _ in range(30):
+        await reconciler.step()
+    assert (await world.run()).state is RunState.QUEUED
+    await finish_with(world, world.reconciler(), attempt=1)
+
+
+async def test_a_job_that_gave_up_tells_why(world):
+    status = to_status(UnavailableError("no weights")).SerializeToString()
+    reconciler = world.reconciler()
+    await reconciler.step()
+    world.cluster.write(await world.run(), JobStarted(), JobFailed(status))
+    await finish(world, reconciler)
+    run = await world.run()
+    assert (run.state, run.error) == (RunState.FAILED, status)
+    assert (await world.events())[-1] == StateChanged(RunState.FAILED, status)
+
+
+async def test_an_export_that_disagrees_fails_the_run_and_names_the_quarantined_version(world):
+    reconciler = world.reconciler()
+    await reconciler.step()
+    world.cluster.results["u1", 1] = a_result(agreement=0.9)
+    world.cluster.write(await world.run(), JobStarted(), JobTrained())
+    await finish(world, reconciler)
+    run = await world.run()
+    assert (run.state, run.model_version) == (RunState.FAILED, "projects/default/models/digits/versions/1")
+    assert "quarantined" in Status.FromString(run.error).message
+
+
+async def test_a_result_that_is_missing_fails_the_run(world):
+    reconciler = world.reconciler()
+    await reconciler.step()
+    world.cluster.write(await world.run(), JobStarted(), JobTrained())
+    await finish(world, reconciler)
+    assert (await world.run()).state is RunState.FAILED
+
+
+async def test_cancelling_stops_the_job_before_the_run_is_cancelled(world):
+    reconciler = world.reconciler()
+    await reconciler.step()
+    run = await world.run()
+    cancelling = run.cancel(now=START)
+    await world.runs.save(cancelling, [(START, cancelling.state_event())])
+    await finish(world, reconciler)
+    assert (await world.run()).state is RunState.CANCELLED
+    assert world.cluster.stopped == ["u1-1"]
+    assert await world.states() == [RunState.QUEUED, RunState.CANCELLING, RunState.CANCELLED]
+
+
+async def test_one_broken_run_does_not_hold_up_another(world):
+    await world.runs.create(a_run("run-b", "u2"))
+
+    class Picky(ScriptedCluster):
+        async def submit(self, run, content):
+            if run.uid == "u1":
+                raise ZeroDivisionError
+            await super().submit(run, content)
+
+    cluster = Picky()
+    reconciler = world.reconciler(jobs=cluster, output=cluster)
+    for _ in range(25):
+        await reconciler.step()
+    assert cluster.submissions == ["u2-1"]
+    run = await world.run()
+    assert run.state is RunState.FAILED
+    assert "log tells why" in Status.FromString(run.error).message
