@@ -59,7 +59,7 @@ _FRAMES = [_photo(), _photo("L").convert("RGB")]
 
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "EMPTY_IMAGE"),
-    "text": (b"this is no image", "UNSUPPORTED_FORMAT"),
+    "text": (b"this is no image", "UNSUPPORTED_IMAGE_FORMAT"),
     "corrupt": (b"\xff\xd8\xff" + b"\x01\x02\x03" * 50, "CORRUPT_IMAGE"),
     "truncated": (_JPEG[: len(_JPEG) // 2], "TRUNCATED_IMAGE"),
     "animated": (encode(_FRAMES[0], "WEBP", save_all=True, append_images=_FRAMES[1:]), "ANIMATED_IMAGE"),
