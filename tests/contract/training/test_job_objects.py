@@ -1,0 +1,107 @@
+"""What jobs leave in the blob store, on a local folder and on S3."""
+
+import asyncio
+import hashlib
+import json
+
+import obstore
+import pytest
+from enxerto.kernel.errors import DataLossError
+from enxerto.training.adapters import codec
+from enxerto.training.adapters.event_log import EventLogWriter, ObjectJobOutput
+from enxerto.training.adapters.object_store import (
+    ObjectUploadStore,
+    StoredBlobs,
+    blob_key,
+    event_key,
+    open_store,
+    result_key,
+    upload_key,
+)
+from enxerto.training.domain import JobFailed, JobStarted, JobTrained, LogLine, Progress
+from fakes.training_values import a_result
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request, tmp_path):
+    if request.param == "folder":
+        return open_store(f"file://{tmp_path}/objects")
+    return request.getfixturevalue("s3_store")
+
+
+async def test_a_log_is_read_back_in_order_from_any_position(store):
+    writer = EventLogWriter(store, "u1", 1)
+    bodies = [JobStarted(), *(LogLine("INFO", str(number)) for number in range(70)), JobFailed(b"\x08\x0d")]
+    for body in bodies:
+        await asyncio.to_thread(writer.append, body)
+    output = ObjectJobOutput(store)
+    read = await output.read_events("u1", 1, 0)
+    assert [event.body for event in read] == bodies
+    assert [event.seq for event in read] == list(range(1, len(bodies) + 1))
+    assert all(event.time.tzinfo for event in read)
+    assert [event.body for event in await output.read_events("u1", 1, 70)] == bodies[70:]
+    assert await output.read_events("u1", 1, len(bodies)) == []
+    assert await output.read_events("u1", 2, 0) == []
+
+
+async def test_a_second_writer_goes_on_where_the_first_stopped(store):
+    first, second = EventLogWriter(store, "u1", 1), EventLogWriter(store, "u1", 1)
+    assert [first.append(JobStarted()), second.append(Progress("head")), first.append(JobTrained())] == [1, 2, 3]
+    read = await ObjectJobOutput(store).read_events("u1", 1, 0)
+    assert [event.body for event in read] == [JobStarted(), Progress("head"), JobTrained()]
+
+
+async def test_a_damaged_entry_is_reported(store):
+    obstore.put(store, event_key("u1", 1, 1), b"{}")
+    with pytest.raises(DataLossError, match="00000001"):
+        await ObjectJobOutput(store).read_events("u1", 1, 0)
+
+
+async def test_a_result_comes_back_as_it_was_and_a_missing_one_is_lost_data(store):
+    output = ObjectJobOutput(store)
+    with pytest.raises(DataLossError):
+        await output.read_result("u1", 1)
+    obstore.put(store, result_key("u1", 1), json.dumps(codec.result_to_json(a_result())).encode())
+    assert await output.read_result("u1", 1) == a_result()
+
+
+async def test_a_blob_is_stored_once_and_read_by_its_digest(store, tmp_path):
+    blobs = StoredBlobs(store, tmp_path / "cache")
+    digest = await asyncio.to_thread(blobs.put, b"hello" * 1000)
+    assert digest == hashlib.sha256(b"hello" * 1000).hexdigest()
+    (tmp_path / "file").write_bytes(b"hello" * 1000)
+    assert blobs.put(tmp_path / "file") == digest
+    with blobs.open(digest) as path:
+        assert path.read_bytes() == b"hello" * 1000
+    parts = [part async for part in blobs.stream(digest, 1024)]
+    assert b"".join(parts) == b"hello" * 1000
+    assert max(map(len, parts)) <= 1024
+    with pytest.raises(DataLossError), blobs.open("0" * 64):
+        pass
+
+
+async def test_a_blob_that_was_damaged_on_the_way_is_refused(request, tmp_path):
+    store = request.getfixturevalue("s3_store")
+    digest = hashlib.sha256(b"good").hexdigest()
+    obstore.put(store, blob_key(digest), b"evil")
+    with pytest.raises(DataLossError), StoredBlobs(store, tmp_path / "cache").open(digest):
+        pass
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(store, tmp_path):
+    uploads = ObjectUploadStore(store, tmp_path / "scratch")
+
+    async def chunks(fail):
+        yield b"a" * 10
+        if fail:
+            raise ConnectionResetError
+        yield b"b"
+
+    with pytest.raises(ConnectionResetError):
+        await uploads.put("default", "ab" * 32, chunks(fail=True))
+    with pytest.raises(FileNotFoundError):
+        obstore.head(store, upload_key("default", "ab" * 32))
+    await uploads.put("default", "ab" * 32, chunks(fail=False))
+    assert bytes(obstore.get(store, upload_key("default", "ab" * 32)).bytes()) == b"a" * 10 + b"b"
+    assert list((tmp_path / "scratch").iterdir()) == []
