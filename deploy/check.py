@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from checks import containers, manifests, monitoring, settings_names
+from checks import containers, manifests, monitoring, settings_names, settings_page
 from checks.rendering import render
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +16,7 @@ RULES = DEPLOY / "prometheus" / "rules" / "enxerto.yaml"
 DASHBOARD = DEPLOY / "grafana" / "dashboards" / "enxerto.json"
 RULE_RESOURCE = ROOT / "k8s" / "base" / "prometheus-rule.yaml"
 COMPOSE = DEPLOY / "compose.yaml"
+SETTINGS_PAGE = ROOT / "docs" / "settings.md"
 OVERLAYS = ("base", "overlays/dev", "overlays/production")
 
 Result = tuple[str, list[str]]
@@ -38,6 +39,7 @@ def results() -> Iterator[Result]:
     rules = monitoring.rule_expressions(RULES)
     yield f"{len(rules)} alert rules", monitoring.expression_problems(RULES.name, rules)
     yield "PrometheusRule is the rule file", _rule_resource_problems()
+    yield "settings page", settings_page.settings_page_problems(SETTINGS_PAGE)
     yield "dashboard", monitoring.dashboard_problems(DASHBOARD)
 
 
@@ -50,6 +52,7 @@ def _rule_resource_problems() -> list[str]:
 def main(arguments: list[str]) -> int:
     """Run every check and say what was checked."""
     if "--write" in arguments:
+        SETTINGS_PAGE.write_text(settings_page.settings_page())
         RULE_RESOURCE.write_text(monitoring.rule_resource(RULES))
     count = 0
     for name, problems in results():
