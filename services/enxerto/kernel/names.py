@@ -12,6 +12,7 @@ from enxerto.kernel.errors import Violations
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Field types are compared with `int` below, so that this module must not postpone its annotations.
 ID_RULE = "must be 1 to 63 lower-case letters, digits and hyphens, start with a letter and not end with a hyphen"
 
 
@@ -85,7 +86,10 @@ class ResourceName:
         """Parse a full name, noting a violation of `field` and returning None when it does not fit."""
         name = cls.try_parse(text)
         if name is None:
-            violations.add(field, f"must be of the form {cls.template()}" if text else f"is required: {cls.template()}")
+            if text:
+                violations.add(field, f"must be of the form {cls.template()}; an id {ID_RULE}")
+            else:
+                violations.add(field, f"is required: {cls.template()}")
         return name
 
     def __str__(self) -> str:
@@ -138,6 +142,11 @@ class VersionReference(ResourceName):
     project: str
     model: str
     version: str
+
+    @classmethod
+    def template(cls) -> str:
+        """The pattern, saying that the last part is a number or an alias."""
+        return "projects/{project}/models/{model}/versions/{number or alias}"
 
     @property
     def parent(self) -> ModelName:

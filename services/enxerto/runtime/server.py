@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from enxerto.runtime.errors import PortInUseError
+from enxerto.runtime.errors import PortInUseError, StartupError
 from enxerto.runtime.interceptors import RpcInterceptor
 from enxerto.runtime.metrics import MetricsServer, RpcMetrics
 from enxerto.runtime.settings import ServerSettings
@@ -56,11 +57,16 @@ class GrpcServer:
 
     def _bind(self) -> int:
         address = f"{self._settings.host}:{self._settings.port}"
+        credentials = _credentials(self._settings)
         try:
-            if credentials := _credentials(self._settings):
+            # gRPC would write lines of its own about a port in use; only a rare race still comes to that.
+            host = self._settings.host.strip("[]")
+            with socket.create_server((host, self._settings.port), family=_family(host)):
+                pass
+            if credentials:
                 return self._server.add_secure_port(address, credentials)
             return self._server.add_insecure_port(address)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise PortInUseError(self._settings.host, self._settings.port, "gRPC") from error
 
     async def set_serving(self, serving: bool) -> None:
@@ -81,11 +87,21 @@ class GrpcServer:
             await self._server.stop(self._settings.drain_s)
 
 
+def _family(host: str) -> socket.AddressFamily:
+    return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+
+
 def _credentials(settings: ServerSettings) -> grpc.ServerCredentials | None:
     if settings.tls_certificate is None or settings.tls_key is None:
+        if settings.tls_certificate or settings.tls_key or settings.tls_client_ca:
+            # Half a configuration must not end as plain text.
+            raise StartupError("TLS needs both tls_certificate and tls_key")
         return None
-    authorities = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
-    pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
+    try:
+        authorities = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+        pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
+    except OSError as error:
+        raise StartupError(f"cannot read {error.filename}: {error.strerror}") from error
     return grpc.ssl_server_credentials([pair], root_certificates=authorities, require_client_auth=bool(authorities))
 
 

@@ -96,6 +96,7 @@ def _upgrade(url: str, migrations: Path) -> None:
 
 def run_migrations(config: Config) -> None:
     """The body of every service's Alembic `env.py`."""
+
     async def upgrade(url: str) -> None:
         engine = create_engine(url)
         try:

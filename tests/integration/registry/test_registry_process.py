@@ -15,12 +15,11 @@ from typing import Any
 
 import grpc
 import pytest
+from enxerto.registry.v1 import registry_service_pb2 as pb
+from enxerto.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from registry_requests import PROJECT, create_model, upload_messages
-
-from enxerto.registry.v1 import registry_service_pb2 as pb
-from enxerto.registry.v1 import registry_service_pb2_grpc as pb_grpc
 
 SERVICE = "enxerto.registry.v1.RegistryService"
 MIB = 2**20
@@ -44,7 +43,8 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     yield launched
     for process in processes:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()
 
 
 def wait_ready(process: subprocess.Popen[str], tmp_path: Path) -> dict[str, int]:
@@ -134,6 +134,14 @@ def test_a_port_in_use_is_one_clear_line(launch: Launch, setting: str) -> None:
     assert len(own) == 1, error
     assert own[0].startswith(f"enxerto registry: cannot listen on 127.0.0.1:{port} for {purpose}: ")
     assert "Traceback" not in error
+
+
+def test_a_tls_file_that_is_missing_is_one_clear_line(launch: Launch, tmp_path: Path) -> None:
+    process = launch(tls_certificate=str(tmp_path / "none.pem"), tls_key=str(tmp_path / "none.key"))
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    own = [line for line in error.splitlines() if not line.startswith("{")]
+    assert own == [f"enxerto registry: cannot read {tmp_path}/none.key: No such file or directory"]
 
 
 def test_a_database_that_is_away_is_one_clear_line(launch: Launch) -> None:

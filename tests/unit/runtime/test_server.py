@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from enxerto.runtime.errors import PortInUseError
+from enxerto.runtime.errors import PortInUseError, StartupError
 from enxerto.runtime.metrics import MetricsServer
 from enxerto.runtime.server import GrpcServer
 from enxerto.runtime.settings import ServerSettings
@@ -103,6 +103,12 @@ async def test_a_port_in_use_is_a_clear_error() -> None:
             GrpcServer(ServerSettings(port=port), CollectorRegistry(), [], lambda _server: None)
         with pytest.raises(PortInUseError, match=f"cannot listen on 127.0.0.1:{port} for metrics"):
             MetricsServer(CollectorRegistry(), "127.0.0.1", port)
+
+
+@pytest.mark.parametrize("setting", ["tls_certificate", "tls_key", "tls_client_ca"])
+async def test_half_a_tls_configuration_does_not_end_as_plain_text(setting: str) -> None:
+    with pytest.raises(StartupError, match="TLS needs both"):
+        GrpcServer(ServerSettings(**{setting: "file.pem"}), CollectorRegistry(), [], lambda _server: None)
 
 
 async def test_more_calls_than_allowed_are_resource_exhausted(serve: Any) -> None:
