@@ -15,4 +15,5 @@ while IFS= read -r file; do
     stale=1
   fi
 done < <(cd "$fresh" && find enxerto -type f | sort)
+"${PYTHON:-python}" reference.py --check || stale=1
 exit "$stale"

@@ -1,5 +1,6 @@
 """Every metric that the dashboard and the alerts read exists on a running platform, under exactly that name."""
 
+import contextlib
 import json
 import shutil
 import socket
@@ -43,12 +44,24 @@ def expressions() -> dict[str, str]:
     return monitoring.dashboard_expressions(dashboard) | monitoring.rule_expressions(check.RULES)
 
 
-def test_every_metric_that_is_read_is_exposed(platform: Platform) -> None:
-    exposed = {"up"}
+def exposed_by(platform: Platform) -> set[str]:
+    names = {"up"}
     for service in (*SERVICES, "ray"):
-        exposed |= exposed_names(fetch(platform.metrics_url(service)))
+        names |= exposed_names(fetch(platform.metrics_url(service)))
+    return names
+
+
+def test_every_metric_that_is_read_is_exposed(platform: Platform) -> None:
     read = {name for expression in expressions().values() for name in monitoring.metric_names(expression)}
-    assert read - exposed == set()
+    missing = read
+    # Ray opens its metrics port after its dashboard, and measures its nodes every few seconds.
+    deadline = time.monotonic() + 60
+    while missing and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            missing = read - exposed_by(platform)
+        if missing:
+            time.sleep(0.5)
+    assert missing == set()
 
 
 @pytest.fixture
