@@ -84,6 +84,7 @@ class Reconciler:
         self._poll_s = poll_s
         self._next_poll: dict[str, float] = {}
         self._faults: dict[str, int] = {}
+        self._waiting: set[str] = set()
         self._stop_sent: set[str] = set()
 
     async def run(self) -> None:
@@ -106,14 +107,15 @@ class Reconciler:
 
     async def _guarded(self, run: TrainingRun) -> None:
         try:
-            await self._drive(run)
-            self._faults.pop(run.uid, None)
+            if await self._drive(run):
+                self._faults.pop(run.uid, None)
+                self._waiting.discard(run.uid)
         except StaleRevisionError:
             logger.debug("run changed meanwhile", extra={"run": str(run.name)})
         except UnavailableError as error:
             self._next_poll[run.uid] = time.monotonic() + self._poll_s
-            faults = self._faults[run.uid] = self._faults.get(run.uid, 0) + 1
-            if faults == 1:
+            if run.uid not in self._waiting:
+                self._waiting.add(run.uid)
                 extra = {"run": str(run.name), "error": str(error), "cause": str(error.__cause__ or "")}
                 logger.warning("run waits", extra=extra)
         except Exception:
@@ -123,19 +125,21 @@ class Reconciler:
             if faults >= _MAX_FAULTS:
                 await self._fail(run, RunBrokenError(run.name, run.uid))
 
-    async def _drive(self, run: TrainingRun) -> None:
+    async def _drive(self, run: TrainingRun) -> bool:
+        """Move one run on; returns whether anything outside was asked."""
         if run.state is RunState.CANCELLING:
             await self._cancel(run)
+        elif run.submitted and run.state is not RunState.REGISTERING:
+            await self._follow(run)
+        elif not self._due(run):
+            return False
         elif run.state is RunState.REGISTERING:
             await self._register(run)
-        elif not run.submitted:
-            await self._submit(run)
         else:
-            await self._follow(run)
+            await self._submit(run)
+        return True
 
     async def _submit(self, run: TrainingRun) -> None:
-        if not self._due(run):
-            return
         snapshot = await self._datasets.get_snapshot(run.spec.snapshot)
         assert snapshot.content is not None, "runs are accepted for READY snapshots only"
         if run.attempt == 0:
@@ -215,8 +219,6 @@ class Reconciler:
         return saved
 
     async def _register(self, run: TrainingRun) -> None:
-        if not self._due(run):
-            return
         try:
             result = await self._output.read_result(run.uid, run.attempt)
             registered = await self._registry.register(run, result)
@@ -253,6 +255,8 @@ class Reconciler:
         if run.state.final and run.end_time:
             self._telemetry.run_ended(run.state, (run.end_time - run.create_time).total_seconds())
             self._next_poll.pop(run.uid, None)
+            self._faults.pop(run.uid, None)
+            self._waiting.discard(run.uid)
             self._stop_sent.discard(run.uid)
             logger.info("run ended", extra={"run": str(run.name), "state": run.state.value})
         return saved

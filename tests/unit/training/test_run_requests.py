@@ -1,0 +1,107 @@
+"""What CreateTrainingRun accepts, and how it refuses."""
+
+import math
+
+import pytest
+from enxerto.kernel.errors import InvalidArgumentError
+from enxerto.training import converters
+from enxerto.training.v1 import training_run_pb2, training_service_pb2
+from enxerto.vision.specs import Optimizer, Strategy, Weights
+
+
+def a_request(**changed):
+    given = {
+        "snapshot": "projects/default/datasets/digits/snapshots/1",
+        "base_model": "baseModels/efficientnet-lite0",
+        "model": "projects/default/models/digits",
+    }
+    return training_service_pb2.CreateTrainingRunRequest(
+        parent="projects/default",
+        training_run=training_run_pb2.TrainingRun(spec=training_run_pb2.TrainingSpec(**{**given, **changed})),
+    )
+
+
+def refused(request):
+    with pytest.raises(InvalidArgumentError) as caught:
+        converters.new_run(request)
+    return {one.field: one.description for one in caught.value.violations}
+
+
+def test_left_out_fields_take_the_defaults_of_the_strategy():
+    new = converters.new_run(a_request())
+    tune = new.spec.finetune
+    assert (tune.strategy, tune.weights, tune.optimizer) == (
+        Strategy.FEATURE_EXTRACTION,
+        Weights.PRETRAINED,
+        Optimizer.ADAMW,
+    )
+    assert (tune.epochs, tune.augment, new.spec.num_workers) == (30, False, 1)
+    tuned = converters.new_run(a_request(strategy=training_run_pb2.STRATEGY_FINE_TUNE)).spec.finetune
+    assert (tuned.epochs, tuned.batch_size) == (10, 32)
+
+
+def test_given_zeros_are_not_left_out():
+    assert converters.new_run(a_request(early_stopping_patience=0)).spec.finetune.early_stopping_patience == 0
+    assert "training_run.spec.epochs" in refused(a_request(epochs=0))
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
+def test_a_learning_rate_that_cannot_be_is_refused(rate):
+    assert set(refused(a_request(learning_rate=rate))) == {"training_run.spec.learning_rate"}
+
+
+def test_an_unknown_base_model_is_answered_with_those_that_there_are():
+    text = refused(a_request(base_model="baseModels/alexnet"))["training_run.spec.base_model"]
+    for known in ("efficientnet-lite0", "resnet18", "resnet50", "vgg16", "efficientnet-b0"):
+        assert f"baseModels/{known}" in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"snapshot": "projects/default/datasets/di/gits/snapshots/1"}, "snapshot"),
+        ({"snapshot": ""}, "snapshot"),
+        ({"model": "projects/default/models/a/b"}, "model"),
+        ({"model": "projects/other/models/digits"}, "model"),
+        ({"snapshot": "projects/other/datasets/digits/snapshots/1"}, "snapshot"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 1, "num_workers": 2}, "batch_size"),
+        ({"num_workers": 65}, "num_workers"),
+        ({"num_workers": -1}, "num_workers"),
+        ({"backbone_learning_rate_ratio": 1.5}, "backbone_learning_rate_ratio"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"warmup_fraction": 1.0}, "warmup_fraction"),
+        ({"unfreeze_stages": 10}, "unfreeze_stages"),
+        ({"seed": -1}, "seed"),
+        ({"strategy": 99}, "strategy"),
+        ({"weights": 99}, "weights"),
+        ({"optimizer": 99}, "optimizer"),
+    ],
+)
+def test_one_bad_field_is_named(changed, field):
+    assert set(refused(a_request(**changed))) == {f"training_run.spec.{field}"}
+
+
+def test_all_bad_fields_are_told_at_once():
+    request = a_request(learning_rate=0.0, base_model="x", epochs=-1, model="m", num_workers=99)
+    request.parent = "default"
+    request.training_run_id = "Run/1"
+    request.training_run.labels["Bad Key"] = "x"
+    request.request_id = "x" * 129
+    assert set(refused(request)) == {
+        "parent",
+        "training_run_id",
+        "training_run.spec.base_model",
+        "training_run.spec.epochs",
+        "training_run.spec.learning_rate",
+        "training_run.spec.model",
+        "training_run.spec.num_workers",
+        "training_run.labels['Bad Key']",
+        "request_id",
+    }
+
+
+def test_every_base_model_of_the_catalogue_is_accepted():
+    for known in ("efficientnet-lite0", "resnet18", "resnet50", "vgg16", "efficientnet-b0"):
+        new = converters.new_run(a_request(base_model=f"baseModels/{known}", weights=training_run_pb2.WEIGHTS_NONE))
+        assert new.spec.finetune.base_model == known.replace("-", "_")
