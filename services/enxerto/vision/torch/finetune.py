@@ -100,7 +100,8 @@ def finetune(
         bad = f"{spec.base_model} has {len(backbone.stages)} stages"
         raise InvalidArgumentError([Violation("unfreeze_stages", bad)])
     network = GraftedNetwork(backbone, LinearHead(backbone.feature_dim, len(data.class_names)), data.preprocess)
-    network.requires_grad_(False).eval().to(how.device)
+    # Depthwise convolutions on a CPU were 2 to 2.5 times faster with channels last.
+    network.requires_grad_(False).eval().to(how.device, memory_format=torch.channels_last)
     run = _Run(spec, data, network, where=where, how=how, report=report, step=step)
     best_phase, best = Phase.LINEAR_PROBE, run.train_head()
     batch_norm = "frozen: the backbone is not trained"
@@ -166,8 +167,9 @@ def compute_features(
 
 
 def to_unit(pixels: torch.Tensor, how: Compute) -> torch.Tensor:
-    """(n, 3, H, W) uint8 to float32 in [0, 1] on the device."""
-    return pixels.to(how.device, non_blocking=True).float().mul_(1 / 255)
+    """(n, 3, H, W) uint8 to float32 in [0, 1] on the device, channels last."""
+    moved = pixels.to(how.device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 255)
 
 
 class _Run:
