@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+
 from enxerto.inference.domain import Endpoint, Payload, PayloadKind
 from enxerto.inference.errors import QueueFullError, ReplicasUnavailableError
 from enxerto.inference.service import Batcher, BatchLimits, Share

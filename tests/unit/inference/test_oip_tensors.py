@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from enxerto.inference.domain import PayloadKind, ServableVersion
 from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.inference.oip.converters import model_key, payload

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+
 from enxerto.inference.bootstrap import wire
 from enxerto.inference.domain import DeploymentSpec, Payload, PayloadKind, State
 from enxerto.inference.errors import (

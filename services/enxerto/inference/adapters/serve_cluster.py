@@ -93,7 +93,7 @@ class ServeCluster:
             "name": application.name,
             # Serve reports the addresses of applications with a route only.
             "route_prefix": f"/{application.name}",
-            "import_path": "enxerto.inference.replica:build",
+            "import_path": "enxerto.inference.replica.application:build",
             "args": {
                 "model_version": str(application.version),
                 "registry_address": options.registry_address,

@@ -1,0 +1,269 @@
+"""Serving against a plain ONNX Runtime loop, in one run: `python tests/benchmarks/serving/run.py`.
+
+Both sides take turns in short rounds, so that a noisy machine is noisy for both; medians over the rounds are printed as
+wall time and as CPU time per image over all processes: load generator, services and Ray together.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import grpc
+import numpy as np
+import psutil
+from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
+from enxerto.inference.v1 import (
+    deployment_pb2,
+    deployment_service_pb2,
+    deployment_service_pb2_grpc,
+    vision_pb2,
+    vision_service_pb2,
+    vision_service_pb2_grpc,
+)
+from enxerto.local import processes
+from enxerto.vision.images import load, to_batch
+from enxerto.vision.onnx.session import OnnxClassifier
+from fakes.tiny_onnx import PROJECT, RegistryWriter, TinyModel
+from PIL import Image, ImageFilter
+from platforms import Platform, running_platform
+
+THREADS = 2
+CLIENTS = 16
+CLASSES = 12
+BATCHES = (1, 4, 8, 16)
+
+
+def export_model(folder: Path, base_model: str) -> bytes:
+    """A base model with random weights and a head of `CLASSES`; its speed is that of a trained one."""
+    import torch
+    from enxerto.vision.specs import LabelMap, Weights
+    from enxerto.vision.torch.base_models import build_backbone, get_base_model
+    from enxerto.vision.torch.export import export
+    from enxerto.vision.torch.network import GraftedNetwork, LinearHead
+    from enxerto.vision.torch.weights import WeightsSources
+
+    torch.set_num_threads(THREADS)
+    facts = get_base_model(base_model).facts
+    backbone, _ = build_backbone(base_model, Weights.NONE, WeightsSources())
+    network = GraftedNetwork(backbone, LinearHead(facts.feature_dim, CLASSES), facts.preprocess)
+    path = folder / "model.onnx"
+    labels = LabelMap(tuple(f"class-{index}" for index in range(CLASSES)))
+    export(network, path, labels=labels, preprocess=facts.preprocess, provenance={"base_model": base_model})
+    return path.read_bytes()
+
+
+def photo() -> bytes:
+    """A JPEG of 640x480 with the detail of a photograph."""
+    pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(2)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+@dataclass
+class Samples:
+    """Measurements of one side of one scenario."""
+
+    images_per_s: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    latencies_ms: list[float] = field(default_factory=list)
+
+    @property
+    def row(self) -> dict[str, float]:
+        """Medians over the rounds, and percentiles over all requests."""
+        quantiles = statistics.quantiles(self.latencies_ms, n=100)
+        return {
+            "images/s": round(statistics.median(self.images_per_s), 1),
+            "CPU ms/image": round(statistics.median(self.cpu_ms), 2),
+            "p50 ms": round(quantiles[49], 2),
+            "p99 ms": round(quantiles[98], 2),
+        }
+
+
+class CpuClock:
+    """CPU seconds of this process and of all that belong to the platform."""
+
+    def __init__(self, instance: str) -> None:
+        self._processes = [psutil.Process(), *processes.family(instance)]
+
+    def now(self) -> float:
+        total = 0.0
+        for process in self._processes:
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            total += times.user + times.system
+        return total
+
+
+@contextmanager
+def measured(samples: Samples, clock: CpuClock, images: Callable[[], int]) -> Iterator[None]:
+    cpu, wall = clock.now(), time.perf_counter()
+    yield
+    wall, cpu = time.perf_counter() - wall, clock.now() - cpu
+    samples.images_per_s.append(images() / wall)
+    samples.cpu_ms.append(1000 * cpu / images())
+
+
+class Plain:
+    """ONNX Runtime in a loop, with the threads of a replica."""
+
+    def __init__(self, model: bytes) -> None:
+        self._classifier = OnnxClassifier(model, threads=THREADS)
+        self._pool = ThreadPoolExecutor(THREADS)
+        self.spec = self._classifier.card.preprocess
+
+    def tensors(self, tensor: np.ndarray, batch: int) -> None:
+        self._classifier.run(np.repeat(tensor, batch, axis=0))
+
+    def jpegs(self, jpeg: bytes, batch: int) -> None:
+        self._classifier.run(to_batch(list(self._pool.map(lambda data: load(data, self.spec), [jpeg] * batch))))
+
+    def best_batch(self, tensor: np.ndarray) -> int:
+        """The batch size of the highest throughput."""
+
+        def seconds(batch: int) -> float:
+            self.tensors(tensor, batch)
+            start = time.perf_counter()
+            for _ in range(3):
+                self.tensors(tensor, batch)
+            return (time.perf_counter() - start) / batch
+
+        return min(BATCHES, key=seconds)
+
+
+def plain_round(work: Callable[[int], None], batch: int, seconds: float, samples: Samples, clock: CpuClock) -> None:
+    done = 0
+    with measured(samples, clock, lambda: done):
+        end = time.perf_counter() + seconds
+        while (start := time.perf_counter()) < end:
+            work(batch)
+            samples.latencies_ms.append(1000 * (time.perf_counter() - start))
+            done += batch
+
+
+async def served_round(
+    ask: Callable[[], Awaitable[object]], clients: int, seconds: float, samples: Samples, clock: CpuClock
+) -> None:
+    done = 0
+
+    async def client(end: float) -> None:
+        nonlocal done
+        while (start := time.perf_counter()) < end:
+            await ask()
+            samples.latencies_ms.append(1000 * (time.perf_counter() - start))
+            done += 1
+
+    with measured(samples, clock, lambda: done):
+        end = time.perf_counter() + seconds
+        await asyncio.gather(*(client(end) for _ in range(clients)))
+
+
+def deploy(platform: Platform, model: bytes) -> str:
+    """Register and deploy; the deployment's name once it is ready."""
+    classifier = OnnxClassifier(model)
+    registry = RegistryWriter(platform.address("registry"))
+    tiny = TinyModel(labels=classifier.card.labels.names, size=classifier.card.preprocess.height)
+    version = registry.add_version(registry.create_model("bench"), tiny, data=model)
+    registry.close()
+    with grpc.insecure_channel(platform.address("inference")) as channel:
+        stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)
+        deployment = stub.CreateDeployment(
+            deployment_service_pb2.CreateDeploymentRequest(
+                parent=PROJECT,
+                deployment_id="bench",
+                deployment=deployment_pb2.Deployment(model_version=version),
+            )
+        )
+        while deployment.state != deployment_pb2.Deployment.STATE_READY:
+            assert deployment.state == deployment_pb2.Deployment.STATE_DEPLOYING, deployment
+            time.sleep(0.2)
+            deployment = stub.GetDeployment(deployment_service_pb2.GetDeploymentRequest(name=deployment.name))
+    return str(deployment.name)
+
+
+async def compare(platform: Platform, model: bytes, rounds: int, seconds: float) -> dict[str, dict[str, Samples]]:
+    """Take turns: each scenario of each round on the plain loop, then served."""
+    name, plain, jpeg = deploy(platform, model), Plain(model), photo()
+    tensor = to_batch([load(jpeg, plain.spec)])
+    batch = plain.best_batch(tensor)
+    clock = CpuClock(platform.state.instance)
+    start, cpu = time.perf_counter(), clock.now()
+    await asyncio.sleep(3)
+    idle = (clock.now() - cpu) / (time.perf_counter() - start)
+    print(f"plain ONNX Runtime: {THREADS} threads, best batch {batch}; idle platform: {1000 * idle:.0f} CPU ms/s")
+    # The load comes from one process with one connection.
+    async with grpc.aio.insecure_channel(platform.address("inference")) as channel:
+        vision = vision_service_pb2_grpc.VisionServiceStub(channel)
+        inference = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        classify = vision_service_pb2.ClassifyRequest(deployment=name, images=[vision_pb2.Image(content=jpeg)])
+        infer = open_inference_pb2.ModelInferRequest(
+            model_name="bench",
+            inputs=[
+                open_inference_pb2.ModelInferRequest.InferInputTensor(
+                    name="images", datatype="FP32", shape=tensor.shape
+                )
+            ],
+            raw_input_contents=[tensor.tobytes()],
+        )
+        kinds: dict[str, tuple[Callable[[int], None], Callable[[], Awaitable[object]]]] = {
+            "tensor": (lambda size: plain.tensors(tensor, size), lambda: inference.ModelInfer(infer)),
+            "jpeg": (lambda size: plain.jpegs(jpeg, size), lambda: vision.Classify(classify)),
+        }
+        results: dict[str, dict[str, Samples]] = {}
+        for turn in range(rounds + 1):
+            for kind, (work, ask) in kinds.items():
+                for clients in (1, CLIENTS):
+                    # The first round warms both sides up and is thrown away.
+                    key = f"{kind}, {clients} client{'s' if clients > 1 else ''}"
+                    sides = results.setdefault(key, {}) if turn else {}
+                    size = 1 if clients == 1 else batch
+                    plain_round(work, size, seconds, sides.setdefault("plain", Samples()), clock)
+                    await served_round(ask, clients, seconds, sides.setdefault("served", Samples()), clock)
+    return results
+
+
+def report(results: dict[str, dict[str, Samples]]) -> None:
+    """Print a table with the ratios."""
+    print("| load | side | images/s | CPU ms/image | p50 ms | p99 ms | throughput ratio | CPU ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for scenario, sides in results.items():
+        plain, served = sides["plain"].row, sides["served"].row
+        for side, row in (("plain", plain), ("served", served)):
+            ratios = ("", "")
+            if side == "served":
+                throughput = served["images/s"] / plain["images/s"]
+                ratios = (f"{throughput:.2f}", f"{served['CPU ms/image'] / plain['CPU ms/image']:.2f}")
+            cells = [scenario, side, *map(str, row.values()), *ratios]
+            print(f"| {' | '.join(cells)} |")
+    print(json.dumps({name: {side: each.row for side, each in sides.items()} for name, sides in results.items()}))
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each side of each scenario in a round")
+    parser.add_argument("--base-model", default="efficientnet_lite0")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = export_model(Path(folder), arguments.base_model)
+    with running_platform() as platform:
+        report(asyncio.run(compare(platform, model, arguments.rounds, arguments.seconds)))
+
+
+if __name__ == "__main__":
+    main()

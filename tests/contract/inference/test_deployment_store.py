@@ -1,0 +1,116 @@
+"""One suite for every `DeploymentStore`: the one in memory, SQLite, PostgreSQL."""
+
+import dataclasses
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from enxerto.inference.adapters.sql_store import open_deployment_store
+from enxerto.inference.domain import Deployment, DeploymentSpec, Fault, FaultKind, State
+from enxerto.inference.errors import (
+    DeploymentChangedError,
+    DeploymentExistsError,
+    DeploymentNotFoundError,
+    RequestIdReusedError,
+)
+from enxerto.inference.ports import DeploymentStore
+from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
+from enxerto.kernel.paging import PageRequest
+from fakes.inference_world import InMemoryDeploymentStore
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+DEFAULT = ProjectName("default")
+
+
+def deployment(identity: str = "pets", project: str = "default", replicas: int = 1) -> Deployment:
+    spec = DeploymentSpec(VersionReference("default", "pets", "production"), replicas, {"team": "vision"})
+    return Deployment.create(DeploymentName(project, identity), spec, VersionName("default", "pets", 1), NOW)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DeploymentStore]:
+    if request.param == "memory":
+        yield InMemoryDeploymentStore()
+        return
+    url = f"sqlite+aiosqlite:///{tmp_path}/inference.db"
+    if request.param == "postgres":
+        server = request.getfixturevalue("postgres")
+        url = await server.create_database(f"inference_{tmp_path.name.replace('-', '_')}")
+    async with open_deployment_store(url) as opened:
+        yield opened
+
+
+async def test_what_is_created_is_read_back(store: DeploymentStore) -> None:
+    created = await store.create(deployment(), "")
+    assert await store.get(created.name) == created == deployment()
+
+
+async def test_every_field_survives(store: DeploymentStore) -> None:
+    created = await store.create(deployment(), "")
+    fault = Fault(FaultKind.NOT_FOUND, "GONE", "it is gone")
+    changed = dataclasses.replace(
+        created.serve(VersionName("default", "pets", 1), NOW).fail(fault, NOW), target=None, generation=5
+    )
+    written = await store.replace(changed)
+    assert await store.get(created.name) == written == dataclasses.replace(changed, revision=written.revision)
+    cleared = await store.replace(written.aim(VersionName("default", "pets", 2), NOW))
+    assert (await store.get(created.name)).fault is None
+    assert cleared.state is State.READY
+
+
+async def test_a_name_is_taken_once(store: DeploymentStore) -> None:
+    await store.create(deployment(), "")
+    await store.create(deployment(project="other"), "")
+    with pytest.raises(DeploymentExistsError):
+        await store.create(deployment(), "")
+
+
+async def test_a_request_id_makes_a_create_idempotent(store: DeploymentStore) -> None:
+    created = await store.create(deployment(), "r")
+    advanced = await store.replace(created.serve(VersionName("default", "pets", 1), NOW))
+    assert await store.create(deployment(), "r") == advanced
+    with pytest.raises(RequestIdReusedError):
+        await store.create(deployment("other"), "r")
+    with pytest.raises(RequestIdReusedError):
+        await store.create(deployment(replicas=2), "r")
+
+
+async def test_a_lost_update_is_refused(store: DeploymentStore) -> None:
+    created = await store.create(deployment(), "")
+    await store.replace(created.delete(NOW))
+    with pytest.raises(DeploymentChangedError):
+        await store.replace(created)
+
+
+async def test_what_is_missing_is_not_found(store: DeploymentStore) -> None:
+    with pytest.raises(DeploymentNotFoundError):
+        await store.get(deployment().name)
+    with pytest.raises(DeploymentNotFoundError):
+        await store.replace(deployment())
+    await store.remove(deployment().name)
+
+
+async def test_what_is_removed_is_gone_with_its_request(store: DeploymentStore) -> None:
+    await store.create(deployment(), "r")
+    await store.remove(deployment().name)
+    assert await store.all() == []
+    assert await store.create(deployment(replicas=3), "r") == deployment(replicas=3)
+
+
+async def test_pages_follow_each_other_in_byte_order(store: DeploymentStore) -> None:
+    names = ["a", "a-b", "a1", "b", "ba"]
+    for name in reversed(names):
+        await store.create(deployment(name), "")
+    await store.create(deployment("elsewhere", project="other"), "")
+    seen: list[str] = []
+    after = ""
+    while True:
+        page = await store.list(DEFAULT, PageRequest(2, after))
+        seen += [item.name.deployment for item in page.items]
+        after = page.next_after
+        if not after:
+            break
+    assert seen == names
+    assert len(await store.all()) == 6

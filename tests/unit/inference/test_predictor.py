@@ -1,0 +1,57 @@
+"""A replica's batches, without Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enxerto.inference.replica.predictor import Predictor, ShapeError
+from enxerto.vision.images import ImageLimits, load, to_batch
+from enxerto.vision.onnx.session import ModelCardError, OnnxClassifier
+from fakes.tiny_onnx import LABELS, TinyModel
+from inference_images import BAD, GOOD
+
+TINY = TinyModel()
+
+
+@pytest.fixture
+def predictor(tmp_path: Path) -> Predictor:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(TINY.data)
+    return Predictor(path, 2, ImageLimits(10**6, 10**6))
+
+
+async def test_good_images_are_answered_in_order_and_bad_ones_named(predictor: Predictor) -> None:
+    good, bad = list(GOOD.values()), [image for image, _ in BAD.values() if image]
+    contents = [image for pair in zip(good, bad, strict=False) for image in pair]
+    answer = await predictor.encoded(contents)
+    assert [refusal.index for refusal in answer.refusals] == list(range(1, len(contents), 2))
+    classifier = OnnxClassifier(TINY.data)
+    expected = classifier.run(to_batch([load(image, classifier.card.preprocess) for image in contents[::2]]))
+    rows = np.frombuffer(answer.probabilities, "<f4").reshape(-1, len(LABELS))
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+async def test_a_batch_of_bad_images_only(predictor: Predictor) -> None:
+    answer = await predictor.encoded([b"no", b"image"])
+    assert (answer.probabilities, len(answer.refusals), answer.class_count) == (b"", 2, len(LABELS))
+
+
+async def test_parts_of_a_tensor_are_answered_in_order(predictor: Predictor) -> None:
+    images = np.random.default_rng(0).random((5, *predictor.row_shape), np.float32)
+    answer = await predictor.tensor([images[:2].tobytes(), images[2:].tobytes()], images.shape)
+    rows = np.frombuffer(answer.probabilities, "<f4").reshape(5, -1)
+    np.testing.assert_allclose(rows, OnnxClassifier(TINY.data).run(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 16), (1, 16, 16, 3), (0, 3, 16, 16), (3, 16, 16)])
+async def test_a_tensor_of_another_shape_is_refused(predictor: Predictor, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError):
+        await predictor.tensor([bytes(4 * 3 * 16 * 16)], shape)
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ModelCardError):
+        Predictor(path, 1, ImageLimits())
