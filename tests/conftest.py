@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from enxerto.cli.sample import write_digits
 from platforms import Platform, running_platform
 
@@ -25,5 +26,8 @@ def platform() -> Iterator[Platform]:
 
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders with 16 scanned digits each, as PNG; and 1 more of each class in `held-out` beside the folder."""
-    return write_digits(tmp_path_factory.mktemp("digits"), per_class=16).folder
+    """Scanned digits as PNG in `train`, `val` and `test` folders of class folders: 12, 4 and 4 of each.
+
+    One more of each digit lies in `held-out` beside the folder.
+    """
+    return write_digits(tmp_path_factory.mktemp("digits"), {"train": 12, "val": 4, "test": 4}).folder

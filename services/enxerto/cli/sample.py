@@ -1,10 +1,14 @@
 """The quickstart's images: scikit-learn's scanned digits as files, and some of each class kept out of training."""
 
+import itertools
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_HELD_OUT_PER_CLASS = 1
+QUICKSTART_SPLITS = {"train": 10, "val": 5, "test": 30}
+"""Images of each digit. Few to learn from, which is where pretrained weights are worth most, and many to measure with."""
+
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
@@ -24,32 +28,36 @@ class Sample:
     """Images that are not in `folder`, and their classes."""
 
 
-def write_digits(target: Path, per_class: int = 70) -> Sample:
+def write_digits(target: Path, splits: Mapping[str, int] = QUICKSTART_SPLITS) -> Sample:
     """Write some of the 1,797 scans of the UCI handwritten digits that come with scikit-learn.
 
-    Each is 8×8 pixels in 17 shades of grey; written as PNG of 8 times the size, so that a person sees them too.
+    Each is 8×8 pixels in 17 shades of grey, here as dark ink on white paper with a margin, large enough for people.
 
     Args:
         target: folder to write to; what it holds is replaced.
-        per_class: images of each digit to learn from; there are at least 174 of each.
+        splits: images of each digit in `train`, `val` and `test`; one more of each is held out. There are 174 or more.
     """
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
+    # Neighbours in the file come from the same writer: shuffled, every split has all writers.
+    order = np.random.default_rng(0).permutation(len(digits.target))
     shutil.rmtree(target, ignore_errors=True)
     held_out: list[tuple[Path, str]] = []
     for digit in range(10):
-        positions = np.flatnonzero(digits.target == digit)
-        for count, position in enumerate(positions[: per_class + _HELD_OUT_PER_CLASS]):
-            kept = count < _HELD_OUT_PER_CLASS
-            path = target / ("held-out" if kept else "images") / str(digit) / f"{position:04}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = (digits.images[position] * (255 / 16)).round().astype(np.uint8)
-            Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC).save(path)
-            if kept:
-                held_out.append((path, str(digit)))
+        positions = iter(order[digits.target[order] == digit])
+        for split, count in {"held-out": 1, **splits}.items():
+            folder = target / split if split == "held-out" else target / "images" / split
+            for position in itertools.islice(positions, count):
+                path = folder / str(digit) / f"{position:04}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = 255 - (digits.images[position] * (255 / 16)).round().astype(np.uint8)
+                paper = Image.fromarray(np.pad(pixels, 2, constant_values=255))
+                paper.resize((96, 96), Image.Resampling.BICUBIC).save(path)
+                if split == "held-out":
+                    held_out.append((path, str(digit)))
     return Sample("digits", target / "images", tuple(held_out))
 
 

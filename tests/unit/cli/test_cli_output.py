@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.rpc import error_details_pb2
+
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, vision_pb2, vision_service_pb2
 from enxerto.registry.v1 import model_pb2, registry_service_pb2
 from enxerto.training.v1 import training_run_pb2
 from fakes.scripted_services import ScriptedServices, refuse, scripted_services
-from google.rpc import error_details_pb2
 from platforms import run_enxerto
 
 RUN = "projects/default/trainingRuns/r1"

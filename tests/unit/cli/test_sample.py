@@ -1,17 +1,19 @@
 from pathlib import Path
 
 import pytest
+
 from enxerto.cli.quickstart import dataset_id
 from enxerto.cli.sample import SampleError, split_folder, write_digits
 
 
 def test_digits_are_class_folders_and_the_held_out_ones_are_not_in_them(tmp_path: Path) -> None:
-    sample = write_digits(tmp_path / "digits", per_class=5)
+    sample = write_digits(tmp_path / "digits", {"train": 3, "val": 1, "test": 1})
     names = {path.relative_to(sample.folder).as_posix() for path in sample.folder.rglob("*.png")}
     assert len(names) == 50
-    assert sorted(path.name for path in sample.folder.iterdir()) == [str(digit) for digit in range(10)]
+    assert sorted(path.name for path in (sample.folder / "train").iterdir()) == [str(digit) for digit in range(10)]
+    assert len({path.name for path in sample.folder.rglob("*.png")}) == 50, "no image is in two splits"
     assert [label for _path, label in sample.held_out] == [str(digit) for digit in range(10)]
-    assert not names & {f"{label}/{path.name}" for path, label in sample.held_out}
+    assert not {path.name for path in sample.folder.rglob("*.png")} & {path.name for path, _label in sample.held_out}
 
 
 def test_a_persons_folder_is_only_read_and_gives_one_image_a_class(tmp_path: Path) -> None:
