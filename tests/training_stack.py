@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
+
 from enxerto.training.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
 
@@ -100,11 +101,7 @@ class Ray:
     token_file: Path
     folder: Path
 
-    def resources(self) -> dict[str, float]:
-        """CPUs in use, by the dashboard."""
-        return dict(self._get("/api/cluster_status")["data"]["clusterStatus"]["loadMetricsReport"]["usage"])
-
-    def _get(self, path: str) -> dict[str, object] | object:
+    def _get(self, path: str) -> object:
         request = urllib.request.Request(
             self.dashboard_url + path, headers={"Authorization": f"Bearer {self.token_file.read_text()}"}
         )
@@ -227,6 +224,7 @@ def running_stack(ray: Ray | None, folder: Path) -> Iterator[Stack]:
         "IMPORT_ROOTS": json.dumps([str(import_root)]),
         "MAX_ARCHIVE_BYTES": str(64 * 2**20),
         "MAX_UNPACKED_BYTES": str(256 * 2**20),
+        "WEIGHTS_DOWNLOAD": "false",
         "DRAIN_S": "5",
     }
     if ray:

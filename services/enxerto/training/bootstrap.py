@@ -43,6 +43,7 @@ async def run(settings: TrainingSettings) -> None:
         blob_url=settings.blob_url,
         cache_folder=settings.worker_cache_folder or settings.cache_folder / "worker",
         weights_folder=settings.weights_folder,
+        weights_download=settings.weights_download,
     )
     async with contextlib.AsyncExitStack() as stack:
         engine = create_engine(settings.database_url)

@@ -35,6 +35,8 @@ class TrainingSettings(ServerSettings):
     """Where jobs keep what they have fetched, as the cluster's machines know it; below `cache_folder` by default."""
     weights_folder: Path | None = None
     """Folder with weights that were brought in by hand, as the cluster's machines know it."""
+    weights_download: bool = True
+    """Whether jobs may download weights that they find nowhere else."""
     max_archive_bytes: int = Field(default=8 * 2**30, ge=1)
     """Largest archive accepted."""
     max_unpacked_bytes: int = Field(default=32 * 2**30, ge=1)

@@ -6,6 +6,7 @@ import json
 
 import obstore
 import pytest
+
 from enxerto.kernel.errors import DataLossError
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.event_log import EventLogWriter, ObjectJobOutput

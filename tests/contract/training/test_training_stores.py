@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, inspect
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from enxerto.kernel.errors import AlreadyExistsError, NotFoundError
 from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName
 from enxerto.kernel.paging import PageRequest
@@ -33,8 +36,6 @@ from enxerto.training.ports import DatasetStore, Idempotency, RunStore
 from enxerto.vision.specs import Task
 from fakes.training_stores import START, InMemoryDatasetStore, InMemoryRunStore
 from fakes.training_values import a_run, some_content
-from sqlalchemy import Connection, inspect
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 PROJECT = ProjectName("default")
 DIGITS = DatasetName("default", "digits")

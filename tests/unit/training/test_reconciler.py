@@ -1,6 +1,8 @@
 import itertools
 
 import pytest
+from google.rpc.status_pb2 import Status
+
 from enxerto.kernel.errors import UnavailableError
 from enxerto.kernel.names import DatasetName
 from enxerto.runtime.error_table import to_status
@@ -31,7 +33,6 @@ from fakes.training_stores import (
     SteppingClock,
 )
 from fakes.training_values import a_result, a_run, some_content
-from google.rpc.status_pb2 import Status
 
 EPOCH = EpochCompleted(Progress("head", 1, 1, 8, 8, 100.0, 0.0), (Metric("loss", 0.5, "train"),), 1e-3)
 
@@ -181,7 +182,7 @@ async def test_a_lost_job_is_repeated_three_times_and_then_the_run_fails(world):
     reconciler = world.reconciler()
     for _ in range(8):
         await reconciler.step()
-        world.cluster.jobs = {job: JobState.FAILED for job in world.cluster.jobs}
+        world.cluster.jobs = dict.fromkeys(world.cluster.jobs, JobState.FAILED)
     run = await world.run()
     assert world.cluster.submissions == ["u1-1", "u1-2", "u1-3"]
     assert run.state is RunState.FAILED

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.training import converters
 from enxerto.training.v1 import training_run_pb2, training_service_pb2

@@ -1,4 +1,5 @@
 import pytest
+
 from enxerto.training.domain import RunState
 from enxerto.training.errors import RunFinishedError
 from fakes.training_stores import START

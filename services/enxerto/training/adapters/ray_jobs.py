@@ -39,6 +39,8 @@ class WorkerLayout:
     """Where snapshots are kept once fetched."""
     weights_folder: Path | None
     """Weights brought in by hand."""
+    weights_download: bool = True
+    """Whether weights may be downloaded."""
 
 
 class RayJobRunner:
@@ -65,6 +67,8 @@ class RayJobRunner:
         command += ["--uid", run.uid, "--attempt", str(run.attempt), "--cache-folder", str(layout.cache_folder)]
         if layout.weights_folder:
             command += ["--weights-folder", str(layout.weights_folder)]
+        if not layout.weights_download:
+            command += ["--no-weights-download"]
         body = {
             "submission_id": run.job_id,
             "entrypoint": shlex.join(command),

@@ -191,6 +191,8 @@ class Reconciler:
                 if changed.state is RunState.QUEUED:
                     changed = changed.start(now=entry.time)
                     events.append((entry.time, changed.state_event()))
+                else:
+                    events.append((entry.time, LogLine("WARNING", "the workers were started again")))
             elif isinstance(body, JobTrained):
                 try:
                     result = await self._output.read_result(run.uid, run.attempt)

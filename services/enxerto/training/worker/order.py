@@ -21,6 +21,7 @@ class JobOrder:
     attempt: int
     cache_folder: Path
     weights_folder: Path | None
+    weights_download: bool = True
 
     def store(self) -> ObjectStore:
         """The blob store."""

@@ -82,7 +82,8 @@ def store_outcome(
         parity = check_parity(trained.network, model, val, threads=threads)
         card = OnnxClassifier(model).card
         # For further training, and for anyone who would rather load torch than ONNX.
-        save_file(trained.network.state_dict(), folder / "weights.safetensors")
+        tensors = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
+        save_file(tensors, folder / "weights.safetensors")
         (folder / "metrics.json").write_text(json.dumps(dict(evaluation.metrics.to_json()), indent=1))
         write_report(
             _report(

@@ -1,7 +1,6 @@
 """The train function: what every worker of a run does. Plain torch; Ray only says where the worker stands."""
 
 import logging
-import os
 import time
 
 import obstore
@@ -120,5 +119,5 @@ def _sources(order: JobOrder) -> WeightsSources:
     return WeightsSources(
         folder=order.weights_folder,
         cache=order.cache_folder / "weights",
-        download=os.environ.get("ENXERTO_WORKER_DOWNLOADS", "1") != "0",
+        download=order.weights_download,
     )

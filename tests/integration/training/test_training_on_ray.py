@@ -1,0 +1,138 @@
+"""Runs on a real Ray: they end in a registered version, survive the service, and can be cancelled."""
+
+import signal
+import threading
+import time
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+
+from enxerto.cli.sample import write_digits
+from enxerto.registry.v1 import model_version_pb2, registry_service_pb2
+from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+from enxerto.training.v1 import training_run_pb2, training_service_pb2
+from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from training_calls import create_dataset, get_run, import_folder, start_run
+from training_stack import eventually
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("platform"), pytest.mark.timeout(400)]
+State = training_run_pb2.TrainingRun
+RUN_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def snapshot(cluster) -> str:
+    folder = write_digits(cluster.import_root / "digits", per_class=10).folder
+    with cluster.stubs() as (datasets, _):
+        return import_folder(datasets, create_dataset(datasets, "digits"), folder).name
+
+
+class Watcher(threading.Thread):
+    """Watches a run as a client would: after every interruption it asks again with its last cursor."""
+
+    def __init__(self, address: str, name: str) -> None:
+        super().__init__(daemon=True)
+        self._address, self._name = address, name
+        self.events: list[training_run_pb2.TrainingEvent] = []
+        self.interruptions = 0
+
+    def run(self) -> None:
+        end = time.monotonic() + RUN_S
+        while time.monotonic() < end:
+            with grpc.insecure_channel(self._address) as channel:
+                stub = TrainingServiceStub(channel)
+                after = self.events[-1].cursor if self.events else 0
+                request = training_service_pb2.WatchTrainingRunRequest(name=self._name, after_cursor=after)
+                try:
+                    for event in stub.WatchTrainingRun(request, wait_for_ready=True, timeout=RUN_S):
+                        self.events.append(event)
+                except grpc.RpcError:
+                    self.interruptions += 1
+                    continue
+                return
+
+    @property
+    def states(self) -> list[int]:
+        return [event.state_changed.state for event in self.events if event.HasField("state_changed")]
+
+
+def test_a_run_and_its_watch_stream_survive_the_death_of_the_service(cluster, snapshot):
+    with cluster.stubs() as (_, training):
+        name = start_run(training, snapshot, "survivor", epochs=5)
+        watcher = Watcher(cluster.training.address, name)
+        watcher.start()
+        eventually(lambda: True if State.STATE_RUNNING in watcher.states else None, RUN_S)
+    cluster.training.kill(signal.SIGKILL)
+    seen = len(watcher.events)
+    cluster.training.start()
+    watcher.join(RUN_S)
+    assert watcher.interruptions >= 1
+    assert len(watcher.events) > seen
+    assert [event.cursor for event in watcher.events] == list(range(1, len(watcher.events) + 1))
+    assert watcher.states == [
+        State.STATE_QUEUED,
+        State.STATE_RUNNING,
+        State.STATE_REGISTERING,
+        State.STATE_SUCCEEDED,
+    ]
+    epochs = [event.epoch_completed.progress.epoch for event in watcher.events if event.HasField("epoch_completed")]
+    assert epochs == [1, 2, 3, 4, 5]
+    with cluster.stubs() as (_, training):
+        run = get_run(training, name)
+    assert run.stop_reason == "EPOCHS"
+    assert {metric.name for metric in run.metrics} >= {"accuracy", "f1_macro"}
+    with grpc.insecure_channel(cluster.registry.address) as channel:
+        version = RegistryServiceStub(channel).GetModelVersion(
+            registry_service_pb2.GetModelVersionRequest(name=run.model_version)
+        )
+    assert version.state == model_version_pb2.ModelVersion.STATE_READY
+    assert version.parity.top1_agreement >= 0.999
+    assert version.lineage.training_run == name
+    assert version.lineage.snapshot == snapshot
+    assert len(version.lineage.snapshot_digest) == len(version.lineage.weights_digest) == 64
+    assert {artifact.filename for artifact in version.artifacts} >= {"model.onnx", "report.html", "metrics.json"}
+    assert list(version.label_map.names) == [str(digit) for digit in range(10)]
+
+
+def ended(training, name):
+    def look():
+        run = get_run(training, name)
+        return run if run.state in (State.STATE_SUCCEEDED, State.STATE_FAILED, State.STATE_CANCELLED) else None
+
+    return eventually(look, RUN_S, 0.5)
+
+
+def test_two_workers_train_together_on_two_cpus(cluster, snapshot):
+    with cluster.stubs() as (_, training):
+        name = start_run(
+            training,
+            snapshot,
+            "pair",
+            num_workers=2,
+            strategy=training_run_pb2.STRATEGY_FINE_TUNE,
+            epochs=1,
+            unfreeze_stages=1,
+        )
+        run = ended(training, name)
+    assert run.state == State.STATE_SUCCEEDED, run.error
+    assert run.progress.phase == "exporting"
+
+
+def test_cancelling_a_run_frees_its_workers(cluster, snapshot):
+    with cluster.stubs() as (_, training):
+        name = start_run(training, snapshot, "unwanted", epochs=10_000, early_stopping_patience=0, num_workers=2)
+        eventually(lambda: True if get_run(training, name).state == State.STATE_RUNNING else None, RUN_S)
+        request = training_service_pb2.CancelTrainingRunRequest(name=name)
+        assert training.CancelTrainingRun(request).state == State.STATE_CANCELLING
+        assert ended(training, name).state == State.STATE_CANCELLED
+        assert training.CancelTrainingRun(request).state == State.STATE_CANCELLED
+        # Both CPUs were taken: the next run starts only when they are free.
+        again = start_run(training, snapshot, "weightless", base_model="baseModels/resnet18", num_workers=2)
+        run = ended(training, again)
+    assert run.state == State.STATE_FAILED
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in run.error.details)
+    assert (run.error.code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION.value[0], "WEIGHTS_UNAVAILABLE")
+    assert "efficientnet_lite0" in run.error.message
+    assert "Traceback" not in str(run.error)
