@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 QUICKSTART_SPLITS = {"train": 10, "val": 5, "test": 30}
-"""Images of each digit. Few to learn from, which is where pretrained weights are worth most, and many to measure with."""
+"""Images of each digit: few to learn from, which is where pretrained weights are worth most; many to measure with."""
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
