@@ -7,8 +7,9 @@ import time
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from PIL import Image
+from sklearn.datasets import load_digits
 
-from enxerto.cli.sample import write_digits
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2
 from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from enxerto.training.v1 import training_run_pb2, training_service_pb2
@@ -23,7 +24,12 @@ RUN_S = 240.0
 
 @pytest.fixture(scope="module")
 def snapshot(cluster) -> str:
-    folder = write_digits(cluster.import_root / "digits", per_class=10).folder
+    folder = cluster.import_root / "digits"
+    digits = load_digits()
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True)
+        for number, image in enumerate(digits.images[digits.target == digit][:10]):
+            Image.fromarray((image * 15).astype("uint8")).resize((64, 64)).save(folder / str(digit) / f"{number}.png")
     with cluster.stubs() as (datasets, _):
         return import_folder(datasets, create_dataset(datasets, "digits"), folder).name
 

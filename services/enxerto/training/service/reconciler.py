@@ -16,6 +16,7 @@ from enxerto.kernel.errors import EnxertoError, UnavailableError
 from enxerto.training.domain import (
     EpochCompleted,
     EventBody,
+    JobEvent,
     JobFailed,
     JobStarted,
     JobTrained,
@@ -182,43 +183,45 @@ class Reconciler:
         if not entries:
             return run
         events: Events = []
-        progress, images, log_seq = run.progress, 0, run.log_seq
         changed = run
         for entry in entries:
-            log_seq = entry.seq
-            body = entry.body
-            if isinstance(body, JobStarted):
-                if changed.state is RunState.QUEUED:
-                    changed = changed.start(now=entry.time)
-                    events.append((entry.time, changed.state_event()))
-                else:
-                    events.append((entry.time, LogLine("WARNING", "the workers were started again")))
-            elif isinstance(body, JobTrained):
-                try:
-                    result = await self._output.read_result(run.uid, run.attempt)
-                except UnavailableError:
-                    raise
-                except EnxertoError as error:
-                    changed = changed.fail(self._encode(error), now=self._clock.now())
-                else:
-                    changed = changed.trained(result.metrics, result.stop_reason, now=self._clock.now())
-                events.append((changed.update_time, changed.state_event()))
-                break
-            elif isinstance(body, JobFailed):
-                changed = changed.fail(body.error, now=self._clock.now())
-                events.append((entry.time, changed.state_event()))
-                break
-            else:
-                if isinstance(body, EpochCompleted):
-                    progress, images = body.progress, images + body.progress.image_count
-                elif isinstance(body, Progress):
-                    progress = body
+            changed, body = await self._apply(changed, entry)
+            if body is not None:
                 events.append((entry.time, body))
-        changed = changed.advance(progress, log_seq=log_seq, now=self._clock.now())
+            if changed.state not in (RunState.QUEUED, RunState.RUNNING):
+                break
         saved = await self._save(changed, events)
-        self._telemetry.images_trained(images)
+        epochs = [body for _, body in events if isinstance(body, EpochCompleted)]
+        self._telemetry.images_trained(sum(epoch.progress.image_count for epoch in epochs))
         self._telemetry.event_lag((self._clock.now() - entries[0].time).total_seconds())
         return saved
+
+    async def _apply(self, run: TrainingRun, entry: JobEvent) -> tuple[TrainingRun, EventBody | None]:
+        """What one entry of the log does to the run, and what watchers see of it."""
+        now, body = self._clock.now(), entry.body
+        progress = body.progress if isinstance(body, EpochCompleted) else body
+        run = run.advance(progress if isinstance(progress, Progress) else run.progress, log_seq=entry.seq, now=now)
+        match body:
+            case JobStarted() if run.state is RunState.RUNNING:
+                return run, LogLine("WARNING", "the workers were started again")
+            case JobStarted():
+                run = run.start(now=entry.time)
+            case JobTrained():
+                run = await self._trained(run, now)
+            case JobFailed():
+                run = run.fail(body.error, now=now)
+            case _:
+                return run, body
+        return run, run.state_event()
+
+    async def _trained(self, run: TrainingRun, now: datetime) -> TrainingRun:
+        try:
+            result = await self._output.read_result(run.uid, run.attempt)
+        except UnavailableError:
+            raise
+        except EnxertoError as error:
+            return run.fail(self._encode(error), now=now)
+        return run.trained(result.metrics, result.stop_reason, now=now)
 
     async def _register(self, run: TrainingRun) -> None:
         try:
