@@ -3,9 +3,10 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import numpy as np
+
 from enxerto.inference.domain import (
     Application,
     ApplicationState,
@@ -42,6 +43,7 @@ class InMemoryDeploymentStore:
     def __init__(self) -> None:
         self._rows: dict[DeploymentName, Deployment] = {}
         self._requests: dict[tuple[str, str], tuple[object, DeploymentName]] = {}
+        self.before_replace: Callable[[], Awaitable[object]] | None = None
 
     async def create(self, deployment: Deployment, request_id: str) -> Deployment:
         key, said = (deployment.name.project, request_id), (deployment.name, deployment.spec)
@@ -71,6 +73,9 @@ class InMemoryDeploymentStore:
         return [self._rows[name] for name in sorted(self._rows)]
 
     async def replace(self, deployment: Deployment) -> Deployment:
+        if (interference := self.before_replace) is not None:
+            self.before_replace = None
+            await interference()
         if (await self.get(deployment.name)).revision != deployment.revision:
             raise DeploymentChangedError(deployment.name)
         self._rows[deployment.name] = dataclasses.replace(deployment, revision=deployment.revision + 1)

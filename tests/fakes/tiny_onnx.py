@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
 from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
-from onnx import TensorProto, helper, numpy_helper
 from registry_requests import upload_messages
 
 LABELS = ("black", "red", "green", "blue")

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from enxerto.inference.v1 import (
     deployment_pb2,
     deployment_service_pb2,

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
+
 from enxerto.inference.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc, vision_service_pb2
 from enxerto.local.ports import Ports
 from enxerto.vision.images import load, to_batch
@@ -18,7 +20,6 @@ from enxerto.vision.onnx.session import OnnxClassifier
 from fakes.tiny_onnx import LABELS, SIZE, TinyModel
 from grpc_details import failed_call
 from inference_images import BAD, GOOD, encode
-from PIL import Image
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("platform"), pytest.mark.timeout(400)]
 

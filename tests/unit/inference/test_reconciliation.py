@@ -287,3 +287,16 @@ async def test_a_deleted_deployment_is_gone_with_its_application(world: World) -
         await world.front.deployments.get(NAME)
     with pytest.raises(DeploymentNotFoundError):
         await world.answer()
+
+
+async def test_an_update_during_a_tick_takes_nothing_down(world: World) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    await world.deploy(world.registry.point("production", one))
+    world.registry.point("production", two)
+    world.store.before_replace = lambda: world.front.deployments.update(NAME, SpecChange(labels={"a": "b"}), "")
+    await world.tick(1)
+    assert any(application.version == one for application in world.cluster.running.values())
+    assert await world.answer() in {1, 2}
+    await world.tick()
+    assert await world.answer() == 2
+    assert (await world.store.get(NAME)).spec.labels == {"a": "b"}

@@ -130,8 +130,7 @@ class Reconciler:
         living = [deployment for deployment in deployments if deployment.state is not State.DELETING]
         self._router.expect(frozenset(deployment.name for deployment in living))
         self._drop_routes({deployment.name for deployment in living})
-        followed = await asyncio.gather(*(self._follow(deployment) for deployment in living))
-        living = [deployment for deployment in followed if deployment is not None]
+        living = list(await asyncio.gather(*(self._follow(deployment) for deployment in living)))
         wanted = self._wanted(living)
         statuses = await self._apply(wanted)
         settled = await asyncio.gather(*(self._settle(deployment, statuses) for deployment in living))
@@ -144,7 +143,7 @@ class Reconciler:
         self._busy = moving or leaving or wanted != self._wanted(settled)
         self.synced = True
 
-    async def _follow(self, deployment: Deployment) -> Deployment | None:
+    async def _follow(self, deployment: Deployment) -> Deployment:
         """Find out what the deployment's reference means now."""
         reference = deployment.spec.model_version
         known = _numbered(reference)
@@ -203,7 +202,10 @@ class Reconciler:
             changed = deployment
         except FailedPreconditionError as error:
             changed = self._failed(deployment, _fault(error))
-        return await self._write(deployment, changed) or changed
+        except DeploymentNotFoundError:
+            self.poke()
+            changed = deployment
+        return await self._write(deployment, changed)
 
     async def _settled(self, deployment: Deployment, statuses: Mapping[str, ApplicationStatus]) -> Deployment:
         route = self._router.get(deployment.name)
@@ -290,15 +292,15 @@ class Reconciler:
             if deployment.state is State.DELETING and not any(name.startswith(prefix) for name in statuses):
                 await self._store.remove(deployment.name)
 
-    async def _write(self, before: Deployment, after: Deployment) -> Deployment | None:
-        """Store a transition; None when the deployment changed or vanished meanwhile, for the next tick to see."""
+    async def _write(self, before: Deployment, after: Deployment) -> Deployment:
+        """Store a transition. What changed or vanished meanwhile stays as it was read, for the next tick to see."""
         if after == before or after.revision != before.revision:
             return after
         try:
             return await self._store.replace(after)
         except (DeploymentChangedError, DeploymentNotFoundError):
             self.poke()
-            return None
+            return before
 
 
 def _numbered(reference: VersionReference) -> VersionName | None:

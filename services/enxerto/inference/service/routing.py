@@ -19,7 +19,7 @@ from enxerto.kernel.names import DeploymentName
 
 logger = logging.getLogger(__name__)
 
-_WARM_UP_S = 60.0
+_WARM_UP_S = 20.0
 
 
 class Route:
