@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,12 +68,21 @@ class ImageFolderImporter:
 
     async def run(self, snapshot: Snapshot) -> tuple[SnapshotContent, tuple[Finding, ...]]:
         """Import a snapshot's source."""
+        stop = threading.Event()
         async with self._turn:
-            return await asyncio.to_thread(self._import, snapshot)
+            try:
+                return await asyncio.to_thread(self._import, snapshot, stop)
+            finally:
+                # A thread cannot be cancelled: it looks here after every image, so that the process can end.
+                stop.set()
 
-    def _import(self, snapshot: Snapshot) -> tuple[SnapshotContent, tuple[Finding, ...]]:
+    def _import(self, snapshot: Snapshot, stop: threading.Event) -> tuple[SnapshotContent, tuple[Finding, ...]]:
+        def look(_done: int, _total: int) -> None:
+            if stop.is_set():
+                raise InterruptedError("the service is stopping")
+
         with self._folder(snapshot) as folder:
-            scanned = scan(folder, limits=self._limits.image, seed=snapshot.split_seed)
+            scanned = scan(folder, limits=self._limits.image, seed=snapshot.split_seed, progress=look)
             findings = tuple(
                 Finding(one.severity is Severity.ERROR, one.path, one.code, one.message) for one in scanned.findings
             )
