@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
 from enxerto.client import Client
 from enxerto.local import processes
 from enxerto.local.layout import Layout

@@ -42,8 +42,8 @@ def test_every_service_is_healthy_and_describes_itself(platform: Platform, servi
 @pytest.mark.parametrize(
     ("service", "own"),
     [
-        ("registry", "enxerto_registry_versions_total"),
-        ("training", "enxerto_training_runs_total"),
+        ("registry", "enxerto_registry_versions"),
+        ("training", "enxerto_training_runs{"),
         ("inference", "enxerto_inference_"),
     ],
 )

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from enxerto.inference.v1 import deployment_service_pb2_grpc, vision_service_pb2_grpc
-from enxerto.registry.v1 import registry_service_pb2_grpc
-from enxerto.training.v1 import dataset_service_pb2_grpc, training_service_pb2_grpc
 from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
+
+from enxerto.inference.v1 import deployment_service_pb2_grpc, vision_service_pb2_grpc
+from enxerto.registry.v1 import registry_service_pb2_grpc
+from enxerto.training.v1 import dataset_service_pb2_grpc, training_service_pb2_grpc
 
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 

@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from enxerto.client import Client
 from fakes.scripted_services import ScriptedServices, scripted_services
 

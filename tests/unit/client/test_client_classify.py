@@ -2,10 +2,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.rpc import error_details_pb2
+
 from enxerto.client import Client, InvalidArgumentError, Violation
 from enxerto.inference.v1 import vision_pb2, vision_service_pb2
 from fakes.scripted_services import ScriptedServices, refuse
-from google.rpc import error_details_pb2
 
 
 def answer(request: Any, _context: object) -> vision_service_pb2.ClassifyResponse:

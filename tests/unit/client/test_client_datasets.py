@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from enxerto.client import Client, FailedPreconditionError, ImportFailedError
 from enxerto.client._archive import CHUNK_BYTES, Archive
 from enxerto.training.v1 import dataset_pb2, dataset_service_pb2

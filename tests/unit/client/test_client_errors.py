@@ -1,12 +1,13 @@
-import enxerto.client
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as details
+
+import enxerto.client
 from enxerto.client import Client, EnxertoError, InvalidArgumentError, NotFoundError, UnavailableError, Violation
 from enxerto.client._errors import TABLE
 from enxerto.registry.v1 import model_pb2
 from fakes.scripted_services import ScriptedServices, refuse
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2 as details
 
 
 def test_every_status_code_but_ok_has_a_row() -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from enxerto.client import ChecksumError, Client, DeploymentFailedError
 from enxerto.inference.v1 import deployment_pb2
 from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2

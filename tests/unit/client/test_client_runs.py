@@ -3,6 +3,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from enxerto.client import Client, InvalidArgumentError, RunState, TrainingFailedError, UnavailableError
 from enxerto.training.v1 import training_run_pb2 as pb
 from fakes.scripted_services import ScriptedServices, refuse, scripted_services

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from enxerto.local import processes
 from enxerto.local.layout import Layout
 from enxerto.local.state import PlatformState, ProcessState

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from enxerto.local.commands import Commands
 from enxerto.local.errors import BusyError, PortInUseError
 from enxerto.local.layout import Layout
