@@ -178,6 +178,7 @@ def running_ray(cpus: int = 2) -> Iterator[Ray]:
         with contextlib.suppress(ProcessLookupError):
             # The group is gone when everything has ended by itself.
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 
 
