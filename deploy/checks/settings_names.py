@@ -3,12 +3,11 @@
 import re
 from typing import Any
 
+from checks.rendering import Document, pod_specs
 from enxerto.inference.settings import InferenceSettings
 from enxerto.registry.settings import RegistrySettings
 from enxerto.runtime.settings import SECRETS_FOLDER_VARIABLE, ServerSettings
 from enxerto.training.settings import TrainingSettings
-
-from checks.rendering import Document, pod_specs
 
 SETTINGS: dict[str, type[ServerSettings]] = {
     "registry": RegistrySettings,

@@ -4,11 +4,11 @@ import ast
 import inspect
 from pathlib import Path
 
-from enxerto.runtime.settings import SECRETS_FOLDER_VARIABLE, ServerSettings
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from checks.settings_names import SETTINGS, variables
+from enxerto.runtime.settings import SECRETS_FOLDER_VARIABLE, ServerSettings
 
 _HEAD = f"""<!-- Made by deploy/check.py --write from the settings classes; never edited. -->
 # Settings

@@ -16,8 +16,9 @@ import check
 import pytest
 import yaml
 from checks import monitoring
-from platforms import Platform
 from prometheus_client.parser import text_string_to_metric_families
+
+from platforms import Platform
 
 SERVICES = ("registry", "training", "inference")
 # What a family of a kind exposes beside its own name.
