@@ -156,6 +156,7 @@ def compare(title: str, rounds: int, images: int, ours: Callable[[], Times], pla
             measured.append((ours(), second))
         else:
             measured.append((ours(), plain()))
+        print(f"  round {number + 1}: {measured[-1]}", flush=True)
     cells = [title]
     for position, kind in ((0, "wall"), (1, "CPU")):
         mine = statistics.median(one[0][position] for one in measured) * 1000 / images
