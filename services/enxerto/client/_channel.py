@@ -24,6 +24,10 @@ _OPTIONS = [
     # Many addresses behind one name share the load; HTTP/2 would pin it to one.
     ("grpc.lb_policy_name", "round_robin"),
     ("grpc.keepalive_time_ms", 30_000),
+    # By default a channel that lost its service may look away for two minutes after it is back.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
     # Retries are decided here, where RetryInfo is read.
     ("grpc.enable_retries", 0),
 ]
