@@ -12,7 +12,6 @@ from enxerto.training.domain import (
     TrainingRun,
 )
 from enxerto.vision.specs import FinetuneSpec, LabelMap, PreprocessSpec, TensorSpec
-
 from fakes.training_stores import START
 
 
