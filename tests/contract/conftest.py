@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from obstore.store import S3Store
+
 from servers import PostgresServer, S3Server, postgres_server, s3_server
 
 S3_BUCKET = "enxerto"

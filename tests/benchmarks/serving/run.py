@@ -23,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import grpc
 import numpy as np
 import psutil
+from PIL import Image, ImageFilter
+
 from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
 from enxerto.inference.v1 import (
     deployment_pb2,
@@ -36,7 +38,6 @@ from enxerto.local import processes
 from enxerto.vision.images import load, to_batch
 from enxerto.vision.onnx.session import OnnxClassifier
 from fakes.tiny_onnx import PROJECT, RegistryWriter, TinyModel
-from PIL import Image, ImageFilter
 from platforms import Platform, running_platform
 
 THREADS = 2
@@ -48,6 +49,7 @@ BATCHES = (1, 4, 8, 16)
 def export_model(folder: Path, base_model: str) -> bytes:
     """A base model with random weights and a head of `CLASSES`; its speed is that of a trained one."""
     import torch
+
     from enxerto.vision.specs import LabelMap, Weights
     from enxerto.vision.torch.base_models import build_backbone, get_base_model
     from enxerto.vision.torch.export import export

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+
 from enxerto.registry.adapters.object_store import ObjectBlobStore, open_blob_store
 from enxerto.registry.errors import BlobCorruptError, StorageUnavailableError
 from enxerto.runtime.errors import StartupError

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from enxerto.kernel.names import ModelName, ProjectName, VersionName
 from enxerto.kernel.paging import PageRequest
 from enxerto.registry.adapters.sql_store import open_metadata_store

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
 from enxerto.registry.adapters.sql_schema import metadata
 from enxerto.registry.adapters.sql_store import MIGRATIONS
 from enxerto.runtime.sql import create_engine, migrate
-from sqlalchemy import Connection
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
 from enxerto.registry.bootstrap import compose
 from enxerto.registry.server import build_server
 from enxerto.registry.settings import RegistrySettings
 from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from enxerto.runtime.metrics import new_registry
-from prometheus_client import CollectorRegistry, generate_latest
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from enxerto.registry.v1 import registry_service_pb2 as pb
 from grpc_details import FailedCall, failed_call
 from registry_requests import PROJECT, streamed, upload_messages

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from enxerto.registry.v1 import model_pb2, model_version_pb2
 from enxerto.registry.v1 import registry_service_pb2 as pb
 from grpc_details import FailedCall, failed_call

@@ -15,10 +15,11 @@ from typing import Any
 
 import grpc
 import pytest
-from enxerto.registry.v1 import registry_service_pb2 as pb
-from enxerto.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from enxerto.registry.v1 import registry_service_pb2 as pb
+from enxerto.registry.v1 import registry_service_pb2_grpc as pb_grpc
 from registry_requests import PROJECT, create_model, upload_messages
 
 SERVICE = "enxerto.registry.v1.RegistryService"

@@ -1,6 +1,7 @@
 """Names are parsed once, strictly, and print as they were read."""
 
 import pytest
+
 from enxerto.kernel.errors import InvalidArgumentError, Violations
 from enxerto.kernel.names import (
     BaseModelName,

@@ -1,6 +1,7 @@
 """Page sizes are bounded, tokens come back as they went out, and others are refused."""
 
 import pytest
+
 from enxerto.kernel.errors import InvalidArgumentError, Violations
 from enxerto.kernel.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Page, PageRequest, page_request
 

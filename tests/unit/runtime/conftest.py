@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
 from enxerto.runtime.server import GrpcServer
 from enxerto.runtime.settings import ServerSettings
-from prometheus_client import CollectorRegistry, generate_latest
 
 SERVICE = "test.Bytes"
 

@@ -7,9 +7,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+
 from enxerto.runtime.server import serve_until_signalled
 from enxerto.runtime.settings import ServerSettings
-from prometheus_client import CollectorRegistry
 
 
 async def test_a_failed_loop_ends_the_service_with_its_error() -> None:

@@ -5,12 +5,13 @@ import inspect
 import re
 from pathlib import Path
 
-import enxerto
 import grpc
 import pytest
+from google.rpc import code_pb2, error_details_pb2
+
+import enxerto
 from enxerto.kernel import errors
 from enxerto.runtime.error_table import TABLE, TRAILER_BUDGET_BYTES, internal_status, to_status
-from google.rpc import code_pb2, error_details_pb2
 
 
 def error_modules() -> list[str]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
+
 from enxerto.kernel import errors
 from enxerto.runtime import logs
-from google.rpc import error_details_pb2
 from grpc_details import FailedCall, failed_call
 
 VIOLATIONS = [errors.Violation("a.b", "must be good"), errors.Violation("c", "is required")]

@@ -6,13 +6,14 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from prometheus_client import CollectorRegistry
+
 from enxerto.runtime.errors import PortInUseError, StartupError
 from enxerto.runtime.metrics import MetricsServer
 from enxerto.runtime.server import GrpcServer
 from enxerto.runtime.settings import ServerSettings
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client import CollectorRegistry
 
 SERVICE = "test.Bytes"
 

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from enxerto.vision.imagefolder import scan
-from enxerto.vision.snapshots import FolderBlobs, Manifest, write_snapshot
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from enxerto.vision.imagefolder import scan
+from enxerto.vision.snapshots import FolderBlobs, Manifest, write_snapshot
 
 IMAGES = 240
 

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from enxerto.vision.archives import ArchiveError, ArchiveLimits, extract
 
 FILES = {"cats/1.png": b"one", "cats/2.png": b"two" * 1000, "dogs/3.png": b"three"}

@@ -1,4 +1,5 @@
 import pytest
+
 from enxerto.vision.torch.devices import Compute, DeviceFacts, choose_compute, detect
 
 

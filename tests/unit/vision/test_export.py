@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+
 from enxerto.vision.images import to_batch
 from enxerto.vision.onnx.parity import PARITY_GATE, compare
 from enxerto.vision.onnx.session import ModelCardError, OnnxClassifier, choose_providers

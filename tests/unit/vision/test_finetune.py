@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.vision.catalogue import get_facts
 from enxerto.vision.snapshots import FolderBlobs, Manifest
@@ -20,7 +22,6 @@ from enxerto.vision.torch.network import GraftedNetwork, LinearHead
 from enxerto.vision.torch.optimisation import warmup_cosine
 from enxerto.vision.torch.progress import EpochReport, Phase, StepReport
 from enxerto.vision.torch.weights import WeightsSources
-from torch.nn.modules.batchnorm import _BatchNorm
 
 # Small pictures: the same code, a twelfth of the time.
 SMALL = PreprocessSpec(64, 64, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from enxerto.vision.imagefolder import Severity, SplitFractions, scan
 from enxerto.vision.specs import Split
-from PIL import Image
 
 
 def _draw(file: Path, value: int) -> None:

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from enxerto.vision import images
 from enxerto.vision.images import (
     AnimatedImageError,
@@ -23,7 +25,6 @@ from enxerto.vision.images import (
     to_batch,
 )
 from enxerto.vision.specs import PreprocessSpec
-from PIL import Image
 
 SPEC = PreprocessSpec(32, 32, 0.875, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-from enxerto.vision.metrics import classification_metrics
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+from enxerto.vision.metrics import classification_metrics
 
 
 @pytest.mark.parametrize("seed", range(5))

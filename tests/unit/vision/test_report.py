@@ -2,9 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from enxerto.vision.metrics import classification_metrics
 from enxerto.vision.report import EpochPoint, PredictedImage, Report, choose_pictures, write_report
-from PIL import Image
 
 
 def _report(classes: int, epochs: int, pictures: int) -> Report:

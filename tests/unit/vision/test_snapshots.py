@@ -3,11 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from enxerto.kernel.errors import DataLossError
 from enxerto.vision.imagefolder import Scan, scan
 from enxerto.vision.snapshots import FolderBlobs, Manifest, read_images, read_manifest, write_snapshot
 from enxerto.vision.specs import Split
-from PIL import Image
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import json
 import math
 
 import pytest
+
 from enxerto.kernel.errors import InvalidArgumentError, Violations
 from enxerto.vision.specs import FinetuneSpec, LabelMap, Optimizer, PreprocessSpec, Strategy
 
