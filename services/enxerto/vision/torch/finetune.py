@@ -101,7 +101,7 @@ def finetune(
         raise InvalidArgumentError([Violation("unfreeze_stages", bad)])
     network = GraftedNetwork(backbone, LinearHead(backbone.feature_dim, len(data.class_names)), data.preprocess)
     # Depthwise convolutions on a CPU were 2 to 2.5 times faster with channels last.
-    network.requires_grad_(False).eval().to(how.device, memory_format=torch.channels_last)
+    network.requires_grad_(False).eval().to(how.device).to(memory_format=torch.channels_last)
     run = _Run(spec, data, network, where=where, how=how, report=report, step=step)
     best_phase, best = Phase.LINEAR_PROBE, run.train_head()
     batch_norm = "frozen: the backbone is not trained"
