@@ -45,7 +45,7 @@ class TrainingSettings(ServerSettings):
     """Most members that an archive may have."""
     max_image_bytes: int = Field(default=64 * 2**20, ge=1)
     """Largest image file accepted."""
-    max_image_pixels: int = Field(default=89_478_485, ge=1)
+    max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Most pixels that an image may declare."""
     concurrent_imports: int = Field(default=1, ge=1)
     """Imports that run at the same time; the others wait."""

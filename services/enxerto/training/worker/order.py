@@ -1,6 +1,7 @@
 """What a job is asked to do."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from obstore.store import ObjectStore
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import StoredBlobs, open_store, spec_key, store_errors
 from enxerto.training.domain import RunSpec
+from enxerto.vision.images import ImageLimits
+
+# The import held every image to the operator's limits; what a snapshot holds can be trained on.
+IMPORTED = ImageLimits(size_bytes=sys.maxsize, pixels=sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)

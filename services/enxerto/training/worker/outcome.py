@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import StoredBlobs, result_key, store_errors
 from enxerto.training.domain import Lineage, Metric, Parity, ResultArtifact, TrainingResult
-from enxerto.training.worker.order import JobOrder, JobSpec
+from enxerto.training.worker.order import IMPORTED, JobOrder, JobSpec
 from enxerto.vision.catalogue import BaseModelFacts
 from enxerto.vision.images import UInt8Image, load
 from enxerto.vision.onnx.session import OnnxClassifier
@@ -191,5 +191,5 @@ def _pictures(
     found: dict[int, UInt8Image] = {}
     for row, image in enumerate(read_images(manifest, blobs, split)):
         if row in wanted:
-            found[row] = load(image.data, preprocess)
+            found[row] = load(image.data, preprocess, IMPORTED)
     return found

@@ -10,7 +10,7 @@ from enxerto.runtime.error_table import to_status
 from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.adapters.object_store import failure_key
 from enxerto.training.domain import JobStarted, JobTrained
-from enxerto.training.worker.order import JobOrder, read_spec
+from enxerto.training.worker.order import IMPORTED, JobOrder, read_spec
 from enxerto.training.worker.outcome import store_outcome
 from enxerto.training.worker.reporter import Reporter
 from enxerto.vision.catalogue import get_facts
@@ -71,6 +71,7 @@ def _train(order: JobOrder, where: Distribution) -> None:
             rank=where.rank,
             world_size=where.world_size,
             threads=compute.threads,
+            limits=IMPORTED,
             progress=loaded,
         )
         result = finetune(
@@ -95,6 +96,7 @@ def _train(order: JobOrder, where: Distribution) -> None:
                 rank=where.rank,
                 world_size=where.world_size,
                 threads=compute.threads,
+                limits=IMPORTED,
             )
         evaluation = evaluate(result.network, images, len(manifest.class_names), distribution=where, compute=compute)
         if not leads:
