@@ -16,6 +16,7 @@ from enxerto.vision.snapshots import FolderBlobs, Manifest
 from enxerto.vision.specs import FinetuneSpec, Optimizer, PreprocessSpec, Split, Strategy, Weights
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.data import FinetuneData, load_data, load_split
+from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.evaluate import evaluate
 from enxerto.vision.torch.finetune import FinetuneResult, finetune
 from enxerto.vision.torch.network import GraftedNetwork, LinearHead
@@ -25,6 +26,8 @@ from enxerto.vision.torch.weights import WeightsSources
 
 # Small pictures: the same code, a twelfth of the time.
 SMALL = PreprocessSpec(64, 64, 0.875, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# Two threads that wait for one another are slower than one when other tests keep the cores busy.
+COMPUTE = Compute("cpu", None, 1)
 SOURCES = WeightsSources(download=False)
 Digits = tuple[Manifest, FolderBlobs]
 
@@ -40,7 +43,7 @@ def _spec(**values: object) -> FinetuneSpec:
 
 def _train(spec: FinetuneSpec, data: FinetuneData) -> tuple[FinetuneResult, list[EpochReport]]:
     reports: list[EpochReport] = []
-    return finetune(spec, data, sources=SOURCES, report=reports.append), reports
+    return finetune(spec, data, sources=SOURCES, compute=COMPUTE, report=reports.append), reports
 
 
 def test_pretrained_features_beat_random_ones(digits: Digits) -> None:
@@ -50,7 +53,7 @@ def test_pretrained_features_beat_random_ones(digits: Digits) -> None:
     right = {}
     for weights in Weights:
         result, _ = _train(_spec(weights=weights, epochs=30), data)
-        test_accuracy = evaluate(result.network, test, 10).metrics.accuracy
+        test_accuracy = evaluate(result.network, test, 10, compute=COMPUTE).metrics.accuracy
         right[weights] = round(result.val_accuracy * data.val.total + test_accuracy * test.total)
     assert right[Weights.PRETRAINED] > right[Weights.NONE]
 
@@ -148,7 +151,7 @@ def test_progress_comes_before_the_first_epoch_and_may_cancel(data: FinetuneData
             raise CancelledRunError
 
     with pytest.raises(CancelledRunError):
-        finetune(_spec(), data, sources=SOURCES, report=report, step=steps.append)
+        finetune(_spec(), data, sources=SOURCES, compute=COMPUTE, report=report, step=steps.append)
     assert steps[-1].done == steps[-1].total == len(data.train) + len(data.val)
     assert steps[-1].images_per_s > 0
     assert len(epochs) == 2
@@ -172,7 +175,7 @@ def test_every_bad_value_is_reported(data: FinetuneData) -> None:
 def test_evaluation_is_of_the_whole_split(data: FinetuneData, digits: Digits) -> None:
     result, _ = _train(_spec(), data)
     test = load_split(*digits, Split.TEST, SMALL)
-    evaluation = evaluate(result.network, test, 10)
+    evaluation = evaluate(result.network, test, 10, compute=COMPUTE)
     assert evaluation.probabilities.shape == (test.total, 10)
     assert np.allclose(evaluation.probabilities.sum(axis=1), 1, atol=1e-5)
     assert evaluation.metrics.samples == test.total
@@ -212,9 +215,9 @@ def _worker(rank: int, folder: Path, blobs: Path, strategy: Strategy) -> None:
     where = Distribution(rank, 2, rank, 2)
     part = load_data(Manifest.from_bytes(manifest), FolderBlobs(blobs), SMALL, rank=rank, world_size=2)
     spec = _spec(strategy=strategy, epochs=2, unfreeze_stages=1)
-    result = finetune(spec, part, sources=SOURCES, report=lambda _: None, distribution=where)
+    result = finetune(spec, part, sources=SOURCES, compute=COMPUTE, report=lambda _: None, distribution=where)
     test = load_split(Manifest.from_bytes(manifest), FolderBlobs(blobs), Split.TEST, SMALL, rank=rank, world_size=2)
-    evaluation = evaluate(result.network, test, 10, distribution=where)
+    evaluation = evaluate(result.network, test, 10, distribution=where, compute=COMPUTE)
     torch.save((result.network.state_dict(), evaluation.probabilities.tolist()), folder / f"out{rank}")
     dist.destroy_process_group()
 

@@ -152,6 +152,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path: Path) -> None:
     assert error.value.violations[0].subject == "baseModels/resnet18"
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, sources: WeightsSources) -> None:
     class Attack:
         def __reduce__(self) -> tuple[object, tuple[str]]:

@@ -76,6 +76,7 @@ def load_data(
     augment: bool = False,
     rank: int = 0,
     world_size: int = 1,
+    limits: ImageLimits = DEFAULT_LIMITS,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FinetuneData:
@@ -93,7 +94,17 @@ def load_data(
                 progress(before + done, max(total, before + done))
 
         arrays.append(
-            load_split(manifest, source, split, spec, rank=rank, world_size=world_size, threads=threads, progress=shift)
+            load_split(
+                manifest,
+                source,
+                split,
+                spec,
+                rank=rank,
+                world_size=world_size,
+                limits=limits,
+                threads=threads,
+                progress=shift,
+            )
         )
     return FinetuneData(manifest.class_names, preprocess, arrays[0], arrays[1], arrays[2] if augment else None)
 

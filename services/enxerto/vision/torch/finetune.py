@@ -234,7 +234,7 @@ class _Run:
                 logits = head(val_features)
                 score = Score(
                     float(functional.cross_entropy(logits, val_labels)),
-                    float((logits.argmax(1) == val_labels).float().mean()),
+                    int((logits.argmax(1) == val_labels).sum()) / len(val_labels),
                 )
             best.offer(score, epoch, head)
             self._tell(
