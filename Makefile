@@ -35,7 +35,8 @@ generate: $(VENV)/.dev ## Generate the code of the contracts in protos/
 	PYTHON=python protos/generate.sh
 
 bench: $(VENV)/.dev ## Compare serving and training with plain ONNX Runtime and plain PyTorch
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python tests/benchmarks/serving/run.py
+	$(BIN)/python tests/benchmarks/training/run.py
 
 clean: ## Remove the environment and caches; a running platform is stopped first
 	if [ -x $(BIN)/enxerto ]; then $(BIN)/enxerto down; fi
