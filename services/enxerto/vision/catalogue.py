@@ -34,11 +34,9 @@ class DownloadableWeights:
 
     Attributes:
         url: of a file named `<name>-<first hexadecimal digits of its sha256>.pth`.
-        size_bytes: about, for people.
     """
 
     url: str
-    size_bytes: int
 
     @property
     def filename(self) -> str:
@@ -63,7 +61,6 @@ class BaseModelFacts:
         preprocess: what the pretrained weights expect.
         packaged: weights that work with no network, if any.
         download: weights that the library downloads.
-        top1: on ImageNet-1k, in [0, 1], as published for the downloaded weights.
     """
 
     name: str
@@ -78,7 +75,6 @@ class BaseModelFacts:
     preprocess: PreprocessSpec
     packaged: PackagedWeights | None
     download: DownloadableWeights
-    top1: float
 
     @property
     def works_offline(self) -> bool:
@@ -134,10 +130,8 @@ _FACTS: Final = (
         ),
         download=DownloadableWeights(
             "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
-            "tf_efficientnet_lite0-0aa007d2.pth",
-            18_833_000,
+            "tf_efficientnet_lite0-0aa007d2.pth"
         ),
-        top1=0.748,
     ),
     BaseModelFacts(
         name="resnet18",
@@ -151,8 +145,7 @@ _FACTS: Final = (
         stages=("stem", "layer1", "layer2", "layer3", "layer4"),
         preprocess=_imagenet(),
         packaged=None,
-        download=DownloadableWeights("https://download.pytorch.org/models/resnet18-f37072fd.pth", 46_830_571),
-        top1=0.69758,
+        download=DownloadableWeights("https://download.pytorch.org/models/resnet18-f37072fd.pth"),
     ),
     BaseModelFacts(
         name="resnet50",
@@ -168,8 +161,7 @@ _FACTS: Final = (
         # (Kornblith et al. 2021, arXiv:2010.16402: label smoothing and mixup hurt features).
         preprocess=_imagenet(),
         packaged=None,
-        download=DownloadableWeights("https://download.pytorch.org/models/resnet50-0676ba61.pth", 102_530_333),
-        top1=0.7613,
+        download=DownloadableWeights("https://download.pytorch.org/models/resnet50-0676ba61.pth"),
     ),
     BaseModelFacts(
         name="vgg16",
@@ -183,8 +175,7 @@ _FACTS: Final = (
         stages=("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"),
         preprocess=_imagenet(),
         packaged=None,
-        download=DownloadableWeights("https://download.pytorch.org/models/vgg16-397923af.pth", 553_433_881),
-        top1=0.71592,
+        download=DownloadableWeights("https://download.pytorch.org/models/vgg16-397923af.pth"),
     ),
     BaseModelFacts(
         name="efficientnet_b0",
@@ -198,10 +189,7 @@ _FACTS: Final = (
         stages=("stem", "block1", "block2", "block3", "block4", "block5", "block6", "block7", "top"),
         preprocess=_imagenet("bicubic"),
         packaged=None,
-        download=DownloadableWeights(
-            "https://download.pytorch.org/models/efficientnet_b0_rwightman-7f5810bc.pth", 21_444_401
-        ),
-        top1=0.77692,
+        download=DownloadableWeights("https://download.pytorch.org/models/efficientnet_b0_rwightman-7f5810bc.pth"),
     ),
 )
 

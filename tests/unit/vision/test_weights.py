@@ -128,7 +128,7 @@ def test_weights_are_downloaded_once_and_their_hash_is_checked(
     sha256 = _save(tmp_path / "whole.pth", {"x": torch.arange(1000)})
     name = f"resnet18-{sha256[:8]}.pth"
     (folder / name).write_bytes((tmp_path / "whole.pth").read_bytes())
-    facts = replace(get_facts("resnet18"), download=DownloadableWeights(f"{url}/{name}", 1))
+    facts = replace(get_facts("resnet18"), download=DownloadableWeights(f"{url}/{name}"))
     online = replace(sources, download=True)
     loaded = load_weights(facts, online)
     assert (loaded.sha256, loaded.source) == (sha256, f"{url}/{name}")
@@ -137,12 +137,12 @@ def test_weights_are_downloaded_once_and_their_hash_is_checked(
     forged = "resnet18-00000000.pth"
     (folder / forged).write_bytes(b"something else")
     with pytest.raises(WeightsCorruptError, match="sha256"):
-        load_weights(replace(facts, download=DownloadableWeights(f"{url}/{forged}", 1)), online)
+        load_weights(replace(facts, download=DownloadableWeights(f"{url}/{forged}")), online)
     assert [file.name for file in sources.cache.iterdir()] == [name]
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path: Path) -> None:
-    gone = replace(get_facts("resnet18"), download=DownloadableWeights("http://127.0.0.1:9/resnet18-f37072fd.pth", 1))
+    gone = replace(get_facts("resnet18"), download=DownloadableWeights("http://127.0.0.1:9/resnet18-f37072fd.pth"))
     with pytest.raises(WeightsUnavailableError) as error:
         load_weights(gone, WeightsSources(folder=tmp_path / "weights", cache=tmp_path / "cache", timeout_s=2))
     text = str(error.value)
