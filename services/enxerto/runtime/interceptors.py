@@ -73,7 +73,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                         return
                     async with contextlib.aclosing(responses):
                         async for response in responses:
-                            await context.write(response)
+                            await _write(context, response)
 
             make = (
                 grpc.stream_stream_rpc_method_handler
@@ -131,6 +131,15 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                 extra = {"rpc": full_method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
                 logger.info("rpc", extra=extra)
             logs.request_id.reset(token)
+
+
+async def _write(context: Context, response: Any) -> None:
+    """Send one message of a stream; a client that has gone is a cancellation, whichever way grpc tells of it."""
+    try:
+        await context.write(response)
+    except grpc.aio.InternalError as error:
+        # The batch that carries a message fails only when the call is already over.
+        raise asyncio.CancelledError from error
 
 
 def _value(code: Any) -> Any:

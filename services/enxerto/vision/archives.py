@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Protocol
 
-from enxerto.kernel.errors import EnxertoError
-
 _CHUNK: Final = 1024 * 1024
 _MAX_TAR_HEADER_BYTES: Final = 4 * 1024 * 1024
 _TAR_BLOCK: Final = 512
@@ -72,10 +70,8 @@ class Offender:
     description: str
 
 
-class ArchiveError(EnxertoError, ValueError):
+class ArchiveError(ValueError):
     """The archive was refused and nothing of it was kept; `offenders` has every reason found."""
-
-    reason = "INVALID_ARCHIVE"
 
     def __init__(self, offenders: tuple[Offender, ...]) -> None:
         first = offenders[0]

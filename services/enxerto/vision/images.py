@@ -7,13 +7,12 @@ import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from enxerto.kernel.errors import EnxertoError
 from enxerto.vision.specs import PreprocessSpec
 
 # PIL's limit is process-wide and only warns below twice its value; `_refuse_large` is per call and exact.
@@ -44,10 +43,17 @@ _UNDO_ORIENTATION: Final = {
 _FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-class ImageError(EnxertoError, ValueError):
-    """An encoded image that cannot be used; each subclass has a stable `reason`, the message is for people."""
+class ImageError(ValueError):
+    """An encoded image that cannot be used; each subclass has a stable `reason`, the message is for people.
 
-    reason = "INVALID_IMAGE"
+    A fact about bytes: only who asked for them knows which field or file to name to a caller.
+    """
+
+    reason: ClassVar[str] = "INVALID_IMAGE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 class EmptyImageError(ImageError):
