@@ -17,7 +17,7 @@ import onnx
 import torch
 from torch import nn
 
-from enxerto.kernel.errors import EnxertoError
+from enxerto.kernel.errors import FailedPreconditionError
 from enxerto.vision.images import Float32Images
 from enxerto.vision.onnx.parity import Parity, compare
 from enxerto.vision.onnx.session import (
@@ -40,7 +40,7 @@ _MAX_PARITY_IMAGES: Final = 64
 _NOISY: Final = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
-class ExportError(EnxertoError):
+class ExportError(FailedPreconditionError):
     """The network cannot be exported."""
 
     reason = "EXPORT_FAILED"
