@@ -59,7 +59,7 @@ def model_version(sha256: str, *, agreement: float = 1.0) -> model_version_pb2.M
         outputs=[tensor_pb2.TensorSpec(name="probabilities", datatype="FP32", shape=[-1, 2])],
         metrics=[metric_pb2.Metric(name="accuracy", value=0.9, split="test")],
         parity=model_version_pb2.Parity(
-            max_abs_difference=1e-6, top1_agreement=agreement, sample_count=32, batch_sizes=[1, 2, 8]
+            max_abs_difference=1e-6, agreement=agreement, sample_count=32, batch_sizes=[1, 2, 8]
         ),
         lineage=model_version_pb2.Lineage(
             snapshot=f"{PROJECT}/datasets/pets/snapshots/1",

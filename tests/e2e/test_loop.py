@@ -21,7 +21,7 @@ def test_the_run_registered_a_version_with_its_lineage(grafted: Grafted) -> None
     assert version.lineage.training_run == run["name"]
     assert len(version.lineage.weights_digest) == 64
     assert version.parity is not None
-    assert version.parity.top1_agreement == 1
+    assert version.parity.agreement == 1
     assert version.parity.batch_sizes == (1, 2, 8)
     assert version.parity.max_abs_difference < 1e-4
 

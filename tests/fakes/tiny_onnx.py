@@ -78,7 +78,7 @@ class TinyModel:
             ),
             inputs=[tensor_pb2.TensorSpec(name="images", datatype="FP32", shape=[-1, 3, self.size, self.size])],
             outputs=[tensor_pb2.TensorSpec(name="probabilities", datatype="FP32", shape=[-1, len(self.labels)])],
-            parity=model_version_pb2.Parity(top1_agreement=agreement, sample_count=8, batch_sizes=[1, 2, 8]),
+            parity=model_version_pb2.Parity(agreement=agreement, sample_count=8, batch_sizes=[1, 2, 8]),
             lineage=model_version_pb2.Lineage(base_model="baseModels/resnet18", licence="Apache-2.0"),
         )
 

@@ -243,7 +243,7 @@ class InMemoryRegistry:
     async def register(self, run: TrainingRun, result: TrainingResult) -> Registered:
         self.calls += 1
         version = self.versions.setdefault(run.uid, f"{run.spec.model}/versions/{len(self.versions) + 1}")
-        return Registered(version, result.parity.top1_agreement < 0.999)
+        return Registered(version, result.parity.agreement < 0.999)
 
 
 class CountingTelemetry:

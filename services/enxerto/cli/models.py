@@ -97,7 +97,7 @@ def _show_version(version: "Version") -> None:
         out.print(f"{metric.split:<6} {metric.name:<20} {metric.value:.4f}")
     if parity := version.parity:
         out.print(
-            f"export     top-1 agreement {percent(parity.top1_agreement)} on {parity.sample_count} images, "
+            f"export     top-1 agreement {percent(parity.agreement)} on {parity.sample_count} images, "
             f"largest difference {parity.max_abs_difference:.1e}"
         )
     emit_table(

@@ -196,7 +196,7 @@ def version(message: model_version_pb2.ModelVersion) -> results.Version:
         class_names=tuple(message.label_map.names),
         metrics=_metrics(message.metrics),
         parity=results.Parity(
-            parity.max_abs_difference, parity.top1_agreement, parity.sample_count, tuple(parity.batch_sizes)
+            parity.max_abs_difference, parity.agreement, parity.sample_count, tuple(parity.batch_sizes)
         )
         if message.HasField("parity")
         else None,

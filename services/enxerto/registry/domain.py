@@ -13,7 +13,7 @@ from enxerto.kernel.names import ModelName, ProjectName, VersionName
 from enxerto.registry.errors import AliasNotFoundError, ModelChangedError, VersionNotReadyError
 from enxerto.vision.specs import LabelMap, PreprocessSpec, Task, TensorSpec
 
-MIN_TOP1_AGREEMENT = 0.999
+MIN_AGREEMENT = 0.999
 """The gate: an export that agrees with the trained network on a smaller share of images is quarantined."""
 
 
@@ -58,7 +58,7 @@ class Parity:
     """Agreement of the exported graph with the trained network."""
 
     max_abs_difference: float
-    top1_agreement: float
+    agreement: float
     sample_count: int
     batch_sizes: tuple[int, ...]
 
@@ -93,7 +93,7 @@ class VersionContent:
     @property
     def state(self) -> State:
         """What the gate decides."""
-        agrees = self.parity is None or self.parity.top1_agreement >= MIN_TOP1_AGREEMENT
+        agrees = self.parity is None or self.parity.agreement >= MIN_AGREEMENT
         return State.READY if agrees else State.QUARANTINED
 
     def with_sizes(self, sizes: Mapping[str, int]) -> Self:

@@ -116,7 +116,7 @@ async def test_every_bad_field_of_a_version_is_named(registry: Any) -> None:
     version.outputs[0].name = ""
     version.metrics[0].value = float("inf")
     version.metrics.add(name="F1", value=1, split="all")
-    version.parity.top1_agreement = 1.5
+    version.parity.agreement = 1.5
     version.parity.max_abs_difference = float("nan")
     version.parity.sample_count = 0
     version.lineage.snapshot_digest = "x"
@@ -148,7 +148,7 @@ async def test_every_bad_field_of_a_version_is_named(registry: Any) -> None:
         f"{path}.metrics[0].value",
         f"{path}.metrics[1].name",
         f"{path}.metrics[1].split",
-        f"{path}.parity.top1_agreement",
+        f"{path}.parity.agreement",
         f"{path}.parity.max_abs_difference",
         f"{path}.parity.sample_count",
         f"{path}.lineage.snapshot_digest",

@@ -93,7 +93,7 @@ def test_a_run_and_its_watch_stream_survive_the_death_of_the_service(cluster, sn
             registry_service_pb2.GetModelVersionRequest(name=run.model_version)
         )
     assert version.state == model_version_pb2.ModelVersion.STATE_READY
-    assert version.parity.top1_agreement >= 0.999
+    assert version.parity.agreement >= 0.999
     assert version.lineage.training_run == name
     assert version.lineage.snapshot == snapshot
     assert len(version.lineage.snapshot_digest) == len(version.lineage.weights_digest) == 64

@@ -54,7 +54,7 @@ def test_the_file_agrees_with_torch_at_every_batch_size(
     parity = check_parity(network, exported, images)
     assert parity.passes
     assert parity.max_abs_difference < 1e-4
-    assert (parity.top1_agreement, parity.samples, parity.batch_sizes) == (1.0, len(images), (1, 2, 8))
+    assert (parity.agreement, parity.samples, parity.batch_sizes) == (1.0, len(images), (1, 2, 8))
 
 
 def test_the_file_says_all_that_serving_needs(exported: Path) -> None:
@@ -127,9 +127,9 @@ def _answers(images: np.ndarray) -> np.ndarray:
 
 def test_a_network_that_is_wrong_at_one_batch_size_fails_the_gate() -> None:
     images = np.linspace(0, 0.4, 16, dtype=np.float32).reshape(16, 1, 1, 1).repeat(3, axis=1)
-    assert compare(_answers, _answers, images).top1_agreement == 1.0
+    assert compare(_answers, _answers, images).agreement == 1.0
     wrong = compare(_answers, lambda part: _answers(part)[:, ::-1] if len(part) == 2 else _answers(part), images)
-    assert wrong.top1_agreement < PARITY_GATE
+    assert wrong.agreement < PARITY_GATE
     assert not wrong.passes
     assert wrong.max_abs_difference == pytest.approx(1.0)
 
@@ -137,7 +137,7 @@ def test_a_network_that_is_wrong_at_one_batch_size_fails_the_gate() -> None:
 def test_nan_fails_the_gate() -> None:
     images = np.zeros((4, 3, 1, 1), dtype=np.float32)
     parity = compare(_answers, lambda part: np.full((len(part), 2), np.nan, np.float32), images)
-    assert parity.top1_agreement == 0.0
+    assert parity.agreement == 0.0
     assert not parity.passes
 
 

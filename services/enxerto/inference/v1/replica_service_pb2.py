@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/inference/v1/replica_service.proto\x12\x14\x65nxerto.inference.v1\"\x9b\x01\n\x0ePredictRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x36\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32#.enxerto.inference.v1.EncodedImagesH\x00\x12\x31\n\x06tensor\x18\x03 \x01(\x0b\x32\x1f.enxerto.inference.v1.RawTensorH\x00\x42\x07\n\x05\x62\x61tch\"!\n\rEncodedImages\x12\x10\n\x08\x63ontents\x18\x01 \x03(\x0c\")\n\tRawTensor\x12\r\n\x05parts\x18\x01 \x03(\x0c\x12\r\n\x05shape\x18\x02 \x03(\x03\"\x93\x01\n\x0fPredictResponse\x12\x15\n\rprobabilities\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63lass_count\x18\x02 \x01(\x05\x12/\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1f.enxerto.inference.v1.ItemError\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x11\n\tcompute_s\x18\x05 \x01(\x01\";\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2h\n\x0eReplicaService\x12V\n\x07Predict\x12$.enxerto.inference.v1.PredictRequest\x1a%.enxerto.inference.v1.PredictResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/inference/v1/replica_service.proto\x12\x14\x65nxerto.inference.v1\"\x9b\x01\n\x0ePredictRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x36\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32#.enxerto.inference.v1.EncodedImagesH\x00\x12\x31\n\x06tensor\x18\x03 \x01(\x0b\x32\x1f.enxerto.inference.v1.RawTensorH\x00\x42\x07\n\x05\x62\x61tch\"!\n\rEncodedImages\x12\x10\n\x08\x63ontents\x18\x01 \x03(\x0c\")\n\tRawTensor\x12\r\n\x05parts\x18\x01 \x03(\x0c\x12\r\n\x05shape\x18\x02 \x03(\x03\"\xe0\x01\n\x0fPredictResponse\x12\x33\n\x07outputs\x18\x01 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.enxerto.inference.v1.ItemOutputs\x12/\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1f.enxerto.inference.v1.ItemError\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x11\n\tcompute_s\x18\x05 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x06 \x01(\x01\"R\n\x0cOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\"a\n\x0bItemOutputs\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x33\n\x07outputs\x18\x03 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\";\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2h\n\x0eReplicaService\x12V\n\x07Predict\x12$.enxerto.inference.v1.PredictRequest\x1a%.enxerto.inference.v1.PredictResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAWTENSOR']._serialized_start=261
   _globals['_RAWTENSOR']._serialized_end=302
   _globals['_PREDICTRESPONSE']._serialized_start=305
-  _globals['_PREDICTRESPONSE']._serialized_end=452
-  _globals['_ITEMERROR']._serialized_start=454
-  _globals['_ITEMERROR']._serialized_end=513
-  _globals['_REPLICASERVICE']._serialized_start=515
-  _globals['_REPLICASERVICE']._serialized_end=619
+  _globals['_PREDICTRESPONSE']._serialized_end=529
+  _globals['_OUTPUTTENSOR']._serialized_start=531
+  _globals['_OUTPUTTENSOR']._serialized_end=613
+  _globals['_ITEMOUTPUTS']._serialized_start=615
+  _globals['_ITEMOUTPUTS']._serialized_end=712
+  _globals['_ITEMERROR']._serialized_start=714
+  _globals['_ITEMERROR']._serialized_end=773
+  _globals['_REPLICASERVICE']._serialized_start=775
+  _globals['_REPLICASERVICE']._serialized_end=879
 # @@protoc_insertion_point(module_scope)

@@ -110,19 +110,26 @@ Global___RawTensor: _TypeAlias = RawTensor  # noqa: Y015
 class PredictResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    PROBABILITIES_FIELD_NUMBER: _builtins.int
-    CLASS_COUNT_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     DECODE_S_FIELD_NUMBER: _builtins.int
     COMPUTE_S_FIELD_NUMBER: _builtins.int
-    probabilities: _builtins.bytes
-    """Probabilities, float32, (items that succeeded, classes), row-major, little-endian, in order."""
-    class_count: _builtins.int
-    """Classes."""
+    ENCODE_S_FIELD_NUMBER: _builtins.int
     decode_s: _builtins.float
     """Seconds spent decoding."""
     compute_s: _builtins.float
     """Seconds spent in the graph."""
+    encode_s: _builtins.float
+    """Seconds spent turning the graph's outputs into answers."""
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputTensor]:
+        """The graph's outputs, the items that succeeded along the first axis, in order. Empty when `items` is set."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemOutputs]:
+        """Answers to encoded images of tasks whose answers differ in size: one for each item that succeeded, in order."""
+
     @_builtins.property
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemError]:
         """Items that could not be decoded; the others are unaffected."""
@@ -130,19 +137,90 @@ class PredictResponse(_message.Message):
     def __init__(
         self,
         *,
-        probabilities: _builtins.bytes = ...,
-        class_count: _builtins.int = ...,
+        outputs: _abc.Iterable[Global___OutputTensor] | None = ...,
+        items: _abc.Iterable[Global___ItemOutputs] | None = ...,
         errors: _abc.Iterable[Global___ItemError] | None = ...,
         decode_s: _builtins.float = ...,
         compute_s: _builtins.float = ...,
+        encode_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_count", b"class_count", "compute_s", b"compute_s", "decode_s", b"decode_s", "errors", b"errors", "probabilities", b"probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_s", b"compute_s", "decode_s", b"decode_s", "encode_s", b"encode_s", "errors", b"errors", "items", b"items", "outputs", b"outputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
+
+@_typing.final
+class OutputTensor(_message.Message):
+    """An output of the graph, row-major, little-endian."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DATATYPE_FIELD_NUMBER: _builtins.int
+    ROW_SHAPE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The tensor's name in the graph."""
+    datatype: _builtins.str
+    """Open Inference Protocol datatype, such as `FP32`."""
+    content: _builtins.bytes
+    """The values."""
+    @_builtins.property
+    def row_shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sizes of the axes after the first."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        datatype: _builtins.str = ...,
+        row_shape: _abc.Iterable[_builtins.int] | None = ...,
+        content: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "datatype", b"datatype", "name", b"name", "row_shape", b"row_shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputTensor: _TypeAlias = OutputTensor  # noqa: Y015
+
+@_typing.final
+class ItemOutputs(_message.Message):
+    """The answer to one image, in pixels of the picture as it was sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Width of the picture in pixels."""
+    height: _builtins.int
+    """Height of the picture in pixels."""
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputTensor]:
+        """Detection: boxes (n, 4) FP32, scores (n) FP32, classes (n) INT64, accepted (n) BOOL. Segmentation: classes (height, width) as a
+        grey PNG, confidence (1) FP32. Style: the picture as a PNG.
+        """
+
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        outputs: _abc.Iterable[Global___OutputTensor] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "outputs", b"outputs", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemOutputs: _TypeAlias = ItemOutputs  # noqa: Y015
 
 @_typing.final
 class ItemError(_message.Message):

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _MaskFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MaskFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaskFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MASK_FORMAT_UNSPECIFIED: _MaskFormat.ValueType  # 0
+    """The service chooses PNG."""
+    MASK_FORMAT_PNG: _MaskFormat.ValueType  # 1
+    """One grey PNG: the value of a pixel is its class index."""
+    MASK_FORMAT_RLE: _MaskFormat.ValueType  # 2
+    """COCO's compressed run lengths, one for each class that occurs."""
+    MASK_FORMAT_POLYGONS: _MaskFormat.ValueType  # 3
+    """Outlines, one or more for each class that occurs."""
+
+class MaskFormat(_MaskFormat, metaclass=_MaskFormatEnumTypeWrapper):
+    """How a mask is written."""
+
+MASK_FORMAT_UNSPECIFIED: MaskFormat.ValueType  # 0
+"""The service chooses PNG."""
+MASK_FORMAT_PNG: MaskFormat.ValueType  # 1
+"""One grey PNG: the value of a pixel is its class index."""
+MASK_FORMAT_RLE: MaskFormat.ValueType  # 2
+"""COCO's compressed run lengths, one for each class that occurs."""
+MASK_FORMAT_POLYGONS: MaskFormat.ValueType  # 3
+"""Outlines, one or more for each class that occurs."""
+Global___MaskFormat: _TypeAlias = MaskFormat  # noqa: Y015
 
 @_typing.final
 class Image(_message.Message):
@@ -96,6 +125,242 @@ class Classification(_message.Message):
 Global___Classification: _TypeAlias = Classification  # noqa: Y015
 
 @_typing.final
+class Box(_message.Message):
+    """A rectangle in pixels of the picture as it was sent, EXIF orientation applied. The origin is the upper left corner."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_MIN_FIELD_NUMBER: _builtins.int
+    Y_MIN_FIELD_NUMBER: _builtins.int
+    X_MAX_FIELD_NUMBER: _builtins.int
+    Y_MAX_FIELD_NUMBER: _builtins.int
+    x_min: _builtins.float
+    """Left edge."""
+    y_min: _builtins.float
+    """Upper edge."""
+    x_max: _builtins.float
+    """Right edge."""
+    y_max: _builtins.float
+    """Lower edge."""
+    def __init__(
+        self,
+        *,
+        x_min: _builtins.float = ...,
+        y_min: _builtins.float = ...,
+        x_max: _builtins.float = ...,
+        y_max: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["x_max", b"x_max", "x_min", b"x_min", "y_max", b"y_max", "y_min", b"y_min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Box: _TypeAlias = Box  # noqa: Y015
+
+@_typing.final
+class DetectedObject(_message.Message):
+    """An object that was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOX_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The class name."""
+    index: _builtins.int
+    """The class index."""
+    score: _builtins.float
+    """In [0, 1]."""
+    @_builtins.property
+    def box(self) -> Global___Box:
+        """Where it is."""
+
+    def __init__(
+        self,
+        *,
+        box: Global___Box | None = ...,
+        label: _builtins.str = ...,
+        index: _builtins.int = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["box", b"box"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "index", b"index", "label", b"label", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectedObject: _TypeAlias = DetectedObject  # noqa: Y015
+
+@_typing.final
+class Detection(_message.Message):
+    """What a model found in one image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___DetectedObject]:
+        """Highest score first."""
+
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[Global___DetectedObject] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Detection: _TypeAlias = Detection  # noqa: Y015
+
+@_typing.final
+class Segmentation(_message.Message):
+    """What a model says of every pixel of one image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    PNG_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    width: _builtins.int
+    """Width of the picture in pixels."""
+    height: _builtins.int
+    """Height of the picture in pixels."""
+    png: _builtins.bytes
+    """PNG only: the encoded mask."""
+    confidence: _builtins.float
+    """Mean probability of the chosen classes, in [0, 1]."""
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]:
+        """The classes that occur, the largest first."""
+
+    def __init__(
+        self,
+        *,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+        png: _builtins.bytes = ...,
+        segments: _abc.Iterable[Global___Segment] | None = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "height", b"height", "png", b"png", "segments", b"segments", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Segmentation: _TypeAlias = Segmentation  # noqa: Y015
+
+@_typing.final
+class Segment(_message.Message):
+    """The pixels of one class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    PIXEL_COUNT_FIELD_NUMBER: _builtins.int
+    RLE_FIELD_NUMBER: _builtins.int
+    POLYGONS_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The class name."""
+    index: _builtins.int
+    """The class index."""
+    pixel_count: _builtins.int
+    """Pixels of the class."""
+    rle: _builtins.str
+    """RLE only: COCO's compressed run lengths."""
+    @_builtins.property
+    def polygons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Polygon]:
+        """POLYGONS only."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        index: _builtins.int = ...,
+        pixel_count: _builtins.int = ...,
+        rle: _builtins.str = ...,
+        polygons: _abc.Iterable[Global___Polygon] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "label", b"label", "pixel_count", b"pixel_count", "polygons", b"polygons", "rle", b"rle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Segment: _TypeAlias = Segment  # noqa: Y015
+
+@_typing.final
+class Polygon(_message.Message):
+    """A closed outline in pixels of the picture as it was sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    HOLE_FIELD_NUMBER: _builtins.int
+    hole: _builtins.bool
+    """Whether it bounds a hole."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """x and y of each corner in turn."""
+
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[_builtins.float] | None = ...,
+        hole: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hole", b"hole", "points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Polygon: _TypeAlias = Polygon  # noqa: Y015
+
+@_typing.final
+class StylizedImage(_message.Message):
+    """A picture that a model painted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    content: _builtins.bytes
+    """The encoded picture."""
+    media_type: _builtins.str
+    """IANA media type."""
+    width: _builtins.int
+    """Width in pixels."""
+    height: _builtins.int
+    """Height in pixels."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.bytes = ...,
+        media_type: _builtins.str = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "height", b"height", "media_type", b"media_type", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StylizedImage: _TypeAlias = StylizedImage  # noqa: Y015
+
+@_typing.final
 class Timings(_message.Message):
     """Where the time of a request went."""
 
@@ -104,6 +369,7 @@ class Timings(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     DECODE_FIELD_NUMBER: _builtins.int
     COMPUTE_FIELD_NUMBER: _builtins.int
+    ENCODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
         """Waiting for the batch, and for a replica."""
@@ -116,16 +382,21 @@ class Timings(_message.Message):
     def compute(self) -> _duration_pb2.Duration:
         """The network itself."""
 
+    @_builtins.property
+    def encode(self) -> _duration_pb2.Duration:
+        """Turning the network's output into the answer."""
+
     def __init__(
         self,
         *,
         queue: _duration_pb2.Duration | None = ...,
         decode: _duration_pb2.Duration | None = ...,
         compute: _duration_pb2.Duration | None = ...,
+        encode: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "decode", b"decode", "queue", b"queue"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "decode", b"decode", "encode", b"encode", "queue", b"queue"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "decode", b"decode", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "decode", b"decode", "encode", b"encode", "queue", b"queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

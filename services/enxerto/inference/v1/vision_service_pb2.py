@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from enxerto.inference.v1 import vision_pb2 as enxerto_dot_inference_dot_v1_dot_vision__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)enxerto/inference/v1/vision_service.proto\x12\x14\x65nxerto.inference.v1\x1a!enxerto/inference/v1/vision.proto\"a\n\x0f\x43lassifyRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\r\n\x05top_k\x18\x03 \x01(\x05\"\x90\x01\n\x10\x43lassifyResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x35\n\x07results\x18\x02 \x03(\x0b\x32$.enxerto.inference.v1.Classification\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings2j\n\rVisionService\x12Y\n\x08\x43lassify\x12%.enxerto.inference.v1.ClassifyRequest\x1a&.enxerto.inference.v1.ClassifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)enxerto/inference/v1/vision_service.proto\x12\x14\x65nxerto.inference.v1\x1a!enxerto/inference/v1/vision.proto\"a\n\x0f\x43lassifyRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\r\n\x05top_k\x18\x03 \x01(\x05\"\x90\x01\n\x10\x43lassifyResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x35\n\x07results\x18\x02 \x03(\x0b\x32$.enxerto.inference.v1.Classification\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"\x97\x01\n\rDetectRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\x1c\n\x0fscore_threshold\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x13\n\x0bmax_objects\x18\x04 \x01(\x05\x42\x12\n\x10_score_threshold\"\x89\x01\n\x0e\x44\x65tectResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x30\n\x07results\x18\x02 \x03(\x0b\x32\x1f.enxerto.inference.v1.Detection\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"\x83\x01\n\x0eSegmentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .enxerto.inference.v1.MaskFormat\"\x8d\x01\n\x0fSegmentResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x33\n\x07results\x18\x02 \x03(\x0b\x32\".enxerto.inference.v1.Segmentation\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"Q\n\x0eStylizeRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\"\x8e\x01\n\x0fStylizeResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x34\n\x07results\x18\x02 \x03(\x0b\x32#.enxerto.inference.v1.StylizedImage\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings2\xef\x02\n\rVisionService\x12Y\n\x08\x43lassify\x12%.enxerto.inference.v1.ClassifyRequest\x1a&.enxerto.inference.v1.ClassifyResponse\x12S\n\x06\x44\x65tect\x12#.enxerto.inference.v1.DetectRequest\x1a$.enxerto.inference.v1.DetectResponse\x12V\n\x07Segment\x12$.enxerto.inference.v1.SegmentRequest\x1a%.enxerto.inference.v1.SegmentResponse\x12V\n\x07Stylize\x12$.enxerto.inference.v1.StylizeRequest\x1a%.enxerto.inference.v1.StylizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYREQUEST']._serialized_end=199
   _globals['_CLASSIFYRESPONSE']._serialized_start=202
   _globals['_CLASSIFYRESPONSE']._serialized_end=346
-  _globals['_VISIONSERVICE']._serialized_start=348
-  _globals['_VISIONSERVICE']._serialized_end=454
+  _globals['_DETECTREQUEST']._serialized_start=349
+  _globals['_DETECTREQUEST']._serialized_end=500
+  _globals['_DETECTRESPONSE']._serialized_start=503
+  _globals['_DETECTRESPONSE']._serialized_end=640
+  _globals['_SEGMENTREQUEST']._serialized_start=643
+  _globals['_SEGMENTREQUEST']._serialized_end=774
+  _globals['_SEGMENTRESPONSE']._serialized_start=777
+  _globals['_SEGMENTRESPONSE']._serialized_end=918
+  _globals['_STYLIZEREQUEST']._serialized_start=920
+  _globals['_STYLIZEREQUEST']._serialized_end=1001
+  _globals['_STYLIZERESPONSE']._serialized_start=1004
+  _globals['_STYLIZERESPONSE']._serialized_end=1146
+  _globals['_VISIONSERVICE']._serialized_start=1149
+  _globals['_VISIONSERVICE']._serialized_end=1516
 # @@protoc_insertion_point(module_scope)

@@ -80,3 +80,191 @@ class ClassifyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClassifyResponse: _TypeAlias = ClassifyResponse  # noqa: Y015
+
+@_typing.final
+class DetectRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
+    MAX_OBJECTS_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Required. `projects/{project}/deployments/{deployment}`."""
+    score_threshold: _builtins.float
+    """Optional. Least score, in [0, 1]; the version's own operating threshold of each class when absent."""
+    max_objects: _builtins.int
+    """Optional. Objects to return for each image; all by default."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
+        """Required. 1 to 64 images."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        images: _abc.Iterable[_vision_pb2.Image] | None = ...,
+        score_threshold: _builtins.float | None = ...,
+        max_objects: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold", "score_threshold", b"score_threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold", "deployment", b"deployment", "images", b"images", "max_objects", b"max_objects", "score_threshold", b"score_threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__score_threshold: _TypeAlias = _typing.Literal["score_threshold"]  # noqa: Y015
+    _WhichOneofArgType__score_threshold: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score_threshold) -> _WhichOneofReturnType__score_threshold | None: ...
+
+Global___DetectRequest: _TypeAlias = DetectRequest  # noqa: Y015
+
+@_typing.final
+class DetectResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Full name of the version that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Detection]:
+        """One per image, in order."""
+
+    @_builtins.property
+    def timings(self) -> _vision_pb2.Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[_vision_pb2.Detection] | None = ...,
+        timings: _vision_pb2.Timings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "results", b"results", "timings", b"timings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DetectResponse: _TypeAlias = DetectResponse  # noqa: Y015
+
+@_typing.final
+class SegmentRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Required. `projects/{project}/deployments/{deployment}`."""
+    format: _vision_pb2.MaskFormat.ValueType
+    """Optional."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
+        """Required. 1 to 64 images."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        images: _abc.Iterable[_vision_pb2.Image] | None = ...,
+        format: _vision_pb2.MaskFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "format", b"format", "images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentRequest: _TypeAlias = SegmentRequest  # noqa: Y015
+
+@_typing.final
+class SegmentResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Full name of the version that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Segmentation]:
+        """One per image, in order."""
+
+    @_builtins.property
+    def timings(self) -> _vision_pb2.Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[_vision_pb2.Segmentation] | None = ...,
+        timings: _vision_pb2.Timings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "results", b"results", "timings", b"timings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentResponse: _TypeAlias = SegmentResponse  # noqa: Y015
+
+@_typing.final
+class StylizeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Required. `projects/{project}/deployments/{deployment}`."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
+        """Required. 1 to 64 images."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        images: _abc.Iterable[_vision_pb2.Image] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StylizeRequest: _TypeAlias = StylizeRequest  # noqa: Y015
+
+@_typing.final
+class StylizeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Full name of the version that answered."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.StylizedImage]:
+        """One PNG per image, in order."""
+
+    @_builtins.property
+    def timings(self) -> _vision_pb2.Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[_vision_pb2.StylizedImage] | None = ...,
+        timings: _vision_pb2.Timings | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "results", b"results", "timings", b"timings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StylizeResponse: _TypeAlias = StylizeResponse  # noqa: Y015

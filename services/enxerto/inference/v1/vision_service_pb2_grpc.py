@@ -40,6 +40,21 @@ class VisionServiceStub:
                 request_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.Detect = channel.unary_unary(
+                '/enxerto.inference.v1.VisionService/Detect',
+                request_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.DetectRequest.SerializeToString,
+                response_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.DetectResponse.FromString,
+                _registered_method=True)
+        self.Segment = channel.unary_unary(
+                '/enxerto.inference.v1.VisionService/Segment',
+                request_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.SegmentRequest.SerializeToString,
+                response_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.SegmentResponse.FromString,
+                _registered_method=True)
+        self.Stylize = channel.unary_unary(
+                '/enxerto.inference.v1.VisionService/Stylize',
+                request_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeRequest.SerializeToString,
+                response_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeResponse.FromString,
+                _registered_method=True)
 
 
 class VisionServiceServicer:
@@ -53,6 +68,27 @@ class VisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Detect(self, request, context):
+        """Finds the objects in each image.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Segment(self, request, context):
+        """Says of every pixel of each image what it belongs to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stylize(self, request, context):
+        """Paints each image in the style that the model has learned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +96,21 @@ def add_VisionServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.ClassifyRequest.FromString,
                     response_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'Detect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Detect,
+                    request_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.DetectRequest.FromString,
+                    response_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.DetectResponse.SerializeToString,
+            ),
+            'Segment': grpc.unary_unary_rpc_method_handler(
+                    servicer.Segment,
+                    request_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.SegmentRequest.FromString,
+                    response_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.SegmentResponse.SerializeToString,
+            ),
+            'Stylize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stylize,
+                    request_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeRequest.FromString,
+                    response_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +141,87 @@ class VisionService:
             '/enxerto.inference.v1.VisionService/Classify',
             enxerto_dot_inference_dot_v1_dot_vision__service__pb2.ClassifyRequest.SerializeToString,
             enxerto_dot_inference_dot_v1_dot_vision__service__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Detect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.inference.v1.VisionService/Detect',
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.DetectRequest.SerializeToString,
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.DetectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Segment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.inference.v1.VisionService/Segment',
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.SegmentRequest.SerializeToString,
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.SegmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stylize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.inference.v1.VisionService/Stylize',
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeRequest.SerializeToString,
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,12 @@ class VisionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> VisionServiceAsyncStub: ...
     Classify: _grpc.UnaryUnaryMultiCallable[_vision_service_pb2.ClassifyRequest, _vision_service_pb2.ClassifyResponse]
     """Says what is in each image."""
+    Detect: _grpc.UnaryUnaryMultiCallable[_vision_service_pb2.DetectRequest, _vision_service_pb2.DetectResponse]
+    """Finds the objects in each image."""
+    Segment: _grpc.UnaryUnaryMultiCallable[_vision_service_pb2.SegmentRequest, _vision_service_pb2.SegmentResponse]
+    """Says of every pixel of each image what it belongs to."""
+    Stylize: _grpc.UnaryUnaryMultiCallable[_vision_service_pb2.StylizeRequest, _vision_service_pb2.StylizeResponse]
+    """Paints each image in the style that the model has learned."""
 
 @_typing.type_check_only
 class VisionServiceAsyncStub(VisionServiceStub):
@@ -43,6 +49,12 @@ class VisionServiceAsyncStub(VisionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Classify: _aio.UnaryUnaryMultiCallable[_vision_service_pb2.ClassifyRequest, _vision_service_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Says what is in each image."""
+    Detect: _aio.UnaryUnaryMultiCallable[_vision_service_pb2.DetectRequest, _vision_service_pb2.DetectResponse]  # type: ignore[assignment]
+    """Finds the objects in each image."""
+    Segment: _aio.UnaryUnaryMultiCallable[_vision_service_pb2.SegmentRequest, _vision_service_pb2.SegmentResponse]  # type: ignore[assignment]
+    """Says of every pixel of each image what it belongs to."""
+    Stylize: _aio.UnaryUnaryMultiCallable[_vision_service_pb2.StylizeRequest, _vision_service_pb2.StylizeResponse]  # type: ignore[assignment]
+    """Paints each image in the style that the model has learned."""
 
 class VisionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers images."""
@@ -54,5 +66,29 @@ class VisionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vision_service_pb2.ClassifyResponse, _abc.Awaitable[_vision_service_pb2.ClassifyResponse]]:
         """Says what is in each image."""
+
+    @_abc_1.abstractmethod
+    def Detect(
+        self,
+        request: _vision_service_pb2.DetectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vision_service_pb2.DetectResponse, _abc.Awaitable[_vision_service_pb2.DetectResponse]]:
+        """Finds the objects in each image."""
+
+    @_abc_1.abstractmethod
+    def Segment(
+        self,
+        request: _vision_service_pb2.SegmentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vision_service_pb2.SegmentResponse, _abc.Awaitable[_vision_service_pb2.SegmentResponse]]:
+        """Says of every pixel of each image what it belongs to."""
+
+    @_abc_1.abstractmethod
+    def Stylize(
+        self,
+        request: _vision_service_pb2.StylizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vision_service_pb2.StylizeResponse, _abc.Awaitable[_vision_service_pb2.StylizeResponse]]:
+        """Paints each image in the style that the model has learned."""
 
 def add_VisionServiceServicer_to_server(servicer: VisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -104,7 +104,7 @@ def _task(task: Task) -> task_pb2.Task.ValueType:
 def _parity(item: Parity) -> model_version_pb2.Parity:
     return model_version_pb2.Parity(
         max_abs_difference=item.max_abs_difference,
-        top1_agreement=item.top1_agreement,
+        agreement=item.agreement,
         sample_count=item.sample_count,
         batch_sizes=item.batch_sizes,
     )

@@ -166,13 +166,13 @@ def _parity(item: pb.Parity, violations: Violations) -> Parity:
     path = f"{_PATH}.parity"
     if not (math.isfinite(item.max_abs_difference) and item.max_abs_difference >= 0):
         violations.add(f"{path}.max_abs_difference", "must be finite and not negative")
-    if not 0 <= item.top1_agreement <= 1:
-        violations.add(f"{path}.top1_agreement", "must be in [0, 1]")
+    if not 0 <= item.agreement <= 1:
+        violations.add(f"{path}.agreement", "must be in [0, 1]")
     if item.sample_count < 1:
         violations.add(f"{path}.sample_count", "must be positive")
     if any(size < 1 for size in item.batch_sizes) or len(item.batch_sizes) > _MAX_TENSORS:
         violations.add(f"{path}.batch_sizes", f"must be at most {_MAX_TENSORS} positive numbers")
-    return Parity(item.max_abs_difference, item.top1_agreement, item.sample_count, tuple(item.batch_sizes))
+    return Parity(item.max_abs_difference, item.agreement, item.sample_count, tuple(item.batch_sizes))
 
 
 def _lineage(item: pb.Lineage, violations: Violations) -> Lineage:

@@ -228,13 +228,15 @@ class Parity(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_ABS_DIFFERENCE_FIELD_NUMBER: _builtins.int
-    TOP1_AGREEMENT_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
     SAMPLE_COUNT_FIELD_NUMBER: _builtins.int
     BATCH_SIZES_FIELD_NUMBER: _builtins.int
     max_abs_difference: _builtins.float
-    """Largest absolute difference of any probability."""
-    top1_agreement: _builtins.float
-    """Share of images with the same top-1 class, in [0, 1]."""
+    """Largest absolute difference of any probability, score or colour in [0, 1]."""
+    agreement: _builtins.float
+    """Share of equal answers, in [0, 1]. Classification: images with the same top-1 class. Detection: boxes with the same label
+    that overlap by 0.95 or more. Segmentation: pixels with the same class. Style: pixels within 2/255.
+    """
     sample_count: _builtins.int
     """Images compared."""
     @_builtins.property
@@ -245,13 +247,13 @@ class Parity(_message.Message):
         self,
         *,
         max_abs_difference: _builtins.float = ...,
-        top1_agreement: _builtins.float = ...,
+        agreement: _builtins.float = ...,
         sample_count: _builtins.int = ...,
         batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_sizes", b"batch_sizes", "max_abs_difference", b"max_abs_difference", "sample_count", b"sample_count", "top1_agreement", b"top1_agreement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "batch_sizes", b"batch_sizes", "max_abs_difference", b"max_abs_difference", "sample_count", b"sample_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

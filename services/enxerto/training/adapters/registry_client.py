@@ -113,7 +113,7 @@ def version_to_proto(run: TrainingRun, result: TrainingResult) -> model_version_
         metrics=[metric_pb2.Metric(name=one.name, value=one.value, split=one.split) for one in result.metrics],
         parity=model_version_pb2.Parity(
             max_abs_difference=result.parity.max_abs_difference,
-            top1_agreement=result.parity.top1_agreement,
+            agreement=result.parity.agreement,
             sample_count=result.parity.sample_count,
             batch_sizes=result.parity.batch_sizes,
         ),

@@ -23,7 +23,7 @@ class Parity:
     """Agreement of the exported graph with the trained network."""
 
     max_abs_difference: float
-    top1_agreement: float
+    agreement: float
     sample_count: int
     batch_sizes: tuple[int, ...]
 

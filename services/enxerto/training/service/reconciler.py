@@ -233,7 +233,7 @@ class Reconciler:
             await self._fail(run, error)
             return
         if registered.quarantined:
-            gate = ParityGateError(registered.version, result.parity.top1_agreement)
+            gate = ParityGateError(registered.version, result.parity.agreement)
             await self._fail(run, gate, registered.version)
             return
         changed = run.succeed(registered.version, now=self._clock.now())

@@ -26,7 +26,7 @@ from enxerto.type.v1 import task_pb2 as enxerto_dot_type_dot_v1_dot_task__pb2
 from enxerto.type.v1 import tensor_pb2 as enxerto_dot_type_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$enxerto/training/v1/base_model.proto\x12\x13\x65nxerto.training.v1\x1a\x1a\x65nxerto/type/v1/task.proto\x1a\x1c\x65nxerto/type/v1/tensor.proto\"\xfa\x01\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12#\n\x04task\x18\x03 \x01(\x0e\x32\x15.enxerto.type.v1.Task\x12\x0f\n\x07library\x18\x04 \x01(\t\x12\x0f\n\x07licence\x18\x05 \x01(\t\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x07 \x01(\x05\x12\x0e\n\x06stages\x18\x08 \x03(\t\x12\x33\n\npreprocess\x18\t \x01(\x0b\x32\x1f.enxerto.type.v1.PreprocessSpec\x12\x0f\n\x07offline\x18\n \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$enxerto/training/v1/base_model.proto\x12\x13\x65nxerto.training.v1\x1a\x1a\x65nxerto/type/v1/task.proto\x1a\x1c\x65nxerto/type/v1/tensor.proto\"\xc3\x02\n\tBaseModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12#\n\x04task\x18\x03 \x01(\x0e\x32\x15.enxerto.type.v1.Task\x12\x0f\n\x07library\x18\x04 \x01(\t\x12\x0f\n\x07licence\x18\x05 \x01(\t\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x07 \x01(\x05\x12\x0e\n\x06stages\x18\x08 \x03(\t\x12\x33\n\npreprocess\x18\t \x01(\x0b\x32\x1f.enxerto.type.v1.PreprocessSpec\x12\x0f\n\x07offline\x18\n \x01(\x08\x12\x15\n\rtakes_encoder\x18\x0b \x01(\x08\x12\x16\n\x0erequired_extra\x18\x0c \x01(\t\x12\x18\n\x10imported_weights\x18\r \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enxerto.training.v1.base_mo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BASEMODEL']._serialized_start=120
-  _globals['_BASEMODEL']._serialized_end=370
+  _globals['_BASEMODEL']._serialized_end=443
 # @@protoc_insertion_point(module_scope)

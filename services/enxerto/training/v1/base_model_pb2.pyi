@@ -36,6 +36,9 @@ class BaseModel(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     PREPROCESS_FIELD_NUMBER: _builtins.int
     OFFLINE_FIELD_NUMBER: _builtins.int
+    TAKES_ENCODER_FIELD_NUMBER: _builtins.int
+    REQUIRED_EXTRA_FIELD_NUMBER: _builtins.int
+    IMPORTED_WEIGHTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `baseModels/{base_model}`, such as `baseModels/efficientnet-lite0`."""
     display_name: _builtins.str
@@ -43,7 +46,9 @@ class BaseModel(_message.Message):
     task: _task_pb2.Task.ValueType
     """Output only."""
     library: _builtins.str
-    """Output only. The library that builds it: `torchvision` or `timm`."""
+    """Output only. The library that builds it: `torchvision`, `timm`, `segmentation-models-pytorch`, `ultralytics`, `libreyolo` or
+    `enxerto`.
+    """
     licence: _builtins.str
     """Output only. SPDX identifier, with a word on the weights where they differ."""
     parameter_count: _builtins.int
@@ -52,6 +57,12 @@ class BaseModel(_message.Message):
     """Output only. Length of the feature vector."""
     offline: _builtins.bool
     """Output only. True when the weights come with an installed package and need no network."""
+    takes_encoder: _builtins.bool
+    """Output only. Whether the backbone is chosen by `TrainingSpec.encoder`."""
+    required_extra: _builtins.str
+    """Output only. The extra that workers must have installed, such as `ultralytics`; empty when it needs none."""
+    imported_weights: _builtins.str
+    """Output only. Hexadecimal sha256 of weights that were imported by hand; empty when there are none."""
     @_builtins.property
     def stages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Output only. Names of the stages from input to output; "the last N stages" counts from the end."""
@@ -73,10 +84,13 @@ class BaseModel(_message.Message):
         stages: _abc.Iterable[_builtins.str] | None = ...,
         preprocess: _tensor_pb2.PreprocessSpec | None = ...,
         offline: _builtins.bool = ...,
+        takes_encoder: _builtins.bool = ...,
+        required_extra: _builtins.str = ...,
+        imported_weights: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["preprocess", b"preprocess"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "feature_dim", b"feature_dim", "library", b"library", "licence", b"licence", "name", b"name", "offline", b"offline", "parameter_count", b"parameter_count", "preprocess", b"preprocess", "stages", b"stages", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "feature_dim", b"feature_dim", "imported_weights", b"imported_weights", "library", b"library", "licence", b"licence", "name", b"name", "offline", b"offline", "parameter_count", b"parameter_count", "preprocess", b"preprocess", "required_extra", b"required_extra", "stages", b"stages", "takes_encoder", b"takes_encoder", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!enxerto/training/v1/dataset.proto\x12\x13\x65nxerto.training.v1\x1a\x1a\x65nxerto/type/v1/task.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc4\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12#\n\x04task\x18\x03 \x01(\x0e\x32\x15.enxerto.type.v1.Task\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.enxerto.training.v1.Dataset.LabelsEntry\x12\x17\n\x0flatest_snapshot\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe6\x04\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.enxerto.training.v1.Snapshot.State\x12\x33\n\x06source\x18\x03 \x01(\x0b\x32#.enxerto.training.v1.SnapshotSource\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12.\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x1c.enxerto.training.v1.Finding\x12\x15\n\rfinding_count\x18\x06 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x07 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x08 \x03(\t\x12\x44\n\x0csplit_counts\x18\t \x03(\x0b\x32..enxerto.training.v1.Snapshot.SplitCountsEntry\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x1a\x32\n\x10SplitCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_IMPORTING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"P\n\x0eSnapshotSource\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\x10\n\x06upload\x18\x02 \x01(\tH\x00\x12\x12\n\nsplit_seed\x18\x03 \x01(\x03\x42\x08\n\x06source\"\xbf\x01\n\x07\x46inding\x12\x37\n\x08severity\x18\x01 \x01(\x0e\x32%.enxerto.training.v1.Finding.Severity\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"N\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x14\n\x10SEVERITY_WARNING\x10\x01\x12\x12\n\x0eSEVERITY_ERROR\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!enxerto/training/v1/dataset.proto\x12\x13\x65nxerto.training.v1\x1a\x1a\x65nxerto/type/v1/task.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xc4\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12#\n\x04task\x18\x03 \x01(\x0e\x32\x15.enxerto.type.v1.Task\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.enxerto.training.v1.Dataset.LabelsEntry\x12\x17\n\x0flatest_snapshot\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa2\x05\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x05state\x18\x02 \x01(\x0e\x32#.enxerto.training.v1.Snapshot.State\x12\x33\n\x06source\x18\x03 \x01(\x0b\x32#.enxerto.training.v1.SnapshotSource\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12.\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x1c.enxerto.training.v1.Finding\x12\x15\n\rfinding_count\x18\x06 \x01(\x05\x12\x0e\n\x06\x64igest\x18\x07 \x01(\t\x12\x13\n\x0b\x63lass_names\x18\x08 \x03(\t\x12\x44\n\x0csplit_counts\x18\t \x03(\x0b\x32..enxerto.training.v1.Snapshot.SplitCountsEntry\x12\x12\n\nsize_bytes\x18\n \x01(\x03\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12:\n\nstatistics\x18\x0e \x01(\x0b\x32&.enxerto.training.v1.DatasetStatistics\x1a\x32\n\x10SplitCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_IMPORTING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"_\n\x0eSnapshotSource\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12\x10\n\x06upload\x18\x02 \x01(\tH\x00\x12\r\n\x03uri\x18\x04 \x01(\tH\x00\x12\x12\n\nsplit_seed\x18\x03 \x01(\x03\x42\x08\n\x06source\"\xb1\x01\n\x11\x44\x61tasetStatistics\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\t\x12\x13\n\x0bimage_count\x18\x02 \x01(\x03\x12\x18\n\x10\x61nnotation_count\x18\x03 \x01(\x03\x12\x30\n\x07\x63lasses\x18\x04 \x03(\x0b\x32\x1f.enxerto.training.v1.ClassCount\x12+\n\x05sizes\x18\x05 \x03(\x0b\x32\x1c.enxerto.training.v1.SizeBin\"\x9c\x01\n\nClassCount\x12\x12\n\nclass_name\x18\x01 \x01(\t\x12\x46\n\x0csplit_counts\x18\x02 \x03(\x0b\x32\x30.enxerto.training.v1.ClassCount.SplitCountsEntry\x1a\x32\n\x10SplitCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"*\n\x07SizeBin\x12\x10\n\x08max_side\x18\x01 \x01(\x05\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\xab\x02\n\x10ValidationReport\x12\x12\n\nimportable\x18\x01 \x01(\x08\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.enxerto.training.v1.Finding\x12\x15\n\rfinding_count\x18\x03 \x01(\x05\x12:\n\nstatistics\x18\x04 \x01(\x0b\x32&.enxerto.training.v1.DatasetStatistics\x12L\n\x0csplit_counts\x18\x05 \x03(\x0b\x32\x36.enxerto.training.v1.ValidationReport.SplitCountsEntry\x1a\x32\n\x10SplitCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xcd\x01\n\x07\x46inding\x12\x37\n\x08severity\x18\x01 \x01(\x0e\x32%.enxerto.training.v1.Finding.Severity\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0c\n\x04line\x18\x05 \x01(\x05\"N\n\x08Severity\x12\x18\n\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x14\n\x10SEVERITY_WARNING\x10\x01\x12\x12\n\x0eSEVERITY_ERROR\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,20 +38,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASET_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SNAPSHOT_SPLITCOUNTSENTRY']._loaded_options = None
   _globals['_SNAPSHOT_SPLITCOUNTSENTRY']._serialized_options = b'8\001'
+  _globals['_CLASSCOUNT_SPLITCOUNTSENTRY']._loaded_options = None
+  _globals['_CLASSCOUNT_SPLITCOUNTSENTRY']._serialized_options = b'8\001'
+  _globals['_VALIDATIONREPORT_SPLITCOUNTSENTRY']._loaded_options = None
+  _globals['_VALIDATIONREPORT_SPLITCOUNTSENTRY']._serialized_options = b'8\001'
   _globals['_DATASET']._serialized_start=145
   _globals['_DATASET']._serialized_end=469
   _globals['_DATASET_LABELSENTRY']._serialized_start=424
   _globals['_DATASET_LABELSENTRY']._serialized_end=469
   _globals['_SNAPSHOT']._serialized_start=472
-  _globals['_SNAPSHOT']._serialized_end=1086
-  _globals['_SNAPSHOT_SPLITCOUNTSENTRY']._serialized_start=948
-  _globals['_SNAPSHOT_SPLITCOUNTSENTRY']._serialized_end=998
-  _globals['_SNAPSHOT_STATE']._serialized_start=1000
-  _globals['_SNAPSHOT_STATE']._serialized_end=1086
-  _globals['_SNAPSHOTSOURCE']._serialized_start=1088
-  _globals['_SNAPSHOTSOURCE']._serialized_end=1168
-  _globals['_FINDING']._serialized_start=1171
-  _globals['_FINDING']._serialized_end=1362
-  _globals['_FINDING_SEVERITY']._serialized_start=1284
-  _globals['_FINDING_SEVERITY']._serialized_end=1362
+  _globals['_SNAPSHOT']._serialized_end=1146
+  _globals['_SNAPSHOT_SPLITCOUNTSENTRY']._serialized_start=1008
+  _globals['_SNAPSHOT_SPLITCOUNTSENTRY']._serialized_end=1058
+  _globals['_SNAPSHOT_STATE']._serialized_start=1060
+  _globals['_SNAPSHOT_STATE']._serialized_end=1146
+  _globals['_SNAPSHOTSOURCE']._serialized_start=1148
+  _globals['_SNAPSHOTSOURCE']._serialized_end=1243
+  _globals['_DATASETSTATISTICS']._serialized_start=1246
+  _globals['_DATASETSTATISTICS']._serialized_end=1423
+  _globals['_CLASSCOUNT']._serialized_start=1426
+  _globals['_CLASSCOUNT']._serialized_end=1582
+  _globals['_CLASSCOUNT_SPLITCOUNTSENTRY']._serialized_start=1008
+  _globals['_CLASSCOUNT_SPLITCOUNTSENTRY']._serialized_end=1058
+  _globals['_SIZEBIN']._serialized_start=1584
+  _globals['_SIZEBIN']._serialized_end=1626
+  _globals['_VALIDATIONREPORT']._serialized_start=1629
+  _globals['_VALIDATIONREPORT']._serialized_end=1928
+  _globals['_VALIDATIONREPORT_SPLITCOUNTSENTRY']._serialized_start=1008
+  _globals['_VALIDATIONREPORT_SPLITCOUNTSENTRY']._serialized_end=1058
+  _globals['_FINDING']._serialized_start=1931
+  _globals['_FINDING']._serialized_end=2136
+  _globals['_FINDING_SEVERITY']._serialized_start=2058
+  _globals['_FINDING_SEVERITY']._serialized_end=2136
 # @@protoc_insertion_point(module_scope)

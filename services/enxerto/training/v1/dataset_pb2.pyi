@@ -164,6 +164,7 @@ class Snapshot(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/datasets/{dataset}/snapshots/{n}`."""
     state: Global___Snapshot.State.ValueType
@@ -204,6 +205,10 @@ class Snapshot(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def statistics(self) -> Global___DatasetStatistics:
+        """Output only. What the images and their annotations look like."""
+
     def __init__(
         self,
         *,
@@ -220,10 +225,11 @@ class Snapshot(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        statistics: Global___DatasetStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "source", b"source", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "source", b"source", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "create_time", b"create_time", "digest", b"digest", "error", b"error", "etag", b"etag", "finding_count", b"finding_count", "findings", b"findings", "name", b"name", "size_bytes", b"size_bytes", "source", b"source", "split_counts", b"split_counts", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_names", b"class_names", "create_time", b"create_time", "digest", b"digest", "error", b"error", "etag", b"etag", "finding_count", b"finding_count", "findings", b"findings", "name", b"name", "size_bytes", b"size_bytes", "source", b"source", "split_counts", b"split_counts", "state", b"state", "statistics", b"statistics", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,19 +237,22 @@ Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
 
 @_typing.final
 class SnapshotSource(_message.Message):
-    """A folder of class folders, or an archive of one. Splits given as `train`, `val` and `test` folders are kept; otherwise
-    a seeded, stratified split is made.
+    """Labelled images in a folder or an archive. The format is found by looking: class folders, CSV, COCO JSON, YOLO, Pascal VOC,
+    pictures with masks, or pictures alone. Given splits are kept; otherwise a seeded, stratified split is made.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
     UPLOAD_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
     SPLIT_SEED_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Absolute path on the training service's machine, below a folder that its operator allows."""
     upload: _builtins.str
     """Name that UploadArchive returned."""
+    uri: _builtins.str
+    """`s3://bucket/prefix` or `gs://bucket/prefix`, below a location that the operator allows: a folder or an archive."""
     split_seed: _builtins.int
     """Optional. Seed of the split when none is given; 0 by default."""
     def __init__(
@@ -251,17 +260,198 @@ class SnapshotSource(_message.Message):
         *,
         path: _builtins.str = ...,
         upload: _builtins.str = ...,
+        uri: _builtins.str = ...,
         split_seed: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "source", b"source", "upload", b"upload"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "source", b"source", "upload", b"upload", "uri", b"uri"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "source", b"source", "split_seed", b"split_seed", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "source", b"source", "split_seed", b"split_seed", "upload", b"upload", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["path", "upload"]  # noqa: Y015
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["path", "upload", "uri"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
 
 Global___SnapshotSource: _TypeAlias = SnapshotSource  # noqa: Y015
+
+@_typing.final
+class DatasetStatistics(_message.Message):
+    """What the images and their annotations look like."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORMAT_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    ANNOTATION_COUNT_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    SIZES_FIELD_NUMBER: _builtins.int
+    format: _builtins.str
+    """The format found: `IMAGE_FOLDER`, `CSV`, `COCO`, `YOLO`, `VOC`, `MASKS` or `IMAGES`."""
+    image_count: _builtins.int
+    """Images."""
+    annotation_count: _builtins.int
+    """Annotations: labels, boxes, or masks."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassCount]:
+        """How often each class occurs, in index order. Segmentation counts images that hold the class."""
+
+    @_builtins.property
+    def sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SizeBin]:
+        """How large the pictures are."""
+
+    def __init__(
+        self,
+        *,
+        format: _builtins.str = ...,
+        image_count: _builtins.int = ...,
+        annotation_count: _builtins.int = ...,
+        classes: _abc.Iterable[Global___ClassCount] | None = ...,
+        sizes: _abc.Iterable[Global___SizeBin] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_count", b"annotation_count", "classes", b"classes", "format", b"format", "image_count", b"image_count", "sizes", b"sizes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatasetStatistics: _TypeAlias = DatasetStatistics  # noqa: Y015
+
+@_typing.final
+class ClassCount(_message.Message):
+    """How often a class occurs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SplitCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CLASS_NAME_FIELD_NUMBER: _builtins.int
+    SPLIT_COUNTS_FIELD_NUMBER: _builtins.int
+    class_name: _builtins.str
+    """The class."""
+    @_builtins.property
+    def split_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Annotations in each split: `train`, `val`, `test`."""
+
+    def __init__(
+        self,
+        *,
+        class_name: _builtins.str = ...,
+        split_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_name", b"class_name", "split_counts", b"split_counts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassCount: _TypeAlias = ClassCount  # noqa: Y015
+
+@_typing.final
+class SizeBin(_message.Message):
+    """Pictures whose longer side is at most so many pixels and more than the bin before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_SIDE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    max_side: _builtins.int
+    """Longest side in this bin, in pixels."""
+    count: _builtins.int
+    """Pictures in this bin."""
+    def __init__(
+        self,
+        *,
+        max_side: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "max_side", b"max_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SizeBin: _TypeAlias = SizeBin  # noqa: Y015
+
+@_typing.final
+class ValidationReport(_message.Message):
+    """What looking at a data set has found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SplitCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IMPORTABLE_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    FINDING_COUNT_FIELD_NUMBER: _builtins.int
+    STATISTICS_FIELD_NUMBER: _builtins.int
+    SPLIT_COUNTS_FIELD_NUMBER: _builtins.int
+    importable: _builtins.bool
+    """Whether an import would succeed."""
+    finding_count: _builtins.int
+    """How many findings there were in all."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """Everything found, at most 1,000 entries; errors come first."""
+
+    @_builtins.property
+    def statistics(self) -> Global___DatasetStatistics:
+        """What the images and their annotations look like."""
+
+    @_builtins.property
+    def split_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Images in each split: `train`, `val`, `test`."""
+
+    def __init__(
+        self,
+        *,
+        importable: _builtins.bool = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        finding_count: _builtins.int = ...,
+        statistics: Global___DatasetStatistics | None = ...,
+        split_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finding_count", b"finding_count", "findings", b"findings", "importable", b"importable", "split_counts", b"split_counts", "statistics", b"statistics"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidationReport: _TypeAlias = ValidationReport  # noqa: Y015
 
 @_typing.final
 class Finding(_message.Message):
@@ -296,6 +486,7 @@ class Finding(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
     severity: Global___Finding.Severity.ValueType
     """How bad it is."""
     path: _builtins.str
@@ -304,6 +495,8 @@ class Finding(_message.Message):
     """Stable code in upper snake case, such as `CORRUPT_IMAGE`."""
     message: _builtins.str
     """What is wrong, for people."""
+    line: _builtins.int
+    """Line of the file, from 1; 0 when it has none."""
     def __init__(
         self,
         *,
@@ -311,10 +504,11 @@ class Finding(_message.Message):
         path: _builtins.str = ...,
         code: _builtins.str = ...,
         message: _builtins.str = ...,
+        line: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "path", b"path", "severity", b"severity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "line", b"line", "message", b"message", "path", b"path", "severity", b"severity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

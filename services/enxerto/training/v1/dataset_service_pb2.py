@@ -25,35 +25,41 @@ _sym_db = _symbol_database.Default()
 from enxerto.training.v1 import dataset_pb2 as enxerto_dot_training_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)enxerto/training/v1/dataset_service.proto\x12\x13\x65nxerto.training.v1\x1a!enxerto/training/v1/dataset.proto\"}\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12-\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x1c.enxerto.training.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x14ListDatasetsResponse\x12.\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1c.enxerto.training.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x14UploadArchiveRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".enxerto.training.v1.ArchiveHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"C\n\rArchiveHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\";\n\x15UploadArchiveResponse\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"l\n\x15\x43reateSnapshotRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12/\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1d.enxerto.training.v1.Snapshot\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\"\n\x12GetSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x14ListSnapshotsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x15ListSnapshotsResponse\x12\x30\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1d.enxerto.training.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa9\x05\n\x0e\x44\x61tasetService\x12X\n\rCreateDataset\x12).enxerto.training.v1.CreateDatasetRequest\x1a\x1c.enxerto.training.v1.Dataset\x12R\n\nGetDataset\x12&.enxerto.training.v1.GetDatasetRequest\x1a\x1c.enxerto.training.v1.Dataset\x12\x63\n\x0cListDatasets\x12(.enxerto.training.v1.ListDatasetsRequest\x1a).enxerto.training.v1.ListDatasetsResponse\x12h\n\rUploadArchive\x12).enxerto.training.v1.UploadArchiveRequest\x1a*.enxerto.training.v1.UploadArchiveResponse(\x01\x12[\n\x0e\x43reateSnapshot\x12*.enxerto.training.v1.CreateSnapshotRequest\x1a\x1d.enxerto.training.v1.Snapshot\x12U\n\x0bGetSnapshot\x12\'.enxerto.training.v1.GetSnapshotRequest\x1a\x1d.enxerto.training.v1.Snapshot\x12\x66\n\rListSnapshots\x12).enxerto.training.v1.ListSnapshotsRequest\x1a*.enxerto.training.v1.ListSnapshotsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)enxerto/training/v1/dataset_service.proto\x12\x13\x65nxerto.training.v1\x1a!enxerto/training/v1/dataset.proto\"^\n\x16ValidateDatasetRequest\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x33\n\x06source\x18\x02 \x01(\x0b\x32#.enxerto.training.v1.SnapshotSource\"\x99\x01\n\x17ValidateDatasetResponse\x12;\n\x08progress\x18\x01 \x01(\x0b\x32\'.enxerto.training.v1.ValidationProgressH\x00\x12\x37\n\x06report\x18\x02 \x01(\x0b\x32%.enxerto.training.v1.ValidationReportH\x00\x42\x08\n\x06result\">\n\x12ValidationProgress\x12\x13\n\x0bimages_done\x18\x01 \x01(\x03\x12\x13\n\x0bimage_count\x18\x02 \x01(\x03\"}\n\x14\x43reateDatasetRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\ndataset_id\x18\x02 \x01(\t\x12-\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x1c.enxerto.training.v1.Dataset\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListDatasetsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x14ListDatasetsResponse\x12.\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1c.enxerto.training.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x14UploadArchiveRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".enxerto.training.v1.ArchiveHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"C\n\rArchiveHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\";\n\x15UploadArchiveResponse\x12\x0e\n\x06upload\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"l\n\x15\x43reateSnapshotRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12/\n\x08snapshot\x18\x02 \x01(\x0b\x32\x1d.enxerto.training.v1.Snapshot\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\"\n\x12GetSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x14ListSnapshotsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x15ListSnapshotsResponse\x12\x30\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1d.enxerto.training.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x99\x06\n\x0e\x44\x61tasetService\x12X\n\rCreateDataset\x12).enxerto.training.v1.CreateDatasetRequest\x1a\x1c.enxerto.training.v1.Dataset\x12R\n\nGetDataset\x12&.enxerto.training.v1.GetDatasetRequest\x1a\x1c.enxerto.training.v1.Dataset\x12\x63\n\x0cListDatasets\x12(.enxerto.training.v1.ListDatasetsRequest\x1a).enxerto.training.v1.ListDatasetsResponse\x12h\n\rUploadArchive\x12).enxerto.training.v1.UploadArchiveRequest\x1a*.enxerto.training.v1.UploadArchiveResponse(\x01\x12[\n\x0e\x43reateSnapshot\x12*.enxerto.training.v1.CreateSnapshotRequest\x1a\x1d.enxerto.training.v1.Snapshot\x12U\n\x0bGetSnapshot\x12\'.enxerto.training.v1.GetSnapshotRequest\x1a\x1d.enxerto.training.v1.Snapshot\x12\x66\n\rListSnapshots\x12).enxerto.training.v1.ListSnapshotsRequest\x1a*.enxerto.training.v1.ListSnapshotsResponse\x12n\n\x0fValidateDataset\x12+.enxerto.training.v1.ValidateDatasetRequest\x1a,.enxerto.training.v1.ValidateDatasetResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enxerto.training.v1.dataset_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CREATEDATASETREQUEST']._serialized_start=101
-  _globals['_CREATEDATASETREQUEST']._serialized_end=226
-  _globals['_GETDATASETREQUEST']._serialized_start=228
-  _globals['_GETDATASETREQUEST']._serialized_end=261
-  _globals['_LISTDATASETSREQUEST']._serialized_start=263
-  _globals['_LISTDATASETSREQUEST']._serialized_end=339
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=341
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=436
-  _globals['_UPLOADARCHIVEREQUEST']._serialized_start=438
-  _globals['_UPLOADARCHIVEREQUEST']._serialized_end=542
-  _globals['_ARCHIVEHEADER']._serialized_start=544
-  _globals['_ARCHIVEHEADER']._serialized_end=611
-  _globals['_UPLOADARCHIVERESPONSE']._serialized_start=613
-  _globals['_UPLOADARCHIVERESPONSE']._serialized_end=672
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=674
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=782
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=784
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=818
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=820
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=897
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=899
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=997
-  _globals['_DATASETSERVICE']._serialized_start=1000
-  _globals['_DATASETSERVICE']._serialized_end=1681
+  _globals['_VALIDATEDATASETREQUEST']._serialized_start=101
+  _globals['_VALIDATEDATASETREQUEST']._serialized_end=195
+  _globals['_VALIDATEDATASETRESPONSE']._serialized_start=198
+  _globals['_VALIDATEDATASETRESPONSE']._serialized_end=351
+  _globals['_VALIDATIONPROGRESS']._serialized_start=353
+  _globals['_VALIDATIONPROGRESS']._serialized_end=415
+  _globals['_CREATEDATASETREQUEST']._serialized_start=417
+  _globals['_CREATEDATASETREQUEST']._serialized_end=542
+  _globals['_GETDATASETREQUEST']._serialized_start=544
+  _globals['_GETDATASETREQUEST']._serialized_end=577
+  _globals['_LISTDATASETSREQUEST']._serialized_start=579
+  _globals['_LISTDATASETSREQUEST']._serialized_end=655
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=657
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=752
+  _globals['_UPLOADARCHIVEREQUEST']._serialized_start=754
+  _globals['_UPLOADARCHIVEREQUEST']._serialized_end=858
+  _globals['_ARCHIVEHEADER']._serialized_start=860
+  _globals['_ARCHIVEHEADER']._serialized_end=927
+  _globals['_UPLOADARCHIVERESPONSE']._serialized_start=929
+  _globals['_UPLOADARCHIVERESPONSE']._serialized_end=988
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=990
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=1098
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1100
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1134
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=1136
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=1213
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=1215
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=1313
+  _globals['_DATASETSERVICE']._serialized_start=1316
+  _globals['_DATASETSERVICE']._serialized_end=2109
 # @@protoc_insertion_point(module_scope)

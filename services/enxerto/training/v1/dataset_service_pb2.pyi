@@ -20,6 +20,88 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class ValidateDatasetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATASET_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    dataset: _builtins.str
+    """Required. `projects/{project}/datasets/{dataset}`: its task decides what is looked for."""
+    @_builtins.property
+    def source(self) -> _dataset_pb2.SnapshotSource:
+        """Required."""
+
+    def __init__(
+        self,
+        *,
+        dataset: _builtins.str = ...,
+        source: _dataset_pb2.SnapshotSource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidateDatasetRequest: _TypeAlias = ValidateDatasetRequest  # noqa: Y015
+
+@_typing.final
+class ValidateDatasetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___ValidationProgress:
+        """Still looking."""
+
+    @_builtins.property
+    def report(self) -> _dataset_pb2.ValidationReport:
+        """What was found."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___ValidationProgress | None = ...,
+        report: _dataset_pb2.ValidationReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "report", b"report", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "report", b"report", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["progress", "report"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ValidateDatasetResponse: _TypeAlias = ValidateDatasetResponse  # noqa: Y015
+
+@_typing.final
+class ValidationProgress(_message.Message):
+    """How far a validation is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_DONE_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    images_done: _builtins.int
+    """Images looked at."""
+    image_count: _builtins.int
+    """Images in all."""
+    def __init__(
+        self,
+        *,
+        images_done: _builtins.int = ...,
+        image_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_count", b"image_count", "images_done", b"images_done"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValidationProgress: _TypeAlias = ValidationProgress  # noqa: Y015
+
+@_typing.final
 class CreateDatasetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

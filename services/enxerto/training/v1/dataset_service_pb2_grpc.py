@@ -71,6 +71,11 @@ class DatasetServiceStub:
                 request_serializer=enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ListSnapshotsRequest.SerializeToString,
                 response_deserializer=enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ListSnapshotsResponse.FromString,
                 _registered_method=True)
+        self.ValidateDataset = channel.unary_stream(
+                '/enxerto.training.v1.DatasetService/ValidateDataset',
+                request_serializer=enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ValidateDatasetRequest.SerializeToString,
+                response_deserializer=enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ValidateDatasetResponse.FromString,
+                _registered_method=True)
 
 
 class DatasetServiceServicer:
@@ -126,6 +131,13 @@ class DatasetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateDataset(self, request, context):
+        """Looks at a source as an import would and stores nothing: progress while it reads, the report as the last message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatasetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +175,11 @@ def add_DatasetServiceServicer_to_server(servicer, server):
                     servicer.ListSnapshots,
                     request_deserializer=enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ListSnapshotsRequest.FromString,
                     response_serializer=enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'ValidateDataset': grpc.unary_stream_rpc_method_handler(
+                    servicer.ValidateDataset,
+                    request_deserializer=enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ValidateDatasetRequest.FromString,
+                    response_serializer=enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ValidateDatasetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +372,33 @@ class DatasetService:
             '/enxerto.training.v1.DatasetService/ListSnapshots',
             enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ListSnapshotsRequest.SerializeToString,
             enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValidateDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/enxerto.training.v1.DatasetService/ValidateDataset',
+            enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ValidateDatasetRequest.SerializeToString,
+            enxerto_dot_training_dot_v1_dot_dataset__service__pb2.ValidateDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

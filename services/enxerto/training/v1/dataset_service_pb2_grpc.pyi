@@ -48,6 +48,8 @@ class DatasetServiceStub:
     """Reads one snapshot."""
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ListSnapshotsRequest, _dataset_service_pb2.ListSnapshotsResponse]
     """Lists the snapshots of a dataset, newest first."""
+    ValidateDataset: _grpc.UnaryStreamMultiCallable[_dataset_service_pb2.ValidateDatasetRequest, _dataset_service_pb2.ValidateDatasetResponse]
+    """Looks at a source as an import would and stores nothing: progress while it reads, the report as the last message."""
 
 @_typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
@@ -68,6 +70,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """Reads one snapshot."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ListSnapshotsRequest, _dataset_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """Lists the snapshots of a dataset, newest first."""
+    ValidateDataset: _aio.UnaryStreamMultiCallable[_dataset_service_pb2.ValidateDatasetRequest, _dataset_service_pb2.ValidateDatasetResponse]  # type: ignore[assignment]
+    """Looks at a source as an import would and stores nothing: progress while it reads, the report as the last message."""
 
 class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Imports labelled images into immutable snapshots."""
@@ -127,5 +131,13 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_dataset_service_pb2.ListSnapshotsResponse]]:
         """Lists the snapshots of a dataset, newest first."""
+
+    @_abc_1.abstractmethod
+    def ValidateDataset(
+        self,
+        request: _dataset_service_pb2.ValidateDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_dataset_service_pb2.ValidateDatasetResponse], _abc.AsyncIterator[_dataset_service_pb2.ValidateDatasetResponse]]:
+        """Looks at a source as an import would and stores nothing: progress while it reads, the report as the last message."""
 
 def add_DatasetServiceServicer_to_server(servicer: DatasetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

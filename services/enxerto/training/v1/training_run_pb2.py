@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&enxerto/training/v1/training_run.proto\x12\x13\x65nxerto.training.v1\x1a\x1c\x65nxerto/type/v1/metric.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x9e\x05\n\x0cTrainingSpec\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12-\n\x07weights\x18\x03 \x01(\x0e\x32\x1c.enxerto.training.v1.Weights\x12/\n\x08strategy\x18\x04 \x01(\x0e\x32\x1d.enxerto.training.v1.Strategy\x12\r\n\x05model\x18\x05 \x01(\t\x12\x13\n\x06\x65pochs\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_size\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12)\n\x1c\x62\x61\x63kbone_learning_rate_ratio\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0cweight_decay\x18\n \x01(\x01H\x04\x88\x01\x01\x12\x31\n\toptimizer\x18\x0b \x01(\x0e\x32\x1e.enxerto.training.v1.Optimizer\x12\x1c\n\x0fwarmup_fraction\x18\x0c \x01(\x01H\x05\x88\x01\x01\x12\x1c\n\x0funfreeze_stages\x18\r \x01(\x05H\x06\x88\x01\x01\x12$\n\x17\x65\x61rly_stopping_patience\x18\x0e \x01(\x05H\x07\x88\x01\x01\x12\x0f\n\x07\x61ugment\x18\x0f \x01(\x08\x12\x0c\n\x04seed\x18\x10 \x01(\x03\x12\x13\n\x0bnum_workers\x18\x11 \x01(\x05\x42\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x10\n\x0e_learning_rateB\x1f\n\x1d_backbone_learning_rate_ratioB\x0f\n\r_weight_decayB\x12\n\x10_warmup_fractionB\x12\n\x10_unfreeze_stagesB\x1a\n\x18_early_stopping_patience\"\x97\x06\n\x0bTrainingRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04spec\x18\x02 \x01(\x0b\x32!.enxerto.training.v1.TrainingSpec\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.enxerto.training.v1.TrainingRun.State\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x08progress\x18\x05 \x01(\x0b\x32\x1d.enxerto.training.v1.Progress\x12(\n\x07metrics\x18\x06 \x03(\x0b\x32\x17.enxerto.type.v1.Metric\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x13\n\x0bstop_reason\x18\x08 \x01(\t\x12<\n\x06labels\x18\t \x03(\x0b\x32,.enxerto.training.v1.TrainingRun.LabelsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xac\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x15\n\x11STATE_REGISTERING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x14\n\x10STATE_CANCELLING\x10\x06\x12\x13\n\x0fSTATE_CANCELLED\x10\x07\"\xaa\x01\n\x08Progress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x13\n\x0b\x65poch_count\x18\x03 \x01(\x05\x12\x13\n\x0bimages_done\x18\x04 \x01(\x03\x12\x13\n\x0bimage_count\x18\x05 \x01(\x03\x12\x19\n\x11images_per_second\x18\x06 \x01(\x01\x12&\n\x03\x65ta\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb9\x02\n\rTrainingEvent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\rstate_changed\x18\x03 \x01(\x0b\x32!.enxerto.training.v1.StateChangedH\x00\x12\x31\n\x08progress\x18\x04 \x01(\x0b\x32\x1d.enxerto.training.v1.ProgressH\x00\x12>\n\x0f\x65poch_completed\x18\x05 \x01(\x0b\x32#.enxerto.training.v1.EpochCompletedH\x00\x12\x30\n\x08log_line\x18\x06 \x01(\x0b\x32\x1c.enxerto.training.v1.LogLineH\x00\x42\x07\n\x05\x65vent\"\x7f\n\x0cStateChanged\x12\x35\n\x05state\x18\x01 \x01(\x0e\x32&.enxerto.training.v1.TrainingRun.State\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x82\x01\n\x0e\x45pochCompleted\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.enxerto.training.v1.Progress\x12(\n\x07metrics\x18\x02 \x03(\x0b\x32\x17.enxerto.type.v1.Metric\x12\x15\n\rlearning_rate\x18\x03 \x01(\x01\",\n\x07LogLine\x12\x10\n\x08severity\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t*]\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSTRATEGY_FEATURE_EXTRACTION\x10\x01\x12\x16\n\x12STRATEGY_FINE_TUNE\x10\x02*L\n\x07Weights\x12\x17\n\x13WEIGHTS_UNSPECIFIED\x10\x00\x12\x16\n\x12WEIGHTS_PRETRAINED\x10\x01\x12\x10\n\x0cWEIGHTS_NONE\x10\x02*N\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_ADAMW\x10\x01\x12\x11\n\rOPTIMIZER_SGD\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&enxerto/training/v1/training_run.proto\x12\x13\x65nxerto.training.v1\x1a\x1c\x65nxerto/type/v1/metric.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"-\n\x04Head\x12\x14\n\x0chidden_units\x18\x01 \x01(\x05\x12\x0f\n\x07\x64ropout\x18\x02 \x01(\x01\"n\n\nUnfreezing\x12\x0e\n\x06stages\x18\x01 \x01(\x05\x12\x18\n\x10\x65pochs_per_stage\x18\x02 \x01(\x05\x12\x1f\n\x12head_warmup_epochs\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x15\n\x13_head_warmup_epochs\"\xd6\x01\n\x04Loss\x12\x17\n\x0flabel_smoothing\x18\x01 \x01(\x01\x12=\n\rclass_weights\x18\x02 \x01(\x0e\x32&.enxerto.training.v1.Loss.ClassWeights\x12\x13\n\x0b\x66ocal_gamma\x18\x03 \x01(\x01\"a\n\x0c\x43lassWeights\x12\x1d\n\x19\x43LASS_WEIGHTS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x43LASS_WEIGHTS_NONE\x10\x01\x12\x1a\n\x16\x43LASS_WEIGHTS_BALANCED\x10\x02\"\xf6\x01\n\x0c\x41ugmentation\x12\x38\n\x06policy\x18\x01 \x01(\x0e\x32(.enxerto.training.v1.Augmentation.Policy\x12\x16\n\tmagnitude\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0bmixup_alpha\x18\x03 \x01(\x01\x12\x14\n\x0c\x63utmix_alpha\x18\x04 \x01(\x01\"[\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPOLICY_NONE\x10\x01\x12\x10\n\x0cPOLICY_LIGHT\x10\x02\x12\x16\n\x12POLICY_RANDAUGMENT\x10\x03\x42\x0c\n\n_magnitude\"\xa9\x01\n\x08StopRule\x12$\n\x17\x65\x61rly_stopping_patience\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12/\n\x0cmax_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0ctarget_score\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x1a\n\x18_early_stopping_patienceB\x0f\n\r_target_score\"\xce\x01\n\x0cQuantization\x12\x34\n\x04mode\x18\x01 \x01(\x0e\x32&.enxerto.training.v1.Quantization.Mode\x12\x1b\n\x0emax_score_loss\x18\x02 \x01(\x01H\x00\x88\x01\x01\"X\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODE_DYNAMIC_INT8\x10\x01\x12\x14\n\x10MODE_STATIC_INT8\x10\x02\x12\r\n\tMODE_FP16\x10\x03\x42\x11\n\x0f_max_score_loss\"o\n\x0e\x43heckpointRule\x12\x19\n\x0c\x65very_epochs\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x31\n\x0e\x65very_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\n\r_every_epochs\"\xc8\x01\n\x0cStyleOptions\x12\x1b\n\x0e\x63ontent_weight\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05steps\x18\x04 \x01(\x05H\x03\x88\x01\x01\x42\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x19\n\x17_total_variation_weightB\x08\n\x06_steps\"\xf6\n\n\x0cTrainingSpec\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12-\n\x07weights\x18\x03 \x01(\x0e\x32\x1c.enxerto.training.v1.Weights\x12/\n\x08strategy\x18\x04 \x01(\x0e\x32\x1d.enxerto.training.v1.Strategy\x12\r\n\x05model\x18\x05 \x01(\t\x12\x13\n\x06\x65pochs\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nbatch_size\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rlearning_rate\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12)\n\x1c\x62\x61\x63kbone_learning_rate_ratio\x18\t \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x0cweight_decay\x18\n \x01(\x01H\x04\x88\x01\x01\x12\x31\n\toptimizer\x18\x0b \x01(\x0e\x32\x1e.enxerto.training.v1.Optimizer\x12\x1c\n\x0fwarmup_fraction\x18\x0c \x01(\x01H\x05\x88\x01\x01\x12\x0c\n\x04seed\x18\r \x01(\x03\x12\x13\n\x0bnum_workers\x18\x0e \x01(\x05\x12\x0f\n\x07\x65ncoder\x18\x0f \x01(\t\x12\x17\n\nimage_size\x18\x10 \x01(\x05H\x06\x88\x01\x01\x12\'\n\x04head\x18\x11 \x01(\x0b\x32\x19.enxerto.training.v1.Head\x12\x33\n\nunfreezing\x18\x12 \x01(\x0b\x32\x1f.enxerto.training.v1.Unfreezing\x12&\n\x19stage_learning_rate_decay\x18\x13 \x01(\x01H\x07\x88\x01\x01\x12\x32\n\nbatch_norm\x18\x14 \x01(\x0e\x32\x1e.enxerto.training.v1.BatchNorm\x12/\n\x08schedule\x18\x15 \x01(\x0e\x32\x1d.enxerto.training.v1.Schedule\x12\'\n\x04loss\x18\x16 \x01(\x0b\x32\x19.enxerto.training.v1.Loss\x12\x37\n\x0c\x61ugmentation\x18\x17 \x01(\x0b\x32!.enxerto.training.v1.Augmentation\x12/\n\x08sampling\x18\x18 \x01(\x0e\x32\x1d.enxerto.training.v1.Sampling\x12\x11\n\tema_decay\x18\x19 \x01(\x01\x12\x31\n\tprecision\x18\x1a \x01(\x0e\x32\x1e.enxerto.training.v1.Precision\x12\x1f\n\x12gradient_clip_norm\x18\x1b \x01(\x01H\x08\x88\x01\x01\x12\x1a\n\x12\x61\x63\x63umulation_steps\x18\x1c \x01(\x05\x12+\n\x04stop\x18\x1d \x01(\x0b\x32\x1d.enxerto.training.v1.StopRule\x12\x1a\n\x12\x66ind_learning_rate\x18\x1e \x01(\x08\x12\x37\n\x0cquantization\x18\x1f \x01(\x0b\x32!.enxerto.training.v1.Quantization\x12\x38\n\x0b\x63heckpoints\x18  \x01(\x0b\x32#.enxerto.training.v1.CheckpointRule\x12\x30\n\x05style\x18! \x01(\x0b\x32!.enxerto.training.v1.StyleOptionsB\t\n\x07_epochsB\r\n\x0b_batch_sizeB\x10\n\x0e_learning_rateB\x1f\n\x1d_backbone_learning_rate_ratioB\x0f\n\r_weight_decayB\x12\n\x10_warmup_fractionB\r\n\x0b_image_sizeB\x1c\n\x1a_stage_learning_rate_decayB\x15\n\x13_gradient_clip_norm\"\xf5\x07\n\x0bTrainingRun\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x04spec\x18\x02 \x01(\x0b\x32!.enxerto.training.v1.TrainingSpec\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.enxerto.training.v1.TrainingRun.State\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12/\n\x08progress\x18\x05 \x01(\x0b\x32\x1d.enxerto.training.v1.Progress\x12(\n\x07metrics\x18\x06 \x03(\x0b\x32\x17.enxerto.type.v1.Metric\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12\x13\n\x0bstop_reason\x18\x08 \x01(\t\x12<\n\x06labels\x18\t \x03(\x0b\x32,.enxerto.training.v1.TrainingRun.LabelsEntry\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12/\n\x05queue\x18\x0f \x01(\x0b\x32 .enxerto.training.v1.QueueStatus\x12\x33\n\ncheckpoint\x18\x10 \x01(\x0b\x32\x1f.enxerto.training.v1.Checkpoint\x12+\n\x05\x66iles\x18\x11 \x03(\x0b\x32\x1c.enxerto.training.v1.RunFile\x12\r\n\x05sweep\x18\x12 \x01(\t\x12\x15\n\rrestart_count\x18\x13 \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xd1\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_QUEUED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x15\n\x11STATE_REGISTERING\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x14\n\x10STATE_CANCELLING\x10\x06\x12\x13\n\x0fSTATE_CANCELLED\x10\x07\x12\x11\n\rSTATE_PAUSING\x10\x08\x12\x10\n\x0cSTATE_PAUSED\x10\t\"@\n\x0bQueueStatus\x12\x10\n\x08position\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"o\n\nCheckpoint\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x07RunFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x12\n\nmedia_type\x18\x03 \x01(\t\"\xaa\x01\n\x08Progress\x12\r\n\x05phase\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x05\x12\x13\n\x0b\x65poch_count\x18\x03 \x01(\x05\x12\x13\n\x0bimages_done\x18\x04 \x01(\x03\x12\x13\n\x0bimage_count\x18\x05 \x01(\x03\x12\x19\n\x11images_per_second\x18\x06 \x01(\x01\x12&\n\x03\x65ta\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf0\x02\n\rTrainingEvent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\rstate_changed\x18\x03 \x01(\x0b\x32!.enxerto.training.v1.StateChangedH\x00\x12\x31\n\x08progress\x18\x04 \x01(\x0b\x32\x1d.enxerto.training.v1.ProgressH\x00\x12>\n\x0f\x65poch_completed\x18\x05 \x01(\x0b\x32#.enxerto.training.v1.EpochCompletedH\x00\x12\x30\n\x08log_line\x18\x06 \x01(\x0b\x32\x1c.enxerto.training.v1.LogLineH\x00\x12\x35\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x1f.enxerto.training.v1.CheckpointH\x00\x42\x07\n\x05\x65vent\"\x7f\n\x0cStateChanged\x12\x35\n\x05state\x18\x01 \x01(\x0e\x32&.enxerto.training.v1.TrainingRun.State\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rmodel_version\x18\x03 \x01(\t\"\x82\x01\n\x0e\x45pochCompleted\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.enxerto.training.v1.Progress\x12(\n\x07metrics\x18\x02 \x03(\x0b\x32\x17.enxerto.type.v1.Metric\x12\x15\n\rlearning_rate\x18\x03 \x01(\x01\",\n\x07LogLine\x12\x10\n\x08severity\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t*]\n\x08Strategy\x12\x18\n\x14STRATEGY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSTRATEGY_FEATURE_EXTRACTION\x10\x01\x12\x16\n\x12STRATEGY_FINE_TUNE\x10\x02*L\n\x07Weights\x12\x17\n\x13WEIGHTS_UNSPECIFIED\x10\x00\x12\x16\n\x12WEIGHTS_PRETRAINED\x10\x01\x12\x10\n\x0cWEIGHTS_NONE\x10\x02*N\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_ADAMW\x10\x01\x12\x11\n\rOPTIMIZER_SGD\x10\x02*\x90\x01\n\x08Schedule\x12\x18\n\x14SCHEDULE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSCHEDULE_COSINE\x10\x01\x12\x13\n\x0fSCHEDULE_LINEAR\x10\x02\x12\x11\n\rSCHEDULE_STEP\x10\x03\x12\x15\n\x11SCHEDULE_CONSTANT\x10\x04\x12\x16\n\x12SCHEDULE_ONE_CYCLE\x10\x05*V\n\tBatchNorm\x12\x1a\n\x16\x42\x41TCH_NORM_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42\x41TCH_NORM_FROZEN\x10\x01\x12\x16\n\x12\x42\x41TCH_NORM_LEARNED\x10\x02*R\n\x08Sampling\x12\x18\n\x14SAMPLING_UNSPECIFIED\x10\x00\x12\x15\n\x11SAMPLING_SHUFFLED\x10\x01\x12\x15\n\x11SAMPLING_BALANCED\x10\x02*b\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_BF16\x10\x02\x12\x12\n\x0ePRECISION_FP16\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +37,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGRUN_LABELSENTRY']._loaded_options = None
   _globals['_TRAININGRUN_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_STRATEGY']._serialized_start=2447
-  _globals['_STRATEGY']._serialized_end=2540
-  _globals['_WEIGHTS']._serialized_start=2542
-  _globals['_WEIGHTS']._serialized_end=2618
-  _globals['_OPTIMIZER']._serialized_start=2620
-  _globals['_OPTIMIZER']._serialized_end=2698
-  _globals['_TRAININGSPEC']._serialized_start=184
-  _globals['_TRAININGSPEC']._serialized_end=854
-  _globals['_TRAININGRUN']._serialized_start=857
-  _globals['_TRAININGRUN']._serialized_end=1648
-  _globals['_TRAININGRUN_LABELSENTRY']._serialized_start=1428
-  _globals['_TRAININGRUN_LABELSENTRY']._serialized_end=1473
-  _globals['_TRAININGRUN_STATE']._serialized_start=1476
-  _globals['_TRAININGRUN_STATE']._serialized_end=1648
-  _globals['_PROGRESS']._serialized_start=1651
-  _globals['_PROGRESS']._serialized_end=1821
-  _globals['_TRAININGEVENT']._serialized_start=1824
-  _globals['_TRAININGEVENT']._serialized_end=2137
-  _globals['_STATECHANGED']._serialized_start=2139
-  _globals['_STATECHANGED']._serialized_end=2266
-  _globals['_EPOCHCOMPLETED']._serialized_start=2269
-  _globals['_EPOCHCOMPLETED']._serialized_end=2399
-  _globals['_LOGLINE']._serialized_start=2401
-  _globals['_LOGLINE']._serialized_end=2445
+  _globals['_STRATEGY']._serialized_start=5018
+  _globals['_STRATEGY']._serialized_end=5111
+  _globals['_WEIGHTS']._serialized_start=5113
+  _globals['_WEIGHTS']._serialized_end=5189
+  _globals['_OPTIMIZER']._serialized_start=5191
+  _globals['_OPTIMIZER']._serialized_end=5269
+  _globals['_SCHEDULE']._serialized_start=5272
+  _globals['_SCHEDULE']._serialized_end=5416
+  _globals['_BATCHNORM']._serialized_start=5418
+  _globals['_BATCHNORM']._serialized_end=5504
+  _globals['_SAMPLING']._serialized_start=5506
+  _globals['_SAMPLING']._serialized_end=5588
+  _globals['_PRECISION']._serialized_start=5590
+  _globals['_PRECISION']._serialized_end=5688
+  _globals['_HEAD']._serialized_start=183
+  _globals['_HEAD']._serialized_end=228
+  _globals['_UNFREEZING']._serialized_start=230
+  _globals['_UNFREEZING']._serialized_end=340
+  _globals['_LOSS']._serialized_start=343
+  _globals['_LOSS']._serialized_end=557
+  _globals['_LOSS_CLASSWEIGHTS']._serialized_start=460
+  _globals['_LOSS_CLASSWEIGHTS']._serialized_end=557
+  _globals['_AUGMENTATION']._serialized_start=560
+  _globals['_AUGMENTATION']._serialized_end=806
+  _globals['_AUGMENTATION_POLICY']._serialized_start=701
+  _globals['_AUGMENTATION_POLICY']._serialized_end=792
+  _globals['_STOPRULE']._serialized_start=809
+  _globals['_STOPRULE']._serialized_end=978
+  _globals['_QUANTIZATION']._serialized_start=981
+  _globals['_QUANTIZATION']._serialized_end=1187
+  _globals['_QUANTIZATION_MODE']._serialized_start=1080
+  _globals['_QUANTIZATION_MODE']._serialized_end=1168
+  _globals['_CHECKPOINTRULE']._serialized_start=1189
+  _globals['_CHECKPOINTRULE']._serialized_end=1300
+  _globals['_STYLEOPTIONS']._serialized_start=1303
+  _globals['_STYLEOPTIONS']._serialized_end=1503
+  _globals['_TRAININGSPEC']._serialized_start=1506
+  _globals['_TRAININGSPEC']._serialized_end=2904
+  _globals['_TRAININGRUN']._serialized_start=2907
+  _globals['_TRAININGRUN']._serialized_end=3920
+  _globals['_TRAININGRUN_LABELSENTRY']._serialized_start=3663
+  _globals['_TRAININGRUN_LABELSENTRY']._serialized_end=3708
+  _globals['_TRAININGRUN_STATE']._serialized_start=3711
+  _globals['_TRAININGRUN_STATE']._serialized_end=3920
+  _globals['_QUEUESTATUS']._serialized_start=3922
+  _globals['_QUEUESTATUS']._serialized_end=3986
+  _globals['_CHECKPOINT']._serialized_start=3988
+  _globals['_CHECKPOINT']._serialized_end=4099
+  _globals['_RUNFILE']._serialized_start=4101
+  _globals['_RUNFILE']._serialized_end=4164
+  _globals['_PROGRESS']._serialized_start=4167
+  _globals['_PROGRESS']._serialized_end=4337
+  _globals['_TRAININGEVENT']._serialized_start=4340
+  _globals['_TRAININGEVENT']._serialized_end=4708
+  _globals['_STATECHANGED']._serialized_start=4710
+  _globals['_STATECHANGED']._serialized_end=4837
+  _globals['_EPOCHCOMPLETED']._serialized_start=4840
+  _globals['_EPOCHCOMPLETED']._serialized_end=4970
+  _globals['_LOGLINE']._serialized_start=4972
+  _globals['_LOGLINE']._serialized_end=5016
 # @@protoc_insertion_point(module_scope)

@@ -95,9 +95,470 @@ OPTIMIZER_SGD: Optimizer.ValueType  # 2
 """Stochastic gradient descent with momentum 0.9."""
 Global___Optimizer: _TypeAlias = Optimizer  # noqa: Y015
 
+class _Schedule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Schedule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCHEDULE_UNSPECIFIED: _Schedule.ValueType  # 0
+    """The service chooses COSINE."""
+    SCHEDULE_COSINE: _Schedule.ValueType  # 1
+    """Half a cosine down to zero."""
+    SCHEDULE_LINEAR: _Schedule.ValueType  # 2
+    """A straight line down to zero."""
+    SCHEDULE_STEP: _Schedule.ValueType  # 3
+    """A tenth after one and after two thirds of the steps."""
+    SCHEDULE_CONSTANT: _Schedule.ValueType  # 4
+    """Stays as it is."""
+    SCHEDULE_ONE_CYCLE: _Schedule.ValueType  # 5
+    """Up to the peak over 30 % of the steps, then down to nearly zero; replaces the warm-up."""
+
+class Schedule(_Schedule, metaclass=_ScheduleEnumTypeWrapper):
+    """What happens to the learning rate after the warm-up."""
+
+SCHEDULE_UNSPECIFIED: Schedule.ValueType  # 0
+"""The service chooses COSINE."""
+SCHEDULE_COSINE: Schedule.ValueType  # 1
+"""Half a cosine down to zero."""
+SCHEDULE_LINEAR: Schedule.ValueType  # 2
+"""A straight line down to zero."""
+SCHEDULE_STEP: Schedule.ValueType  # 3
+"""A tenth after one and after two thirds of the steps."""
+SCHEDULE_CONSTANT: Schedule.ValueType  # 4
+"""Stays as it is."""
+SCHEDULE_ONE_CYCLE: Schedule.ValueType  # 5
+"""Up to the peak over 30 % of the steps, then down to nearly zero; replaces the warm-up."""
+Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
+
+class _BatchNorm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BatchNormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BatchNorm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BATCH_NORM_UNSPECIFIED: _BatchNorm.ValueType  # 0
+    """FROZEN with pretrained weights, LEARNED without."""
+    BATCH_NORM_FROZEN: _BatchNorm.ValueType  # 1
+    """Those of the pretrained weights are kept."""
+    BATCH_NORM_LEARNED: _BatchNorm.ValueType  # 2
+    """They follow the new images."""
+
+class BatchNorm(_BatchNorm, metaclass=_BatchNormEnumTypeWrapper):
+    """What becomes of batch-norm statistics in stages that learn."""
+
+BATCH_NORM_UNSPECIFIED: BatchNorm.ValueType  # 0
+"""FROZEN with pretrained weights, LEARNED without."""
+BATCH_NORM_FROZEN: BatchNorm.ValueType  # 1
+"""Those of the pretrained weights are kept."""
+BATCH_NORM_LEARNED: BatchNorm.ValueType  # 2
+"""They follow the new images."""
+Global___BatchNorm: _TypeAlias = BatchNorm  # noqa: Y015
+
+class _Sampling:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SamplingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Sampling.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SAMPLING_UNSPECIFIED: _Sampling.ValueType  # 0
+    """The service chooses SHUFFLED."""
+    SAMPLING_SHUFFLED: _Sampling.ValueType  # 1
+    """Every image once, in a random order."""
+    SAMPLING_BALANCED: _Sampling.ValueType  # 2
+    """Every class as often as every other; images of rare classes repeat."""
+
+class Sampling(_Sampling, metaclass=_SamplingEnumTypeWrapper):
+    """How the images of an epoch are drawn."""
+
+SAMPLING_UNSPECIFIED: Sampling.ValueType  # 0
+"""The service chooses SHUFFLED."""
+SAMPLING_SHUFFLED: Sampling.ValueType  # 1
+"""Every image once, in a random order."""
+SAMPLING_BALANCED: Sampling.ValueType  # 2
+"""Every class as often as every other; images of rare classes repeat."""
+Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
+
+class _Precision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
+    """bfloat16 or float16 where the GPU has it, else float32."""
+    PRECISION_FP32: _Precision.ValueType  # 1
+    """float32."""
+    PRECISION_BF16: _Precision.ValueType  # 2
+    """Mixed with bfloat16."""
+    PRECISION_FP16: _Precision.ValueType  # 3
+    """Mixed with float16, gradients scaled."""
+
+class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
+    """Numbers that the network computes with."""
+
+PRECISION_UNSPECIFIED: Precision.ValueType  # 0
+"""bfloat16 or float16 where the GPU has it, else float32."""
+PRECISION_FP32: Precision.ValueType  # 1
+"""float32."""
+PRECISION_BF16: Precision.ValueType  # 2
+"""Mixed with bfloat16."""
+PRECISION_FP16: Precision.ValueType  # 3
+"""Mixed with float16, gradients scaled."""
+Global___Precision: _TypeAlias = Precision  # noqa: Y015
+
+@_typing.final
+class Head(_message.Message):
+    """The new classifier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HIDDEN_UNITS_FIELD_NUMBER: _builtins.int
+    DROPOUT_FIELD_NUMBER: _builtins.int
+    hidden_units: _builtins.int
+    """Optional. Units of one hidden layer; 0, the default, makes a linear head. At most 8,192."""
+    dropout: _builtins.float
+    """Optional. Share of features that a training step leaves out, in [0, 1)."""
+    def __init__(
+        self,
+        *,
+        hidden_units: _builtins.int = ...,
+        dropout: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dropout", b"dropout", "hidden_units", b"hidden_units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Head: _TypeAlias = Head  # noqa: Y015
+
+@_typing.final
+class Unfreezing(_message.Message):
+    """Which stages of the backbone learn, and from when on. FINE_TUNE only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGES_FIELD_NUMBER: _builtins.int
+    EPOCHS_PER_STAGE_FIELD_NUMBER: _builtins.int
+    HEAD_WARMUP_EPOCHS_FIELD_NUMBER: _builtins.int
+    stages: _builtins.int
+    """Optional. How many stages learn, counted from the output; 0, the default, means all."""
+    epochs_per_stage: _builtins.int
+    """Optional. Epochs between one stage and the next, from the output to the input; 0, the default, unfreezes all at once."""
+    head_warmup_epochs: _builtins.int
+    """Optional. Epochs that the head trains alone before any stage learns. Classification trains a probe on cached features
+    instead, whatever this says.
+    """
+    def __init__(
+        self,
+        *,
+        stages: _builtins.int = ...,
+        epochs_per_stage: _builtins.int = ...,
+        head_warmup_epochs: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_head_warmup_epochs", b"_head_warmup_epochs", "head_warmup_epochs", b"head_warmup_epochs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_head_warmup_epochs", b"_head_warmup_epochs", "epochs_per_stage", b"epochs_per_stage", "head_warmup_epochs", b"head_warmup_epochs", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__head_warmup_epochs: _TypeAlias = _typing.Literal["head_warmup_epochs"]  # noqa: Y015
+    _WhichOneofArgType__head_warmup_epochs: _TypeAlias = _typing.Literal["_head_warmup_epochs", b"_head_warmup_epochs"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__head_warmup_epochs) -> _WhichOneofReturnType__head_warmup_epochs | None: ...
+
+Global___Unfreezing: _TypeAlias = Unfreezing  # noqa: Y015
+
+@_typing.final
+class Loss(_message.Message):
+    """What is minimised."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _ClassWeights:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ClassWeightsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Loss._ClassWeights.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CLASS_WEIGHTS_UNSPECIFIED: Loss._ClassWeights.ValueType  # 0
+        """The service chooses NONE."""
+        CLASS_WEIGHTS_NONE: Loss._ClassWeights.ValueType  # 1
+        """Every image, or pixel, counts the same."""
+        CLASS_WEIGHTS_BALANCED: Loss._ClassWeights.ValueType  # 2
+        """Every class counts the same: weights are inverse to its frequency."""
+
+    class ClassWeights(_ClassWeights, metaclass=_ClassWeightsEnumTypeWrapper):
+        """How much a class counts."""
+
+    CLASS_WEIGHTS_UNSPECIFIED: Loss.ClassWeights.ValueType  # 0
+    """The service chooses NONE."""
+    CLASS_WEIGHTS_NONE: Loss.ClassWeights.ValueType  # 1
+    """Every image, or pixel, counts the same."""
+    CLASS_WEIGHTS_BALANCED: Loss.ClassWeights.ValueType  # 2
+    """Every class counts the same: weights are inverse to its frequency."""
+
+    LABEL_SMOOTHING_FIELD_NUMBER: _builtins.int
+    CLASS_WEIGHTS_FIELD_NUMBER: _builtins.int
+    FOCAL_GAMMA_FIELD_NUMBER: _builtins.int
+    label_smoothing: _builtins.float
+    """Optional. Probability spread over the other classes, in [0, 1)."""
+    class_weights: Global___Loss.ClassWeights.ValueType
+    """Optional. How much a class counts. Classification and segmentation."""
+    focal_gamma: _builtins.float
+    """Optional. Exponent of the focal loss, in [0, 10]; 0, the default, is cross entropy. Classification and segmentation."""
+    def __init__(
+        self,
+        *,
+        label_smoothing: _builtins.float = ...,
+        class_weights: Global___Loss.ClassWeights.ValueType = ...,
+        focal_gamma: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_weights", b"class_weights", "focal_gamma", b"focal_gamma", "label_smoothing", b"label_smoothing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Loss: _TypeAlias = Loss  # noqa: Y015
+
+@_typing.final
+class Augmentation(_message.Message):
+    """How training images are varied. Boxes and masks follow their picture."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Policy:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Augmentation._Policy.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        POLICY_UNSPECIFIED: Augmentation._Policy.ValueType  # 0
+        """The service chooses NONE for FEATURE_EXTRACTION and LIGHT for FINE_TUNE."""
+        POLICY_NONE: Augmentation._Policy.ValueType  # 1
+        """Images as they are."""
+        POLICY_LIGHT: Augmentation._Policy.ValueType  # 2
+        """Random crops, flips and colour."""
+        POLICY_RANDAUGMENT: Augmentation._Policy.ValueType  # 3
+        """RandAugment (Cubuk et al. 2019), after LIGHT. Classification only."""
+
+    class Policy(_Policy, metaclass=_PolicyEnumTypeWrapper):
+        """Which transforms."""
+
+    POLICY_UNSPECIFIED: Augmentation.Policy.ValueType  # 0
+    """The service chooses NONE for FEATURE_EXTRACTION and LIGHT for FINE_TUNE."""
+    POLICY_NONE: Augmentation.Policy.ValueType  # 1
+    """Images as they are."""
+    POLICY_LIGHT: Augmentation.Policy.ValueType  # 2
+    """Random crops, flips and colour."""
+    POLICY_RANDAUGMENT: Augmentation.Policy.ValueType  # 3
+    """RandAugment (Cubuk et al. 2019), after LIGHT. Classification only."""
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    MAGNITUDE_FIELD_NUMBER: _builtins.int
+    MIXUP_ALPHA_FIELD_NUMBER: _builtins.int
+    CUTMIX_ALPHA_FIELD_NUMBER: _builtins.int
+    policy: Global___Augmentation.Policy.ValueType
+    """Optional. Which transforms."""
+    magnitude: _builtins.int
+    """Optional. RandAugment's magnitude, 0 to 30; 9 by default."""
+    mixup_alpha: _builtins.float
+    """Optional. Parameter of mixup's beta distribution, in [0, 10]; 0, the default, is off. Classification with FINE_TUNE."""
+    cutmix_alpha: _builtins.float
+    """Optional. Parameter of CutMix's beta distribution, in [0, 10]; 0, the default, is off. Classification with FINE_TUNE."""
+    def __init__(
+        self,
+        *,
+        policy: Global___Augmentation.Policy.ValueType = ...,
+        magnitude: _builtins.int | None = ...,
+        mixup_alpha: _builtins.float = ...,
+        cutmix_alpha: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_magnitude", b"_magnitude", "magnitude", b"magnitude"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_magnitude", b"_magnitude", "cutmix_alpha", b"cutmix_alpha", "magnitude", b"magnitude", "mixup_alpha", b"mixup_alpha", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__magnitude: _TypeAlias = _typing.Literal["magnitude"]  # noqa: Y015
+    _WhichOneofArgType__magnitude: _TypeAlias = _typing.Literal["_magnitude", b"_magnitude"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__magnitude) -> _WhichOneofReturnType__magnitude | None: ...
+
+Global___Augmentation: _TypeAlias = Augmentation  # noqa: Y015
+
+@_typing.final
+class StopRule(_message.Message):
+    """When training ends before its last epoch. The run's `stop_reason` says what did it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    TARGET_SCORE_FIELD_NUMBER: _builtins.int
+    early_stopping_patience: _builtins.int
+    """Optional. Epochs without a better validation result; 0 means never."""
+    target_score: _builtins.float
+    """Optional. Validation result, in the task's own metric, that is good enough."""
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """Optional. Time from the first step; training stops after the epoch that exceeds it."""
+
+    def __init__(
+        self,
+        *,
+        early_stopping_patience: _builtins.int | None = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+        target_score: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping_patience", b"_early_stopping_patience", "_target_score", b"_target_score", "early_stopping_patience", b"early_stopping_patience", "max_duration", b"max_duration", "target_score", b"target_score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping_patience", b"_early_stopping_patience", "_target_score", b"_target_score", "early_stopping_patience", b"early_stopping_patience", "max_duration", b"max_duration", "target_score", b"target_score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__early_stopping_patience: _TypeAlias = _typing.Literal["early_stopping_patience"]  # noqa: Y015
+    _WhichOneofArgType__early_stopping_patience: _TypeAlias = _typing.Literal["_early_stopping_patience", b"_early_stopping_patience"]  # noqa: Y015
+    _WhichOneofReturnType__target_score: _TypeAlias = _typing.Literal["target_score"]  # noqa: Y015
+    _WhichOneofArgType__target_score: _TypeAlias = _typing.Literal["_target_score", b"_target_score"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping_patience) -> _WhichOneofReturnType__early_stopping_patience | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target_score) -> _WhichOneofReturnType__target_score | None: ...
+
+Global___StopRule: _TypeAlias = StopRule  # noqa: Y015
+
+@_typing.final
+class Quantization(_message.Message):
+    """A smaller version of the exported graph."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Mode:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Quantization._Mode.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MODE_UNSPECIFIED: Quantization._Mode.ValueType  # 0
+        """The graph stays as it is, in float32."""
+        MODE_DYNAMIC_INT8: Quantization._Mode.ValueType  # 1
+        """int8 weights; activations are scaled as they come."""
+        MODE_STATIC_INT8: Quantization._Mode.ValueType  # 2
+        """int8 weights and activations, scaled by calibration images of the training split."""
+        MODE_FP16: Quantization._Mode.ValueType  # 3
+        """float16 weights and activations; inputs and outputs stay float32."""
+
+    class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+        """Which numbers the graph holds."""
+
+    MODE_UNSPECIFIED: Quantization.Mode.ValueType  # 0
+    """The graph stays as it is, in float32."""
+    MODE_DYNAMIC_INT8: Quantization.Mode.ValueType  # 1
+    """int8 weights; activations are scaled as they come."""
+    MODE_STATIC_INT8: Quantization.Mode.ValueType  # 2
+    """int8 weights and activations, scaled by calibration images of the training split."""
+    MODE_FP16: Quantization.Mode.ValueType  # 3
+    """float16 weights and activations; inputs and outputs stay float32."""
+
+    MODE_FIELD_NUMBER: _builtins.int
+    MAX_SCORE_LOSS_FIELD_NUMBER: _builtins.int
+    mode: Global___Quantization.Mode.ValueType
+    """Optional. Which numbers the graph holds."""
+    max_score_loss: _builtins.float
+    """Optional. How much of the task's own metric may be lost, in [0, 1]; 0.01 by default. A greater loss fails the run."""
+    def __init__(
+        self,
+        *,
+        mode: Global___Quantization.Mode.ValueType = ...,
+        max_score_loss: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_score_loss", b"_max_score_loss", "max_score_loss", b"max_score_loss"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_score_loss", b"_max_score_loss", "max_score_loss", b"max_score_loss", "mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_score_loss: _TypeAlias = _typing.Literal["max_score_loss"]  # noqa: Y015
+    _WhichOneofArgType__max_score_loss: _TypeAlias = _typing.Literal["_max_score_loss", b"_max_score_loss"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_score_loss) -> _WhichOneofReturnType__max_score_loss | None: ...
+
+Global___Quantization: _TypeAlias = Quantization  # noqa: Y015
+
+@_typing.final
+class CheckpointRule(_message.Message):
+    """When a run writes down where it is, so that it can go on after a pause or a loss."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVERY_EPOCHS_FIELD_NUMBER: _builtins.int
+    EVERY_DURATION_FIELD_NUMBER: _builtins.int
+    every_epochs: _builtins.int
+    """Optional. After every so many epochs; 1 by default, 0 is never."""
+    @_builtins.property
+    def every_duration(self) -> _duration_pb2.Duration:
+        """Optional. At the end of the first epoch after so much time; instead of `every_epochs` when set."""
+
+    def __init__(
+        self,
+        *,
+        every_epochs: _builtins.int | None = ...,
+        every_duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_every_epochs", b"_every_epochs", "every_duration", b"every_duration", "every_epochs", b"every_epochs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_every_epochs", b"_every_epochs", "every_duration", b"every_duration", "every_epochs", b"every_epochs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__every_epochs: _TypeAlias = _typing.Literal["every_epochs"]  # noqa: Y015
+    _WhichOneofArgType__every_epochs: _TypeAlias = _typing.Literal["_every_epochs", b"_every_epochs"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__every_epochs) -> _WhichOneofReturnType__every_epochs | None: ...
+
+Global___CheckpointRule: _TypeAlias = CheckpointRule  # noqa: Y015
+
+@_typing.final
+class StyleOptions(_message.Message):
+    """The STYLE task."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_WEIGHT_FIELD_NUMBER: _builtins.int
+    STYLE_WEIGHT_FIELD_NUMBER: _builtins.int
+    TOTAL_VARIATION_WEIGHT_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    content_weight: _builtins.float
+    """Optional. Weight of the content loss; 1 by default."""
+    style_weight: _builtins.float
+    """Optional. Weight of the style loss; chosen by the base model when absent."""
+    total_variation_weight: _builtins.float
+    """Optional. Weight of the total variation; chosen by the base model when absent."""
+    steps: _builtins.int
+    """Optional. Gatys: steps for each picture, 1 to 10,000; 300 by default."""
+    def __init__(
+        self,
+        *,
+        content_weight: _builtins.float | None = ...,
+        style_weight: _builtins.float | None = ...,
+        total_variation_weight: _builtins.float | None = ...,
+        steps: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_content_weight", b"_content_weight", "_steps", b"_steps", "_style_weight", b"_style_weight", "_total_variation_weight", b"_total_variation_weight", "content_weight", b"content_weight", "steps", b"steps", "style_weight", b"style_weight", "total_variation_weight", b"total_variation_weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_content_weight", b"_content_weight", "_steps", b"_steps", "_style_weight", b"_style_weight", "_total_variation_weight", b"_total_variation_weight", "content_weight", b"content_weight", "steps", b"steps", "style_weight", b"style_weight", "total_variation_weight", b"total_variation_weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__content_weight: _TypeAlias = _typing.Literal["content_weight"]  # noqa: Y015
+    _WhichOneofArgType__content_weight: _TypeAlias = _typing.Literal["_content_weight", b"_content_weight"]  # noqa: Y015
+    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
+    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    _WhichOneofReturnType__style_weight: _TypeAlias = _typing.Literal["style_weight"]  # noqa: Y015
+    _WhichOneofArgType__style_weight: _TypeAlias = _typing.Literal["_style_weight", b"_style_weight"]  # noqa: Y015
+    _WhichOneofReturnType__total_variation_weight: _TypeAlias = _typing.Literal["total_variation_weight"]  # noqa: Y015
+    _WhichOneofArgType__total_variation_weight: _TypeAlias = _typing.Literal["_total_variation_weight", b"_total_variation_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__content_weight) -> _WhichOneofReturnType__content_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__style_weight) -> _WhichOneofReturnType__style_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_variation_weight) -> _WhichOneofReturnType__total_variation_weight | None: ...
+
+Global___StyleOptions: _TypeAlias = StyleOptions  # noqa: Y015
+
 @_typing.final
 class TrainingSpec(_message.Message):
-    """What to train. Fields left out take the defaults of the strategy; the run shows the values in force."""
+    """What to train. Fields left out take the defaults of the task and the strategy; the run shows the values in force."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -113,15 +574,31 @@ class TrainingSpec(_message.Message):
     WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     WARMUP_FRACTION_FIELD_NUMBER: _builtins.int
-    UNFREEZE_STAGES_FIELD_NUMBER: _builtins.int
-    EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _builtins.int
-    AUGMENT_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     NUM_WORKERS_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
+    IMAGE_SIZE_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    UNFREEZING_FIELD_NUMBER: _builtins.int
+    STAGE_LEARNING_RATE_DECAY_FIELD_NUMBER: _builtins.int
+    BATCH_NORM_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
+    AUGMENTATION_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    EMA_DECAY_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
+    GRADIENT_CLIP_NORM_FIELD_NUMBER: _builtins.int
+    ACCUMULATION_STEPS_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    FIND_LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    STYLE_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.str
     """Required. Name of a READY snapshot."""
     base_model: _builtins.str
-    """Required. `baseModels/{base_model}`."""
+    """Required. `baseModels/{base_model}`; its task must be the dataset's."""
     weights: Global___Weights.ValueType
     """Optional."""
     strategy: Global___Strategy.ValueType
@@ -133,25 +610,73 @@ class TrainingSpec(_message.Message):
     batch_size: _builtins.int
     """Optional. Images a step over all workers, 1 to 65,536."""
     learning_rate: _builtins.float
-    """Optional. Learning rate of the head; positive and finite."""
+    """Optional. Peak learning rate of the head; positive and finite."""
     backbone_learning_rate_ratio: _builtins.float
-    """Optional. Backbone's learning rate divided by the head's, in (0, 1]."""
+    """Optional. Learning rate of the backbone's last stage divided by the head's, in (0, 1]."""
     weight_decay: _builtins.float
     """Optional. Not negative."""
     optimizer: Global___Optimizer.ValueType
     """Optional."""
     warmup_fraction: _builtins.float
-    """Optional. Share of the steps over which the rate rises before the cosine decay, in [0, 1)."""
-    unfreeze_stages: _builtins.int
-    """Optional. FINE_TUNE: how many stages learn, counted from the output; 0 means all."""
-    early_stopping_patience: _builtins.int
-    """Optional. Epochs without a better validation loss before the run stops; 0 means never."""
-    augment: _builtins.bool
-    """Optional. Random crops, flips and colour; off by default."""
+    """Optional. Share of the steps over which the rate rises, in [0, 1)."""
     seed: _builtins.int
     """Optional. Seed of every random choice."""
     num_workers: _builtins.int
     """Optional. Workers that train together, 1 to 64; 1 by default."""
+    encoder: _builtins.str
+    """Optional. `baseModels/{base_model}` of the backbone inside a base model that takes any (`takes_encoder`)."""
+    image_size: _builtins.int
+    """Optional. Side of the square input in pixels, 32 to 2,048; the base model's own by default."""
+    stage_learning_rate_decay: _builtins.float
+    """Optional. Learning rate of a stage divided by that of the next one towards the output, in (0, 1]; 1 by default."""
+    batch_norm: Global___BatchNorm.ValueType
+    """Optional."""
+    schedule: Global___Schedule.ValueType
+    """Optional."""
+    sampling: Global___Sampling.ValueType
+    """Optional. Classification only."""
+    ema_decay: _builtins.float
+    """Optional. Decay of the moving average of the weights a step, in [0, 1); 0, the default, is off."""
+    precision: Global___Precision.ValueType
+    """Optional."""
+    gradient_clip_norm: _builtins.float
+    """Optional. Longest gradient over all parameters; 0 is off."""
+    accumulation_steps: _builtins.int
+    """Optional. Steps whose gradients are summed before the weights change, 1 to 1,024; 1 by default."""
+    find_learning_rate: _builtins.bool
+    """Optional. Search the learning rate before training (Smith 2017) instead of taking `learning_rate`."""
+    @_builtins.property
+    def head(self) -> Global___Head:
+        """Optional. The new classifier. Classification only."""
+
+    @_builtins.property
+    def unfreezing(self) -> Global___Unfreezing:
+        """Optional. Which stages learn."""
+
+    @_builtins.property
+    def loss(self) -> Global___Loss:
+        """Optional."""
+
+    @_builtins.property
+    def augmentation(self) -> Global___Augmentation:
+        """Optional."""
+
+    @_builtins.property
+    def stop(self) -> Global___StopRule:
+        """Optional. When training ends before its last epoch."""
+
+    @_builtins.property
+    def quantization(self) -> Global___Quantization:
+        """Optional."""
+
+    @_builtins.property
+    def checkpoints(self) -> Global___CheckpointRule:
+        """Optional."""
+
+    @_builtins.property
+    def style(self) -> Global___StyleOptions:
+        """Optional. STYLE only."""
+
     def __init__(
         self,
         *,
@@ -167,28 +692,46 @@ class TrainingSpec(_message.Message):
         weight_decay: _builtins.float | None = ...,
         optimizer: Global___Optimizer.ValueType = ...,
         warmup_fraction: _builtins.float | None = ...,
-        unfreeze_stages: _builtins.int | None = ...,
-        early_stopping_patience: _builtins.int | None = ...,
-        augment: _builtins.bool = ...,
         seed: _builtins.int = ...,
         num_workers: _builtins.int = ...,
+        encoder: _builtins.str = ...,
+        image_size: _builtins.int | None = ...,
+        head: Global___Head | None = ...,
+        unfreezing: Global___Unfreezing | None = ...,
+        stage_learning_rate_decay: _builtins.float | None = ...,
+        batch_norm: Global___BatchNorm.ValueType = ...,
+        schedule: Global___Schedule.ValueType = ...,
+        loss: Global___Loss | None = ...,
+        augmentation: Global___Augmentation | None = ...,
+        sampling: Global___Sampling.ValueType = ...,
+        ema_decay: _builtins.float = ...,
+        precision: Global___Precision.ValueType = ...,
+        gradient_clip_norm: _builtins.float | None = ...,
+        accumulation_steps: _builtins.int = ...,
+        stop: Global___StopRule | None = ...,
+        find_learning_rate: _builtins.bool = ...,
+        quantization: Global___Quantization | None = ...,
+        checkpoints: Global___CheckpointRule | None = ...,
+        style: Global___StyleOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backbone_learning_rate_ratio", b"_backbone_learning_rate_ratio", "_batch_size", b"_batch_size", "_early_stopping_patience", b"_early_stopping_patience", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_unfreeze_stages", b"_unfreeze_stages", "_warmup_fraction", b"_warmup_fraction", "_weight_decay", b"_weight_decay", "backbone_learning_rate_ratio", b"backbone_learning_rate_ratio", "batch_size", b"batch_size", "early_stopping_patience", b"early_stopping_patience", "epochs", b"epochs", "learning_rate", b"learning_rate", "unfreeze_stages", b"unfreeze_stages", "warmup_fraction", b"warmup_fraction", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backbone_learning_rate_ratio", b"_backbone_learning_rate_ratio", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_gradient_clip_norm", b"_gradient_clip_norm", "_image_size", b"_image_size", "_learning_rate", b"_learning_rate", "_stage_learning_rate_decay", b"_stage_learning_rate_decay", "_warmup_fraction", b"_warmup_fraction", "_weight_decay", b"_weight_decay", "augmentation", b"augmentation", "backbone_learning_rate_ratio", b"backbone_learning_rate_ratio", "batch_size", b"batch_size", "checkpoints", b"checkpoints", "epochs", b"epochs", "gradient_clip_norm", b"gradient_clip_norm", "head", b"head", "image_size", b"image_size", "learning_rate", b"learning_rate", "loss", b"loss", "quantization", b"quantization", "stage_learning_rate_decay", b"stage_learning_rate_decay", "stop", b"stop", "style", b"style", "unfreezing", b"unfreezing", "warmup_fraction", b"warmup_fraction", "weight_decay", b"weight_decay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backbone_learning_rate_ratio", b"_backbone_learning_rate_ratio", "_batch_size", b"_batch_size", "_early_stopping_patience", b"_early_stopping_patience", "_epochs", b"_epochs", "_learning_rate", b"_learning_rate", "_unfreeze_stages", b"_unfreeze_stages", "_warmup_fraction", b"_warmup_fraction", "_weight_decay", b"_weight_decay", "augment", b"augment", "backbone_learning_rate_ratio", b"backbone_learning_rate_ratio", "base_model", b"base_model", "batch_size", b"batch_size", "early_stopping_patience", b"early_stopping_patience", "epochs", b"epochs", "learning_rate", b"learning_rate", "model", b"model", "num_workers", b"num_workers", "optimizer", b"optimizer", "seed", b"seed", "snapshot", b"snapshot", "strategy", b"strategy", "unfreeze_stages", b"unfreeze_stages", "warmup_fraction", b"warmup_fraction", "weight_decay", b"weight_decay", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backbone_learning_rate_ratio", b"_backbone_learning_rate_ratio", "_batch_size", b"_batch_size", "_epochs", b"_epochs", "_gradient_clip_norm", b"_gradient_clip_norm", "_image_size", b"_image_size", "_learning_rate", b"_learning_rate", "_stage_learning_rate_decay", b"_stage_learning_rate_decay", "_warmup_fraction", b"_warmup_fraction", "_weight_decay", b"_weight_decay", "accumulation_steps", b"accumulation_steps", "augmentation", b"augmentation", "backbone_learning_rate_ratio", b"backbone_learning_rate_ratio", "base_model", b"base_model", "batch_norm", b"batch_norm", "batch_size", b"batch_size", "checkpoints", b"checkpoints", "ema_decay", b"ema_decay", "encoder", b"encoder", "epochs", b"epochs", "find_learning_rate", b"find_learning_rate", "gradient_clip_norm", b"gradient_clip_norm", "head", b"head", "image_size", b"image_size", "learning_rate", b"learning_rate", "loss", b"loss", "model", b"model", "num_workers", b"num_workers", "optimizer", b"optimizer", "precision", b"precision", "quantization", b"quantization", "sampling", b"sampling", "schedule", b"schedule", "seed", b"seed", "snapshot", b"snapshot", "stage_learning_rate_decay", b"stage_learning_rate_decay", "stop", b"stop", "strategy", b"strategy", "style", b"style", "unfreezing", b"unfreezing", "warmup_fraction", b"warmup_fraction", "weight_decay", b"weight_decay", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__backbone_learning_rate_ratio: _TypeAlias = _typing.Literal["backbone_learning_rate_ratio"]  # noqa: Y015
     _WhichOneofArgType__backbone_learning_rate_ratio: _TypeAlias = _typing.Literal["_backbone_learning_rate_ratio", b"_backbone_learning_rate_ratio"]  # noqa: Y015
     _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
     _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
-    _WhichOneofReturnType__early_stopping_patience: _TypeAlias = _typing.Literal["early_stopping_patience"]  # noqa: Y015
-    _WhichOneofArgType__early_stopping_patience: _TypeAlias = _typing.Literal["_early_stopping_patience", b"_early_stopping_patience"]  # noqa: Y015
     _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
     _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__gradient_clip_norm: _TypeAlias = _typing.Literal["gradient_clip_norm"]  # noqa: Y015
+    _WhichOneofArgType__gradient_clip_norm: _TypeAlias = _typing.Literal["_gradient_clip_norm", b"_gradient_clip_norm"]  # noqa: Y015
+    _WhichOneofReturnType__image_size: _TypeAlias = _typing.Literal["image_size"]  # noqa: Y015
+    _WhichOneofArgType__image_size: _TypeAlias = _typing.Literal["_image_size", b"_image_size"]  # noqa: Y015
     _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
     _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
-    _WhichOneofReturnType__unfreeze_stages: _TypeAlias = _typing.Literal["unfreeze_stages"]  # noqa: Y015
-    _WhichOneofArgType__unfreeze_stages: _TypeAlias = _typing.Literal["_unfreeze_stages", b"_unfreeze_stages"]  # noqa: Y015
+    _WhichOneofReturnType__stage_learning_rate_decay: _TypeAlias = _typing.Literal["stage_learning_rate_decay"]  # noqa: Y015
+    _WhichOneofArgType__stage_learning_rate_decay: _TypeAlias = _typing.Literal["_stage_learning_rate_decay", b"_stage_learning_rate_decay"]  # noqa: Y015
     _WhichOneofReturnType__warmup_fraction: _TypeAlias = _typing.Literal["warmup_fraction"]  # noqa: Y015
     _WhichOneofArgType__warmup_fraction: _TypeAlias = _typing.Literal["_warmup_fraction", b"_warmup_fraction"]  # noqa: Y015
     _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
@@ -198,13 +741,15 @@ class TrainingSpec(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping_patience) -> _WhichOneofReturnType__early_stopping_patience | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_clip_norm) -> _WhichOneofReturnType__gradient_clip_norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__image_size) -> _WhichOneofReturnType__image_size | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__unfreeze_stages) -> _WhichOneofReturnType__unfreeze_stages | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stage_learning_rate_decay) -> _WhichOneofReturnType__stage_learning_rate_decay | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_fraction) -> _WhichOneofReturnType__warmup_fraction | None: ...
     @_typing.overload
@@ -240,9 +785,15 @@ class TrainingRun(_message.Message):
         """A cancellation is on its way to the workers."""
         STATE_CANCELLED: TrainingRun._State.ValueType  # 7
         """Final."""
+        STATE_PAUSING: TrainingRun._State.ValueType  # 8
+        """A pause is on its way to the workers."""
+        STATE_PAUSED: TrainingRun._State.ValueType  # 9
+        """Nothing runs; the last checkpoint is kept."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """QUEUED → RUNNING → REGISTERING → SUCCEEDED. Every state before a final one may become CANCELLING → CANCELLED, or FAILED."""
+        """QUEUED → RUNNING → REGISTERING → SUCCEEDED. Every state before a final one may become CANCELLING → CANCELLED, or FAILED.
+        QUEUED and RUNNING may become PAUSING → PAUSED; PAUSED becomes QUEUED again, or CANCELLED.
+        """
 
     STATE_UNSPECIFIED: TrainingRun.State.ValueType  # 0
     """Not set; never stored."""
@@ -260,6 +811,10 @@ class TrainingRun(_message.Message):
     """A cancellation is on its way to the workers."""
     STATE_CANCELLED: TrainingRun.State.ValueType  # 7
     """Final."""
+    STATE_PAUSING: TrainingRun.State.ValueType  # 8
+    """A pause is on its way to the workers."""
+    STATE_PAUSED: TrainingRun.State.ValueType  # 9
+    """Nothing runs; the last checkpoint is kept."""
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -295,6 +850,11 @@ class TrainingRun(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    SWEEP_FIELD_NUMBER: _builtins.int
+    RESTART_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/trainingRuns/{run}`."""
     state: Global___TrainingRun.State.ValueType
@@ -302,9 +862,15 @@ class TrainingRun(_message.Message):
     model_version: _builtins.str
     """Output only. Full name of the registered version."""
     stop_reason: _builtins.str
-    """Output only. Why training stopped: `EPOCHS`, `EARLY_STOPPING`."""
+    """Output only. Why training stopped: `EPOCHS`, `EARLY_STOPPING`, `MAX_DURATION`, `TARGET_SCORE`; of a sweep's trial also
+    `PRUNED`.
+    """
     etag: _builtins.str
     """Output only."""
+    sweep: _builtins.str
+    """Output only. The sweep that this run is a trial of: `projects/{project}/sweeps/{sweep}`."""
+    restart_count: _builtins.int
+    """Output only. Times that the run was started again after its workers were lost."""
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
         """Required, immutable."""
@@ -341,6 +907,18 @@ class TrainingRun(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def queue(self) -> Global___QueueStatus:
+        """Output only. Why a QUEUED run waits; absent when it does not."""
+
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """Output only. The last checkpoint; absent before the first."""
+
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunFile]:
+        """Output only. Files that the run has left, besides its version's."""
+
     def __init__(
         self,
         *,
@@ -358,14 +936,115 @@ class TrainingRun(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        queue: Global___QueueStatus | None = ...,
+        checkpoint: Global___Checkpoint | None = ...,
+        files: _abc.Iterable[Global___RunFile] | None = ...,
+        sweep: _builtins.str = ...,
+        restart_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "queue", b"queue", "spec", b"spec", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "labels", b"labels", "metrics", b"metrics", "model_version", b"model_version", "name", b"name", "progress", b"progress", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop_reason", b"stop_reason", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "etag", b"etag", "files", b"files", "labels", b"labels", "metrics", b"metrics", "model_version", b"model_version", "name", b"name", "progress", b"progress", "queue", b"queue", "restart_count", b"restart_count", "spec", b"spec", "start_time", b"start_time", "state", b"state", "stop_reason", b"stop_reason", "sweep", b"sweep", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingRun: _TypeAlias = TrainingRun  # noqa: Y015
+
+@_typing.final
+class QueueStatus(_message.Message):
+    """Why a run waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Place in the queue, from 1."""
+    reason: _builtins.str
+    """What it waits for: `PROJECT_QUOTA`, `CLUSTER_FULL`, `EARLIER_RUNS`, `RETRY`."""
+    message: _builtins.str
+    """The same for people."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "position", b"position", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueStatus: _TypeAlias = QueueStatus  # noqa: Y015
+
+@_typing.final
+class Checkpoint(_message.Message):
+    """Where a run can go on from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    phase: _builtins.str
+    """The phase that it was written in."""
+    epoch: _builtins.int
+    """Epochs done in this phase."""
+    size_bytes: _builtins.int
+    """Size in bytes."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was written."""
+
+    def __init__(
+        self,
+        *,
+        phase: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "epoch", b"epoch", "phase", b"phase", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
+class RunFile(_message.Message):
+    """A file that a run has left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`projects/{project}/trainingRuns/{run}/files/{filename}`."""
+    size_bytes: _builtins.int
+    """Size in bytes."""
+    media_type: _builtins.str
+    """IANA media type."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        media_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["media_type", b"media_type", "name", b"name", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunFile: _TypeAlias = RunFile  # noqa: Y015
 
 @_typing.final
 class Progress(_message.Message):
@@ -381,7 +1060,7 @@ class Progress(_message.Message):
     IMAGES_PER_SECOND_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """What the workers do: `preparing`, `features`, `head`, `fine-tuning`, `evaluating`, `exporting`."""
+    """What the workers do: `preparing`, `features`, `head`, `training`, `fine-tuning`, `evaluating`, `exporting`."""
     epoch: _builtins.int
     """Epochs done in this phase."""
     epoch_count: _builtins.int
@@ -427,6 +1106,7 @@ class TrainingEvent(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     EPOCH_COMPLETED_FIELD_NUMBER: _builtins.int
     LOG_LINE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     cursor: _builtins.int
     """Position in the run's events, from 1 without gaps. Give it to WatchTrainingRun to continue after it."""
     @_builtins.property
@@ -449,6 +1129,10 @@ class TrainingEvent(_message.Message):
     def log_line(self) -> Global___LogLine:
         """Something that a person should know."""
 
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint:
+        """Where the run can go on from."""
+
     def __init__(
         self,
         *,
@@ -458,12 +1142,13 @@ class TrainingEvent(_message.Message):
         progress: Global___Progress | None = ...,
         epoch_completed: Global___EpochCompleted | None = ...,
         log_line: Global___LogLine | None = ...,
+        checkpoint: Global___Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["epoch_completed", b"epoch_completed", "event", b"event", "event_time", b"event_time", "log_line", b"log_line", "progress", b"progress", "state_changed", b"state_changed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "epoch_completed", b"epoch_completed", "event", b"event", "event_time", b"event_time", "log_line", b"log_line", "progress", b"progress", "state_changed", b"state_changed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "epoch_completed", b"epoch_completed", "event", b"event", "event_time", b"event_time", "log_line", b"log_line", "progress", b"progress", "state_changed", b"state_changed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "cursor", b"cursor", "epoch_completed", b"epoch_completed", "event", b"event", "event_time", b"event_time", "log_line", b"log_line", "progress", b"progress", "state_changed", b"state_changed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "progress", "epoch_completed", "log_line"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["state_changed", "progress", "epoch_completed", "log_line", "checkpoint"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -518,7 +1203,7 @@ class EpochCompleted(_message.Message):
 
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.Metric]:
-        """`loss` and `accuracy` on `train` and `val`, as far as they were measured."""
+        """`loss` on `train` and `val`, and the task's own metrics on `val`, as far as they were measured."""
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from enxerto.training.v1 import base_model_pb2 as _base_model_pb2
 from enxerto.training.v1 import training_run_pb2 as _training_run_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
@@ -241,3 +242,401 @@ class GetBaseModelRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetBaseModelRequest: _TypeAlias = GetBaseModelRequest  # noqa: Y015
+
+@_typing.final
+class PauseTrainingRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/trainingRuns/{run}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseTrainingRunRequest: _TypeAlias = PauseTrainingRunRequest  # noqa: Y015
+
+@_typing.final
+class ResumeTrainingRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/trainingRuns/{run}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeTrainingRunRequest: _TypeAlias = ResumeTrainingRunRequest  # noqa: Y015
+
+@_typing.final
+class DownloadRunFileRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `projects/{project}/trainingRuns/{run}/files/{filename}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadRunFileRequest: _TypeAlias = DownloadRunFileRequest  # noqa: Y015
+
+@_typing.final
+class DownloadRunFileResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """At most 1 MiB."""
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadRunFileResponse: _TypeAlias = DownloadRunFileResponse  # noqa: Y015
+
+@_typing.final
+class EstimateTrainingRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}`."""
+    @_builtins.property
+    def spec(self) -> _training_run_pb2.TrainingSpec:
+        """Required. As for CreateTrainingRun."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        spec: _training_run_pb2.TrainingSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateTrainingRunRequest: _TypeAlias = EstimateTrainingRunRequest  # noqa: Y015
+
+@_typing.final
+class EstimateTrainingRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _training_run_pb2.Progress:
+        """Still measuring."""
+
+    @_builtins.property
+    def estimate(self) -> Global___TrainingEstimate:
+        """What was measured."""
+
+    def __init__(
+        self,
+        *,
+        progress: _training_run_pb2.Progress | None = ...,
+        estimate: Global___TrainingEstimate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["progress", "estimate"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___EstimateTrainingRunResponse: _TypeAlias = EstimateTrainingRunResponse  # noqa: Y015
+
+@_typing.final
+class TrainingEstimate(_message.Message):
+    """What a run would take on this cluster."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DURATION_FIELD_NUMBER: _builtins.int
+    EPOCH_DURATION_FIELD_NUMBER: _builtins.int
+    IMAGES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    GPU_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MEASURED_STEPS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    images_per_second: _builtins.float
+    """Throughput over all workers."""
+    memory_bytes: _builtins.int
+    """Largest resident memory of a worker, in bytes."""
+    gpu_memory_bytes: _builtins.int
+    """Largest GPU memory of a worker, in bytes; 0 without a GPU."""
+    measured_steps: _builtins.int
+    """Steps that were measured."""
+    device: _builtins.str
+    """What they were measured on, such as `cpu, 2 threads`."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Time of the whole run without waiting in the queue, should it not stop early."""
+
+    @_builtins.property
+    def epoch_duration(self) -> _duration_pb2.Duration:
+        """Time of one epoch of the last phase."""
+
+    def __init__(
+        self,
+        *,
+        duration: _duration_pb2.Duration | None = ...,
+        epoch_duration: _duration_pb2.Duration | None = ...,
+        images_per_second: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        gpu_memory_bytes: _builtins.int = ...,
+        measured_steps: _builtins.int = ...,
+        device: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "epoch_duration", b"epoch_duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "duration", b"duration", "epoch_duration", b"epoch_duration", "gpu_memory_bytes", b"gpu_memory_bytes", "images_per_second", b"images_per_second", "measured_steps", b"measured_steps", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingEstimate: _TypeAlias = TrainingEstimate  # noqa: Y015
+
+@_typing.final
+class RecommendBaseModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    BASE_MODELS_FIELD_NUMBER: _builtins.int
+    MAX_IMAGES_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `projects/{project}`."""
+    snapshot: _builtins.str
+    """Required. Name of a READY snapshot of a CLASSIFICATION dataset."""
+    max_images: _builtins.int
+    """Optional. Images to probe with, 20 to 100,000; 2,000 by default."""
+    @_builtins.property
+    def base_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. `baseModels/{base_model}` each; all whose weights are there when empty."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        snapshot: _builtins.str = ...,
+        base_models: _abc.Iterable[_builtins.str] | None = ...,
+        max_images: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_models", b"base_models", "max_images", b"max_images", "parent", b"parent", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendBaseModelsRequest: _TypeAlias = RecommendBaseModelsRequest  # noqa: Y015
+
+@_typing.final
+class RecommendBaseModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> _training_run_pb2.Progress:
+        """Still probing."""
+
+    @_builtins.property
+    def ranking(self) -> Global___BaseModelRanking:
+        """What was found."""
+
+    def __init__(
+        self,
+        *,
+        progress: _training_run_pb2.Progress | None = ...,
+        ranking: Global___BaseModelRanking | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "ranking", b"ranking", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "ranking", b"ranking", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["progress", "ranking"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___RecommendBaseModelsResponse: _TypeAlias = RecommendBaseModelsResponse  # noqa: Y015
+
+@_typing.final
+class BaseModelRanking(_message.Message):
+    """Base models, best first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SkippedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___BaseModelScore]:
+        """Best accuracy first; within one standard error the cheaper one first."""
+
+    @_builtins.property
+    def skipped(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Base models that could not be probed, and why."""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[Global___BaseModelScore] | None = ...,
+        skipped: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BaseModelRanking: _TypeAlias = BaseModelRanking  # noqa: Y015
+
+@_typing.final
+class BaseModelScore(_message.Message):
+    """How well the features of a base model tell the classes apart."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    PROBE_ACCURACY_FIELD_NUMBER: _builtins.int
+    KNN_ACCURACY_FIELD_NUMBER: _builtins.int
+    TIME_PER_IMAGE_FIELD_NUMBER: _builtins.int
+    PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
+    base_model: _builtins.str
+    """`baseModels/{base_model}`."""
+    probe_accuracy: _builtins.float
+    """Accuracy of a linear probe on the validation split, in [0, 1]."""
+    knn_accuracy: _builtins.float
+    """Accuracy of the 10 nearest neighbours on the validation split, in [0, 1]."""
+    parameter_count: _builtins.int
+    """Parameters of the backbone."""
+    @_builtins.property
+    def time_per_image(self) -> _duration_pb2.Duration:
+        """Time for one image through the backbone, on this cluster."""
+
+    def __init__(
+        self,
+        *,
+        base_model: _builtins.str = ...,
+        probe_accuracy: _builtins.float = ...,
+        knn_accuracy: _builtins.float = ...,
+        time_per_image: _duration_pb2.Duration | None = ...,
+        parameter_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_per_image", b"time_per_image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "knn_accuracy", b"knn_accuracy", "parameter_count", b"parameter_count", "probe_accuracy", b"probe_accuracy", "time_per_image", b"time_per_image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BaseModelScore: _TypeAlias = BaseModelScore  # noqa: Y015
+
+@_typing.final
+class ImportBaseModelWeightsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """At most 1 MiB a message."""
+    @_builtins.property
+    def header(self) -> Global___WeightsHeader:
+        """First message only."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___WeightsHeader | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "payload", b"payload"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "payload", b"payload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["header", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___ImportBaseModelWeightsRequest: _TypeAlias = ImportBaseModelWeightsRequest  # noqa: Y015
+
+@_typing.final
+class WeightsHeader(_message.Message):
+    """What the sender says of the bytes that follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_MODEL_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    base_model: _builtins.str
+    """Required. `baseModels/{base_model}`."""
+    sha256: _builtins.str
+    """Required. Lower-case hexadecimal sha256 that the bytes must have."""
+    size_bytes: _builtins.int
+    """Required. Size in bytes that must arrive."""
+    def __init__(
+        self,
+        *,
+        base_model: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightsHeader: _TypeAlias = WeightsHeader  # noqa: Y015

@@ -57,6 +57,36 @@ class TrainingServiceStub:
                 request_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.CancelTrainingRunRequest.SerializeToString,
                 response_deserializer=enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.FromString,
                 _registered_method=True)
+        self.PauseTrainingRun = channel.unary_unary(
+                '/enxerto.training.v1.TrainingService/PauseTrainingRun',
+                request_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunRequest.SerializeToString,
+                response_deserializer=enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.FromString,
+                _registered_method=True)
+        self.ResumeTrainingRun = channel.unary_unary(
+                '/enxerto.training.v1.TrainingService/ResumeTrainingRun',
+                request_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunRequest.SerializeToString,
+                response_deserializer=enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.FromString,
+                _registered_method=True)
+        self.DownloadRunFile = channel.unary_stream(
+                '/enxerto.training.v1.TrainingService/DownloadRunFile',
+                request_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.DownloadRunFileRequest.SerializeToString,
+                response_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.DownloadRunFileResponse.FromString,
+                _registered_method=True)
+        self.EstimateTrainingRun = channel.unary_stream(
+                '/enxerto.training.v1.TrainingService/EstimateTrainingRun',
+                request_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunRequest.SerializeToString,
+                response_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunResponse.FromString,
+                _registered_method=True)
+        self.RecommendBaseModels = channel.unary_stream(
+                '/enxerto.training.v1.TrainingService/RecommendBaseModels',
+                request_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.RecommendBaseModelsRequest.SerializeToString,
+                response_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.RecommendBaseModelsResponse.FromString,
+                _registered_method=True)
+        self.ImportBaseModelWeights = channel.stream_unary(
+                '/enxerto.training.v1.TrainingService/ImportBaseModelWeights',
+                request_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.ImportBaseModelWeightsRequest.SerializeToString,
+                response_deserializer=enxerto_dot_training_dot_v1_dot_base__model__pb2.BaseModel.FromString,
+                _registered_method=True)
         self.WatchTrainingRun = channel.unary_stream(
                 '/enxerto.training.v1.TrainingService/WatchTrainingRun',
                 request_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.WatchTrainingRunRequest.SerializeToString,
@@ -106,6 +136,48 @@ class TrainingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseTrainingRun(self, request, context):
+        """Stops a run at its last checkpoint and keeps it. Pausing a paused run changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeTrainingRun(self, request, context):
+        """Puts a paused run into the queue again; it goes on from its last checkpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadRunFile(self, request, context):
+        """Streams a file that a run has left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateTrainingRun(self, request, context):
+        """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecommendBaseModels(self, request, context):
+        """Probes base models on a snapshot's images and ranks them by accuracy and cost: progress first, the ranking last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportBaseModelWeights(self, request_iterator, context):
+        """Stores weights of a base model that were brought in by hand; every later run in every project uses them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchTrainingRun(self, request, context):
         """Streams the run's events after the cursor, then the new ones; ends after the final state.
         """
@@ -149,6 +221,36 @@ def add_TrainingServiceServicer_to_server(servicer, server):
                     servicer.CancelTrainingRun,
                     request_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.CancelTrainingRunRequest.FromString,
                     response_serializer=enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.SerializeToString,
+            ),
+            'PauseTrainingRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseTrainingRun,
+                    request_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunRequest.FromString,
+                    response_serializer=enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.SerializeToString,
+            ),
+            'ResumeTrainingRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeTrainingRun,
+                    request_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunRequest.FromString,
+                    response_serializer=enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.SerializeToString,
+            ),
+            'DownloadRunFile': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadRunFile,
+                    request_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.DownloadRunFileRequest.FromString,
+                    response_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.DownloadRunFileResponse.SerializeToString,
+            ),
+            'EstimateTrainingRun': grpc.unary_stream_rpc_method_handler(
+                    servicer.EstimateTrainingRun,
+                    request_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunRequest.FromString,
+                    response_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunResponse.SerializeToString,
+            ),
+            'RecommendBaseModels': grpc.unary_stream_rpc_method_handler(
+                    servicer.RecommendBaseModels,
+                    request_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.RecommendBaseModelsRequest.FromString,
+                    response_serializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.RecommendBaseModelsResponse.SerializeToString,
+            ),
+            'ImportBaseModelWeights': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportBaseModelWeights,
+                    request_deserializer=enxerto_dot_training_dot_v1_dot_training__service__pb2.ImportBaseModelWeightsRequest.FromString,
+                    response_serializer=enxerto_dot_training_dot_v1_dot_base__model__pb2.BaseModel.SerializeToString,
             ),
             'WatchTrainingRun': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTrainingRun,
@@ -275,6 +377,168 @@ class TrainingService:
             '/enxerto.training.v1.TrainingService/CancelTrainingRun',
             enxerto_dot_training_dot_v1_dot_training__service__pb2.CancelTrainingRunRequest.SerializeToString,
             enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseTrainingRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.training.v1.TrainingService/PauseTrainingRun',
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.PauseTrainingRunRequest.SerializeToString,
+            enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeTrainingRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.training.v1.TrainingService/ResumeTrainingRun',
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.ResumeTrainingRunRequest.SerializeToString,
+            enxerto_dot_training_dot_v1_dot_training__run__pb2.TrainingRun.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadRunFile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/enxerto.training.v1.TrainingService/DownloadRunFile',
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.DownloadRunFileRequest.SerializeToString,
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.DownloadRunFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateTrainingRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/enxerto.training.v1.TrainingService/EstimateTrainingRun',
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunRequest.SerializeToString,
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.EstimateTrainingRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecommendBaseModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/enxerto.training.v1.TrainingService/RecommendBaseModels',
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.RecommendBaseModelsRequest.SerializeToString,
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.RecommendBaseModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportBaseModelWeights(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/enxerto.training.v1.TrainingService/ImportBaseModelWeights',
+            enxerto_dot_training_dot_v1_dot_training__service__pb2.ImportBaseModelWeightsRequest.SerializeToString,
+            enxerto_dot_training_dot_v1_dot_base__model__pb2.BaseModel.FromString,
             options,
             channel_credentials,
             insecure,

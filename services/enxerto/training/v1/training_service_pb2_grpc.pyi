@@ -43,6 +43,18 @@ class TrainingServiceStub:
     """Lists the runs of a project, newest first."""
     CancelTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingRunRequest, _training_run_pb2.TrainingRun]
     """Asks a run to stop. Cancelling a cancelled run changes nothing; another final state is FAILED_PRECONDITION."""
+    PauseTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingRunRequest, _training_run_pb2.TrainingRun]
+    """Stops a run at its last checkpoint and keeps it. Pausing a paused run changes nothing."""
+    ResumeTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingRunRequest, _training_run_pb2.TrainingRun]
+    """Puts a paused run into the queue again; it goes on from its last checkpoint."""
+    DownloadRunFile: _grpc.UnaryStreamMultiCallable[_training_service_pb2.DownloadRunFileRequest, _training_service_pb2.DownloadRunFileResponse]
+    """Streams a file that a run has left."""
+    EstimateTrainingRun: _grpc.UnaryStreamMultiCallable[_training_service_pb2.EstimateTrainingRunRequest, _training_service_pb2.EstimateTrainingRunResponse]
+    """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last."""
+    RecommendBaseModels: _grpc.UnaryStreamMultiCallable[_training_service_pb2.RecommendBaseModelsRequest, _training_service_pb2.RecommendBaseModelsResponse]
+    """Probes base models on a snapshot's images and ranks them by accuracy and cost: progress first, the ranking last."""
+    ImportBaseModelWeights: _grpc.StreamUnaryMultiCallable[_training_service_pb2.ImportBaseModelWeightsRequest, _base_model_pb2.BaseModel]
+    """Stores weights of a base model that were brought in by hand; every later run in every project uses them."""
     WatchTrainingRun: _grpc.UnaryStreamMultiCallable[_training_service_pb2.WatchTrainingRunRequest, _training_run_pb2.TrainingEvent]
     """Streams the run's events after the cursor, then the new ones; ends after the final state."""
     ListBaseModels: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListBaseModelsRequest, _training_service_pb2.ListBaseModelsResponse]
@@ -63,6 +75,18 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     """Lists the runs of a project, newest first."""
     CancelTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
     """Asks a run to stop. Cancelling a cancelled run changes nothing; another final state is FAILED_PRECONDITION."""
+    PauseTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
+    """Stops a run at its last checkpoint and keeps it. Pausing a paused run changes nothing."""
+    ResumeTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
+    """Puts a paused run into the queue again; it goes on from its last checkpoint."""
+    DownloadRunFile: _aio.UnaryStreamMultiCallable[_training_service_pb2.DownloadRunFileRequest, _training_service_pb2.DownloadRunFileResponse]  # type: ignore[assignment]
+    """Streams a file that a run has left."""
+    EstimateTrainingRun: _aio.UnaryStreamMultiCallable[_training_service_pb2.EstimateTrainingRunRequest, _training_service_pb2.EstimateTrainingRunResponse]  # type: ignore[assignment]
+    """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last."""
+    RecommendBaseModels: _aio.UnaryStreamMultiCallable[_training_service_pb2.RecommendBaseModelsRequest, _training_service_pb2.RecommendBaseModelsResponse]  # type: ignore[assignment]
+    """Probes base models on a snapshot's images and ranks them by accuracy and cost: progress first, the ranking last."""
+    ImportBaseModelWeights: _aio.StreamUnaryMultiCallable[_training_service_pb2.ImportBaseModelWeightsRequest, _base_model_pb2.BaseModel]  # type: ignore[assignment]
+    """Stores weights of a base model that were brought in by hand; every later run in every project uses them."""
     WatchTrainingRun: _aio.UnaryStreamMultiCallable[_training_service_pb2.WatchTrainingRunRequest, _training_run_pb2.TrainingEvent]  # type: ignore[assignment]
     """Streams the run's events after the cursor, then the new ones; ends after the final state."""
     ListBaseModels: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListBaseModelsRequest, _training_service_pb2.ListBaseModelsResponse]  # type: ignore[assignment]
@@ -104,6 +128,54 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_run_pb2.TrainingRun, _abc.Awaitable[_training_run_pb2.TrainingRun]]:
         """Asks a run to stop. Cancelling a cancelled run changes nothing; another final state is FAILED_PRECONDITION."""
+
+    @_abc_1.abstractmethod
+    def PauseTrainingRun(
+        self,
+        request: _training_service_pb2.PauseTrainingRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_run_pb2.TrainingRun, _abc.Awaitable[_training_run_pb2.TrainingRun]]:
+        """Stops a run at its last checkpoint and keeps it. Pausing a paused run changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ResumeTrainingRun(
+        self,
+        request: _training_service_pb2.ResumeTrainingRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_training_run_pb2.TrainingRun, _abc.Awaitable[_training_run_pb2.TrainingRun]]:
+        """Puts a paused run into the queue again; it goes on from its last checkpoint."""
+
+    @_abc_1.abstractmethod
+    def DownloadRunFile(
+        self,
+        request: _training_service_pb2.DownloadRunFileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_training_service_pb2.DownloadRunFileResponse], _abc.AsyncIterator[_training_service_pb2.DownloadRunFileResponse]]:
+        """Streams a file that a run has left."""
+
+    @_abc_1.abstractmethod
+    def EstimateTrainingRun(
+        self,
+        request: _training_service_pb2.EstimateTrainingRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_training_service_pb2.EstimateTrainingRunResponse], _abc.AsyncIterator[_training_service_pb2.EstimateTrainingRunResponse]]:
+        """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last."""
+
+    @_abc_1.abstractmethod
+    def RecommendBaseModels(
+        self,
+        request: _training_service_pb2.RecommendBaseModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_training_service_pb2.RecommendBaseModelsResponse], _abc.AsyncIterator[_training_service_pb2.RecommendBaseModelsResponse]]:
+        """Probes base models on a snapshot's images and ranks them by accuracy and cost: progress first, the ranking last."""
+
+    @_abc_1.abstractmethod
+    def ImportBaseModelWeights(
+        self,
+        request_iterator: _MaybeAsyncIterator[_training_service_pb2.ImportBaseModelWeightsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_base_model_pb2.BaseModel, _abc.Awaitable[_base_model_pb2.BaseModel]]:
+        """Stores weights of a base model that were brought in by hand; every later run in every project uses them."""
 
     @_abc_1.abstractmethod
     def WatchTrainingRun(

@@ -106,7 +106,7 @@ def store_outcome(
         inputs=card.inputs,
         outputs=card.outputs,
         metrics=_metrics(trained, evaluation, split),
-        parity=Parity(parity.max_abs_difference, parity.top1_agreement, parity.samples, parity.batch_sizes),
+        parity=Parity(parity.max_abs_difference, parity.agreement, parity.samples, parity.batch_sizes),
         lineage=lineage,
         stop_reason=_stop_reason(trained),
     )

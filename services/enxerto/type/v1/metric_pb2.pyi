@@ -25,22 +25,26 @@ class Metric(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
+    CLASS_NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Stable name in snake case, such as `accuracy`, `f1_macro` or `loss`."""
+    """Stable name in snake case, such as `accuracy`, `map_50_95`, `miou` or `loss`."""
     value: _builtins.float
     """The measured value. Ratios lie in [0, 1]; durations are in seconds."""
     split: _builtins.str
     """The split that it was measured on: `train`, `val` or `test`."""
+    class_name: _builtins.str
+    """The class that it was measured for; empty for a metric of all classes."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         value: _builtins.float = ...,
         split: _builtins.str = ...,
+        class_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "split", b"split", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_name", b"class_name", "name", b"name", "split", b"split", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

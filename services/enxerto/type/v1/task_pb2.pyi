@@ -26,6 +26,12 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     """Not set; never stored."""
     TASK_CLASSIFICATION: _Task.ValueType  # 1
     """One label for the whole image."""
+    TASK_DETECTION: _Task.ValueType  # 2
+    """A box, a label and a score for every object."""
+    TASK_SEGMENTATION: _Task.ValueType  # 3
+    """A label for every pixel."""
+    TASK_STYLE: _Task.ValueType  # 4
+    """The image again, painted in the style of another one."""
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper):
     """What a model answers."""
@@ -34,4 +40,10 @@ TASK_UNSPECIFIED: Task.ValueType  # 0
 """Not set; never stored."""
 TASK_CLASSIFICATION: Task.ValueType  # 1
 """One label for the whole image."""
+TASK_DETECTION: Task.ValueType  # 2
+"""A box, a label and a score for every object."""
+TASK_SEGMENTATION: Task.ValueType  # 3
+"""A label for every pixel."""
+TASK_STYLE: Task.ValueType  # 4
+"""The image again, painted in the style of another one."""
 Global___Task: _TypeAlias = Task  # noqa: Y015

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65nxerto/type/v1/tensor.proto\x12\x0f\x65nxerto.type.v1\";\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"x\n\x0ePreprocessSpec\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x15\n\rcrop_fraction\x18\x03 \x01(\x01\x12\x15\n\rinterpolation\x18\x04 \x01(\t\x12\x0c\n\x04mean\x18\x05 \x03(\x01\x12\x0b\n\x03std\x18\x06 \x03(\x01\"\x19\n\x08LabelMap\x12\r\n\x05names\x18\x01 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65nxerto/type/v1/tensor.proto\x12\x0f\x65nxerto.type.v1\";\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\xa4\x02\n\x0ePreprocessSpec\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x15\n\rcrop_fraction\x18\x03 \x01(\x01\x12\x15\n\rinterpolation\x18\x04 \x01(\t\x12\x0c\n\x04mean\x18\x05 \x03(\x01\x12\x0b\n\x03std\x18\x06 \x03(\x01\x12\x36\n\x06resize\x18\x07 \x01(\x0e\x32&.enxerto.type.v1.PreprocessSpec.Resize\"r\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x16\n\x12RESIZE_CENTER_CROP\x10\x01\x12\x14\n\x10RESIZE_LETTERBOX\x10\x02\x12\x12\n\x0eRESIZE_STRETCH\x10\x03\x12\x0e\n\nRESIZE_FIT\x10\x04\"\x19\n\x08LabelMap\x12\r\n\x05names\x18\x01 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TENSORSPEC']._serialized_start=49
   _globals['_TENSORSPEC']._serialized_end=108
-  _globals['_PREPROCESSSPEC']._serialized_start=110
-  _globals['_PREPROCESSSPEC']._serialized_end=230
-  _globals['_LABELMAP']._serialized_start=232
-  _globals['_LABELMAP']._serialized_end=257
+  _globals['_PREPROCESSSPEC']._serialized_start=111
+  _globals['_PREPROCESSSPEC']._serialized_end=403
+  _globals['_PREPROCESSSPEC_RESIZE']._serialized_start=289
+  _globals['_PREPROCESSSPEC_RESIZE']._serialized_end=403
+  _globals['_LABELMAP']._serialized_start=405
+  _globals['_LABELMAP']._serialized_end=430
 # @@protoc_insertion_point(module_scope)

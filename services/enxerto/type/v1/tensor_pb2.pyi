@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -52,11 +53,46 @@ Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
 
 @_typing.final
 class PreprocessSpec(_message.Message):
-    """How an encoded image becomes the graph's input: decode to RGB, apply the EXIF orientation, resize the shorter side to
-    the target divided by `crop_fraction`, take the centre crop, scale to [0, 1]. Standardisation is inside the graph.
+    """How an encoded image becomes the graph's input: decode to RGB, apply the EXIF orientation, resize as `resize` says, scale
+    to [0, 1]. Standardisation is inside the graph.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Resize:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ResizeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PreprocessSpec._Resize.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RESIZE_UNSPECIFIED: PreprocessSpec._Resize.ValueType  # 0
+        """Read as RESIZE_CENTER_CROP."""
+        RESIZE_CENTER_CROP: PreprocessSpec._Resize.ValueType  # 1
+        """The shorter side becomes the target divided by `crop_fraction`; the centre is cut out."""
+        RESIZE_LETTERBOX: PreprocessSpec._Resize.ValueType  # 2
+        """The whole picture fits, its aspect ratio kept, centred; grey (114) fills the rest."""
+        RESIZE_STRETCH: PreprocessSpec._Resize.ValueType  # 3
+        """Each side is scaled on its own."""
+        RESIZE_FIT: PreprocessSpec._Resize.ValueType  # 4
+        """The aspect ratio is kept and nothing is filled: the input is as large as the picture, at most `height` by `width`, each
+        side a multiple of 8. The graph takes any size, one picture a call.
+        """
+
+    class Resize(_Resize, metaclass=_ResizeEnumTypeWrapper):
+        """How a picture of any size becomes `height` by `width` pixels."""
+
+    RESIZE_UNSPECIFIED: PreprocessSpec.Resize.ValueType  # 0
+    """Read as RESIZE_CENTER_CROP."""
+    RESIZE_CENTER_CROP: PreprocessSpec.Resize.ValueType  # 1
+    """The shorter side becomes the target divided by `crop_fraction`; the centre is cut out."""
+    RESIZE_LETTERBOX: PreprocessSpec.Resize.ValueType  # 2
+    """The whole picture fits, its aspect ratio kept, centred; grey (114) fills the rest."""
+    RESIZE_STRETCH: PreprocessSpec.Resize.ValueType  # 3
+    """Each side is scaled on its own."""
+    RESIZE_FIT: PreprocessSpec.Resize.ValueType  # 4
+    """The aspect ratio is kept and nothing is filled: the input is as large as the picture, at most `height` by `width`, each
+    side a multiple of 8. The graph takes any size, one picture a call.
+    """
 
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
@@ -64,14 +100,17 @@ class PreprocessSpec(_message.Message):
     INTERPOLATION_FIELD_NUMBER: _builtins.int
     MEAN_FIELD_NUMBER: _builtins.int
     STD_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
     height: _builtins.int
     """Height of the input in pixels."""
     width: _builtins.int
     """Width of the input in pixels."""
     crop_fraction: _builtins.float
-    """Share of the resized image that the centre crop keeps, in (0, 1]."""
+    """RESIZE_CENTER_CROP: share of the resized image that the centre crop keeps, in (0, 1]; 1 otherwise."""
     interpolation: _builtins.str
     """`bilinear` or `bicubic`."""
+    resize: Global___PreprocessSpec.Resize.ValueType
+    """How a picture of any size becomes the input."""
     @_builtins.property
     def mean(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Mean of each RGB channel that the graph subtracts, for an input in [0, 1]."""
@@ -89,10 +128,11 @@ class PreprocessSpec(_message.Message):
         interpolation: _builtins.str = ...,
         mean: _abc.Iterable[_builtins.float] | None = ...,
         std: _abc.Iterable[_builtins.float] | None = ...,
+        resize: Global___PreprocessSpec.Resize.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_fraction", b"crop_fraction", "height", b"height", "interpolation", b"interpolation", "mean", b"mean", "std", b"std", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crop_fraction", b"crop_fraction", "height", b"height", "interpolation", b"interpolation", "mean", b"mean", "resize", b"resize", "std", b"std", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

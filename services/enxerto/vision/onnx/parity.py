@@ -26,20 +26,20 @@ class Parity:
 
     Attributes:
         max_abs_difference: largest difference of any probability, at any batch size.
-        top1_agreement: part of the answers with the same class, in [0, 1].
+        agreement: part of the answers with the same class, in [0, 1].
         samples: images compared, at every batch size.
         batch_sizes: that both networks were run with.
     """
 
     max_abs_difference: float
-    top1_agreement: float
+    agreement: float
     samples: int
     batch_sizes: tuple[int, ...]
 
     @property
     def passes(self) -> bool:
         """Whether the gate is met."""
-        return self.top1_agreement >= PARITY_GATE
+        return self.agreement >= PARITY_GATE
 
 
 def compare(
