@@ -32,7 +32,7 @@ def by_torch(
     import torch
     from safetensors.torch import load_file
 
-    from enxerto.vision.specs import Weights
+    from enxerto.vision.finetuning import Weights
     from enxerto.vision.torch.base_models import build_backbone
     from enxerto.vision.torch.network import GraftedNetwork, LinearHead
     from enxerto.vision.torch.weights import WeightsSources

@@ -11,7 +11,8 @@ from enxerto.training.domain import (
     TrainingResult,
     TrainingRun,
 )
-from enxerto.vision.specs import FinetuneSpec, LabelMap, PreprocessSpec, TensorSpec
+from enxerto.vision.finetuning import FinetuneSpec
+from enxerto.vision.specs import LabelMap, PreprocessSpec, TensorSpec
 from fakes.training_stores import START
 
 

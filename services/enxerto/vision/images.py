@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, UnidentifiedImageError
 
-from enxerto.vision.specs import PreprocessSpec
+from enxerto.vision.geometry import Placement, place
+from enxerto.vision.specs import LETTERBOX_GREY, PreprocessSpec, Resize
 
 # PIL's limit is process-wide and only warns below twice its value; `_refuse_large` is per call and exact.
 Image.MAX_IMAGE_PIXELS = None
@@ -40,6 +41,7 @@ _UNDO_ORIENTATION: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_UPRIGHT: Final = (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM)
 _FILTERS: Final = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -131,7 +133,7 @@ def decode(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     Raises:
         ImageError: the image is empty, too large, animated, damaged, or of another format.
     """
-    return _decode(data, limits, at_least=None)
+    return _decode(data, limits, at_least=None)[0]
 
 
 def load(data: bytes, spec: PreprocessSpec, limits: ImageLimits = DEFAULT_LIMITS) -> UInt8Image:
@@ -143,24 +145,42 @@ def load(data: bytes, spec: PreprocessSpec, limits: ImageLimits = DEFAULT_LIMITS
     Raises:
         ImageError: as `decode`.
     """
-    side = 2 * max(_resized(spec))
-    return preprocess(_decode(data, limits, at_least=side), spec)
+    return load_placed(data, spec, limits)[0]
+
+
+def load_placed(
+    data: bytes, spec: PreprocessSpec, limits: ImageLimits = DEFAULT_LIMITS
+) -> tuple[UInt8Image, Placement]:
+    """As `load`, and where the picture's pixels went; the placement is of the picture at full size.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    image, (width, height) = _decode(data, limits, at_least=2 * max(_resized(spec)))
+    return preprocess(image, spec), place(spec, width, height)
 
 
 def preprocess(image: Image.Image, spec: PreprocessSpec) -> UInt8Image:
-    """Resize so that the shorter side is size / crop_fraction, and crop the centre: (height, width, 3), uint8, RGB.
+    """Bring an upright picture to the input's size as `spec.resize` says: (height, width, 3), uint8, RGB.
 
-    Only the crop is resampled, so a very long and thin image costs no more than a square one.
+    Only what is kept is resampled, so a very long and thin image costs no more than a square one.
     """
-    resized_width, resized_height = _resized(spec)
-    scale = max(resized_width / image.width, resized_height / image.height)
-    crop_width = min(spec.width / scale, float(image.width))
-    crop_height = min(spec.height / scale, float(image.height))
-    left = (image.width - crop_width) / 2
-    top = (image.height - crop_height) / 2
-    box = (left, top, min(left + crop_width, image.width), min(top + crop_height, image.height))
-    resized = image.resize((spec.width, spec.height), _FILTERS[spec.interpolation], box=box)
-    return np.asarray(resized, dtype=np.uint8)
+    placed = place(spec, image.width, image.height)
+    resample = _FILTERS[spec.interpolation]
+    if spec.resize is not Resize.CENTER_CROP:
+        left, top, right, bottom = placed.inner
+        inner = image.resize((right - left, bottom - top), resample)
+        if (right - left, bottom - top) == (placed.input_width, placed.input_height):
+            return np.asarray(inner, dtype=np.uint8)
+        canvas = np.full((placed.input_height, placed.input_width, 3), LETTERBOX_GREY, np.uint8)
+        canvas[top:bottom, left:right] = np.asarray(inner)
+        return canvas
+    crop_width = min(spec.width / placed.scale_x, float(image.width))
+    crop_height = min(spec.height / placed.scale_y, float(image.height))
+    left_edge = (image.width - crop_width) / 2
+    top_edge = (image.height - crop_height) / 2
+    box = (left_edge, top_edge, min(left_edge + crop_width, image.width), min(top_edge + crop_height, image.height))
+    return np.asarray(image.resize((spec.width, spec.height), resample, box=box), dtype=np.uint8)
 
 
 def to_batch(images: Sequence[UInt8Image]) -> Float32Images:
@@ -175,7 +195,8 @@ def _resized(spec: PreprocessSpec) -> tuple[float, float]:
     return spec.width / spec.crop_fraction, spec.height / spec.crop_fraction
 
 
-def _decode(data: bytes, limits: ImageLimits, at_least: float | None) -> Image.Image:
+def _decode(data: bytes, limits: ImageLimits, at_least: float | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The upright picture, perhaps smaller than it is, and its full width and height."""
     if not data:
         raise EmptyImageError("the image has no bytes")
     if len(data) > limits.size_bytes:
@@ -192,6 +213,7 @@ def _decode(data: bytes, limits: ImageLimits, at_least: float | None) -> Image.I
             # A phone's MPO file is a JPEG followed by a depth map or preview: its first picture is the photo.
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 raise AnimatedImageError(f"the {kind} has several frames; send a single picture")
+            width, height = image.size
             if at_least is not None and kind == "JPEG":
                 image.draft(None, (int(at_least + 1), int(at_least + 1)))
             image.load()
@@ -207,7 +229,10 @@ def _decode(data: bytes, limits: ImageLimits, at_least: float | None) -> Image.I
             raise TruncatedImageError(f"the {kind} ends too early") from error
         raise CorruptImageError(f"the {kind} is damaged: {error}") from error
     transpose = _UNDO_ORIENTATION.get(orientation)
-    return upright if transpose is None else upright.transpose(transpose)
+    if transpose is None:
+        return upright, (width, height)
+    turned = transpose not in _UPRIGHT
+    return upright.transpose(transpose), (height, width) if turned else (width, height)
 
 
 def _refuse_large(width: int, height: int, limits: ImageLimits) -> None:

@@ -50,7 +50,8 @@ def export_model(folder: Path, base_model: str) -> bytes:
     """A base model with random weights and a head of `CLASSES`; its speed is that of a trained one."""
     import torch
 
-    from enxerto.vision.specs import LabelMap, Weights
+    from enxerto.vision.finetuning import Weights
+    from enxerto.vision.specs import LabelMap
     from enxerto.vision.torch.base_models import build_backbone, get_base_model
     from enxerto.vision.torch.export import export
     from enxerto.vision.torch.network import GraftedNetwork, LinearHead

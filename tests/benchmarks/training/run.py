@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from enxerto.vision.catalogue import get_facts
-from enxerto.vision.specs import FinetuneSpec, Strategy
+from enxerto.vision.finetuning import FinetuneSpec, Strategy
 from enxerto.vision.torch.base_models import build_backbone
 from enxerto.vision.torch.data import FinetuneData, ImageArray
 from enxerto.vision.torch.devices import Compute

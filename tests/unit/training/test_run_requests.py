@@ -7,7 +7,7 @@ import pytest
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.training import converters
 from enxerto.training.v1 import training_run_pb2, training_service_pb2
-from enxerto.vision.specs import Optimizer, Strategy, Weights
+from enxerto.vision.finetuning import Optimizer, Strategy, Weights
 
 
 def a_request(**changed):

@@ -12,7 +12,8 @@ from enxerto.vision.images import to_batch
 from enxerto.vision.onnx.parity import PARITY_GATE, compare
 from enxerto.vision.onnx.session import ModelCardError, OnnxClassifier, choose_providers
 from enxerto.vision.snapshots import FolderBlobs, Manifest
-from enxerto.vision.specs import LabelMap, PreprocessSpec, Split, Task, TensorSpec, Weights
+from enxerto.vision.finetuning import Weights
+from enxerto.vision.specs import LabelMap, PreprocessSpec, Split, Task, TensorSpec
 from enxerto.vision.torch.base_models import build_backbone
 from enxerto.vision.torch.data import ImageArray, load_split
 from enxerto.vision.torch.export import check_parity, export

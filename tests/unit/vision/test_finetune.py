@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.vision.catalogue import get_facts
 from enxerto.vision.snapshots import FolderBlobs, Manifest
-from enxerto.vision.specs import FinetuneSpec, Optimizer, PreprocessSpec, Split, Strategy, Weights
+from enxerto.vision.finetuning import FinetuneSpec, Optimizer, Strategy, Weights
+from enxerto.vision.specs import PreprocessSpec, Split
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.data import FinetuneData, load_data, load_split
 from enxerto.vision.torch.devices import Compute

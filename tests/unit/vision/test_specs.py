@@ -5,7 +5,8 @@ import math
 import pytest
 
 from enxerto.kernel.errors import InvalidArgumentError, Violations
-from enxerto.vision.specs import FinetuneSpec, LabelMap, Optimizer, PreprocessSpec, Strategy
+from enxerto.vision.finetuning import FinetuneSpec, Optimizer, Strategy
+from enxerto.vision.specs import LabelMap, PreprocessSpec
 
 PREPROCESS = PreprocessSpec(224, 200, 0.875, "bicubic", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
 

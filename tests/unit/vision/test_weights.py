@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from enxerto.vision.catalogue import BaseModelNotFoundError, DownloadableWeights, get_facts, list_facts
-from enxerto.vision.specs import Weights
+from enxerto.vision.finetuning import Weights
 from enxerto.vision.torch.base_models import build_backbone, get_base_model, list_base_models, register_base_model
 from enxerto.vision.torch.weights import (
     WeightsCorruptError,

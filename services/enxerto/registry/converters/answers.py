@@ -52,6 +52,7 @@ def version_to_proto(version: Version) -> model_version_pb2.ModelVersion:
             interpolation=preprocess.interpolation,
             mean=preprocess.mean,
             std=preprocess.std,
+            resize=tensor_pb2.PreprocessSpec.Resize.Value(f"RESIZE_{preprocess.resize.value}"),
         ),
         inputs=[_tensor(item) for item in content.inputs],
         outputs=[_tensor(item) for item in content.outputs],

@@ -9,7 +9,7 @@ from enxerto.kernel.names import BaseModelName, ResourceName, RunName, SnapshotN
 from enxerto.registry.domain import Artifact, Lineage, Metric, Parity, Role, VersionContent
 from enxerto.registry.v1 import model_version_pb2 as pb
 from enxerto.type.v1 import metric_pb2, tensor_pb2
-from enxerto.vision.specs import LabelMap, PreprocessSpec, TensorSpec
+from enxerto.vision.specs import LabelMap, PreprocessSpec, Resize, TensorSpec
 
 _MAX_ARTIFACTS = 100
 _MAX_FILENAME_BYTES = 255
@@ -95,6 +95,12 @@ def _artifacts(items: Sequence[pb.Artifact], violations: Violations) -> tuple[Ar
     return tuple(artifacts)
 
 
+_RESIZES = {
+    tensor_pb2.PreprocessSpec.RESIZE_UNSPECIFIED: Resize.CENTER_CROP,
+    **{tensor_pb2.PreprocessSpec.Resize.Value(f"RESIZE_{one.value}"): one for one in Resize},
+}
+
+
 def _label_map(item: tensor_pb2.LabelMap, violations: Violations) -> LabelMap | None:
     path, before = f"{_PATH}.label_map.names", len(violations)
     if not 1 <= len(item.names) <= _MAX_CLASSES:
@@ -115,6 +121,10 @@ def _preprocess(item: tensor_pb2.PreprocessSpec, violations: Violations) -> Prep
         violations.add(f"{path}.crop_fraction", "must be in (0, 1]")
     if item.interpolation not in ("bilinear", "bicubic"):
         violations.add(f"{path}.interpolation", "must be bilinear or bicubic")
+    if item.resize not in _RESIZES:
+        violations.add(f"{path}.resize", f"{item.resize} is not a known value")
+    elif _RESIZES[item.resize] is not Resize.CENTER_CROP and item.crop_fraction != 1:
+        violations.add(f"{path}.crop_fraction", "must be 1 without a centre crop")
     if len(item.mean) != 3 or not _all_finite(item.mean):
         violations.add(f"{path}.mean", "must be three finite numbers")
     if len(item.std) != 3 or not (_all_finite(item.std) and min(item.std) > 0):
@@ -129,6 +139,7 @@ def _preprocess(item: tensor_pb2.PreprocessSpec, violations: Violations) -> Prep
             "interpolation": item.interpolation,
             "mean": list(item.mean),
             "std": list(item.std),
+            "resize": _RESIZES[item.resize],
         }
     )
 

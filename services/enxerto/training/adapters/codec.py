@@ -27,7 +27,8 @@ from enxerto.training.domain import (
     TrainingResult,
     UploadSource,
 )
-from enxerto.vision.specs import FinetuneSpec, LabelMap, PreprocessSpec, TensorSpec
+from enxerto.vision.finetuning import FinetuneSpec
+from enxerto.vision.specs import LabelMap, PreprocessSpec, TensorSpec
 
 Json = Mapping[str, Any]
 

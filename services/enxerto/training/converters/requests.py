@@ -34,7 +34,8 @@ from enxerto.training.v1 import (
 )
 from enxerto.type.v1 import task_pb2
 from enxerto.vision.catalogue import BaseModelFacts
-from enxerto.vision.specs import FinetuneSpec, Optimizer, Strategy, Task, Weights
+from enxerto.vision.finetuning import FinetuneSpec, Optimizer, Strategy, Weights
+from enxerto.vision.specs import Task
 
 MAX_WORKERS = 64
 _MAX_LABELS = 64

@@ -8,7 +8,7 @@ from enxerto.kernel.names import BaseModelName, ModelName, RunName, SnapshotName
 from enxerto.training.domain.events import EventBody, Metric, Progress, StateChanged
 from enxerto.training.domain.states import RunState
 from enxerto.training.errors import RunFinishedError
-from enxerto.vision.specs import FinetuneSpec
+from enxerto.vision.finetuning import FinetuneSpec
 
 MAX_ATTEMPTS = 3
 """Jobs submitted for one run before its loss is final."""

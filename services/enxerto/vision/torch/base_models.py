@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from enxerto.vision.catalogue import BaseModelFacts, get_facts, list_facts, register_facts
-from enxerto.vision.specs import Weights
+from enxerto.vision.finetuning import Weights
 from enxerto.vision.torch.weights import LoadedWeights, WeightsCorruptError, WeightsSources, load_weights
 
 Stages = Sequence[tuple[str, nn.Module]]

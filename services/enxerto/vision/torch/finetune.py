@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from enxerto.kernel.errors import InvalidArgumentError, Violation, Violations
-from enxerto.vision.specs import FinetuneSpec, Strategy, Weights
+from enxerto.vision.finetuning import FinetuneSpec, Strategy, Weights
 from enxerto.vision.torch.base_models import build_backbone
 from enxerto.vision.torch.collectives import Distribution, gather_rows, same_as_first, sum_over_workers
 from enxerto.vision.torch.data import Augmentation, FinetuneData, ImageArray

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from enxerto.vision.specs import FinetuneSpec, Optimizer
+from enxerto.vision.finetuning import FinetuneSpec, Optimizer
 
 _MOMENTUM = 0.9
 

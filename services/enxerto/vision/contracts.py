@@ -1,0 +1,79 @@
+"""What the graph of every task takes and gives: what export writes, parity compares and serving reads. Pure.
+
+Every graph takes `images`: (N, 3, H, W), float32, RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from enxerto.vision.specs import Task, TensorSpec
+
+INPUT_NAME: Final = "images"
+
+IGNORED: Final = 255
+"""Value of a mask's pixels that belong to no class; so there are at most 255 classes."""
+
+MAX_DETECTIONS: Final = 100
+"""Boxes that a detector's graph gives for every image; rows beyond those found have score 0 and class -1."""
+
+Outputs = Mapping[str, npt.NDArray[Any]]
+"""The graph's outputs by name, the images along the first axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputContract:
+    """One output.
+
+    Attributes:
+        name: of the tensor.
+        datatype: Open Inference Protocol name.
+        row: its shape after the first axis; -1 where it is the classes, the boxes or the input's pixels.
+    """
+
+    name: str
+    datatype: str
+    row: tuple[int, ...]
+
+    def fits(self, tensor: TensorSpec) -> bool:
+        """Whether a graph's tensor is this output."""
+        return tensor.name == self.name and tensor.datatype == self.datatype and len(tensor.shape) == 1 + len(self.row)
+
+
+CONTRACTS: Final[Mapping[Task, tuple[OutputContract, ...]]] = {
+    # (N, classes): all classes of an image sum to 1.
+    Task.CLASSIFICATION: (OutputContract("probabilities", "FP32", (-1,)),),
+    # Highest score first. Boxes are x_min, y_min, x_max, y_max in input pixels. `accepted` is whether the score reaches
+    # the version's operating threshold of that class.
+    Task.DETECTION: (
+        OutputContract("boxes", "FP32", (-1, 4)),
+        OutputContract("scores", "FP32", (-1,)),
+        OutputContract("classes", "INT64", (-1,)),
+        OutputContract("accepted", "BOOL", (-1,)),
+    ),
+    # (N, H, W) index of the most likely class of each pixel, and (N,) the mean probability of those classes.
+    Task.SEGMENTATION: (
+        OutputContract("classes", "UINT8", (-1, -1)),
+        OutputContract("confidence", "FP32", ()),
+    ),
+    # (N, 3, H, W) in [0, 1].
+    Task.STYLE: (OutputContract("pictures", "FP32", (3, -1, -1)),),
+}
+
+DTYPES: Final[Mapping[str, Any]] = {
+    "FP32": np.float32,
+    "INT64": np.int64,
+    "UINT8": np.uint8,
+    "BOOL": np.bool_,
+}
+"""numpy's types of the outputs' datatypes."""
+
+
+def output_names(task: Task) -> tuple[str, ...]:
+    """Names of a task's outputs, in order."""
+    return tuple(one.name for one in CONTRACTS[task])

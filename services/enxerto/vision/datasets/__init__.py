@@ -1,0 +1,1 @@
+"""Labelled images: their formats, their checks and their splits."""
