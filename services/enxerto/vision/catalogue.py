@@ -56,11 +56,15 @@ class BaseModelFacts:
         licence: SPDX identifier of the pretrained weights' licence, as their publisher states it.
         licence_note: what the publisher states, and where.
         parameters: of the backbone without a head.
-        feature_dim: length of the pooled feature vector.
+        feature_dim: length of the pooled feature vector; 0 for other tasks than classification.
         stages: names in order from input to output; fine-tuning unfreezes from the end.
         preprocess: what the pretrained weights expect.
         packaged: weights that work with no network, if any.
-        download: weights that the library downloads.
+        download: weights that the library downloads, if it publishes any.
+        takes_encoder: whether the backbone is chosen by `FinetuneSpec.encoder`; `parameters`, `feature_dim` and `stages`
+            are then 0 and empty.
+        required_extra: extra of this project that workers need for it; empty when none.
+        whole: whether the weights are of the whole network (COCO), not of the backbone alone (ImageNet).
     """
 
     name: str
@@ -74,7 +78,10 @@ class BaseModelFacts:
     stages: tuple[str, ...]
     preprocess: PreprocessSpec
     packaged: PackagedWeights | None
-    download: DownloadableWeights
+    download: DownloadableWeights | None
+    takes_encoder: bool = False
+    required_extra: str = ""
+    whole: bool = False
 
     @property
     def works_offline(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,10 +12,11 @@ _INTERVAL_S: Final = 0.5
 
 
 class Phase(enum.StrEnum):
-    """Part of a run, in order; the last two are training."""
+    """Part of a run, in order. TRAIN: the heads alone, of tasks without cached features."""
 
     FEATURES = "FEATURES"
     LINEAR_PROBE = "LINEAR_PROBE"
+    TRAIN = "TRAIN"
     FINE_TUNE = "FINE_TUNE"
 
 
@@ -27,9 +28,10 @@ class EpochReport:
         epoch: from 1, within the phase.
         epochs: planned in the phase; early stopping may end it before.
         phase: which part of the run.
-        train_loss: mean cross entropy of the epoch's batches, nats.
-        val_loss: likewise, of the validation split after the epoch.
-        val_accuracy: in [0, 1].
+        train_loss: mean of the epoch's batches.
+        val_loss: of the validation split after the epoch.
+        score: the task's own metric on the validation split, higher is better.
+        metrics: on the validation split, by name, `score` among them.
         learning_rate: of the head, at the end of the epoch.
         images_per_s: training images (or their features, in LINEAR_PROBE), over all workers.
         eta_s: until the end of the phase.
@@ -40,7 +42,8 @@ class EpochReport:
     phase: Phase
     train_loss: float
     val_loss: float
-    val_accuracy: float
+    score: float
+    metrics: Mapping[str, float]
     learning_rate: float
     images_per_s: float
     eta_s: float
