@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import os
 from collections import defaultdict
@@ -13,8 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from enxerto.vision.datasets.findings import Finding, Severity
+from enxerto.vision.datasets.scans import Sample, Scan
+from enxerto.vision.datasets.statistics import Occurrences, summarise
 from enxerto.vision.images import DEFAULT_LIMITS, EXTENSIONS, ImageError, ImageLimits, decode, sniff
-from enxerto.vision.specs import Split
+from enxerto.vision.specs import Split, Task
 
 _IN_FLIGHT_PER_THREAD: Final = 4
 _IMAGE_EXTENSIONS: Final = frozenset(extension for group in EXTENSIONS.values() for extension in group)
@@ -28,75 +30,6 @@ _SPLIT_FOLDERS: Final = {
     "validation": Split.VAL,
     "test": Split.TEST,
 }
-
-
-class Severity(enum.StrEnum):
-    """An ERROR stops an import; a WARNING is reported with it."""
-
-    ERROR = "ERROR"
-    WARNING = "WARNING"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something about one file or folder that its owner should know.
-
-    Attributes:
-        path: relative to the root, POSIX; "." is the root.
-        severity: whether it stops the import.
-        code: stable, upper snake case; for an image that cannot be read, the `reason` of the `ImageError`.
-        message: for people.
-    """
-
-    path: str
-    severity: Severity
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image of a dataset.
-
-    Attributes:
-        path: relative to the root, POSIX.
-        label: index into the class names.
-        split: what it is used for.
-        sha256: of the encoded bytes, hexadecimal.
-        width: upright, pixels.
-        height: upright, pixels.
-        size_bytes: of the encoded image.
-    """
-
-    path: str
-    label: int
-    split: Split
-    sha256: str
-    width: int
-    height: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What a folder holds.
-
-    Attributes:
-        root: folder that the samples' paths are relative to.
-        class_names: sorted; a label is an index into them.
-        samples: sorted by path; only readable images.
-        findings: sorted by path; with an ERROR the scan must not become a dataset.
-    """
-
-    root: Path
-    class_names: tuple[str, ...]
-    samples: tuple[Sample, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        """The findings that stop an import."""
-        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +110,16 @@ def scan(
             findings.append(Finding(folder, Severity.ERROR, "TOO_FEW_IMAGES", message))
     samples = _assign_splits(readable, fractions, seed)
     findings.extend(_cross_checks(samples, class_names))
+    statistics = summarise(
+        "IMAGE_FOLDER", class_names, (Occurrences(s.split, s.labels, 1, max(s.width, s.height)) for s in samples)
+    )
     return Scan(
         root=root,
+        task=Task.CLASSIFICATION,
         class_names=class_names,
         samples=tuple(sorted(samples, key=lambda sample: sample.path)),
         findings=tuple(sorted(findings, key=lambda finding: (finding.path, finding.code))),
+        statistics=statistics,
     )
 
 
@@ -312,7 +250,7 @@ def _examine(candidate: _Candidate, label: int, limits: ImageLimits) -> _Outcome
         notes = (finding(Severity.WARNING, "WRONG_EXTENSION", f"is a {kind} by content"),)
     digest = hashlib.sha256(data).hexdigest()
     split = candidate.split or Split.TRAIN
-    return Sample(path, label, split, digest, image.width, image.height, len(data)), notes
+    return Sample(path, split, digest, image.width, image.height, len(data), label), notes
 
 
 def _assign_splits(readable: Sequence[tuple[_Candidate, Sample]], fractions: SplitFractions, seed: int) -> list[Sample]:
@@ -323,7 +261,7 @@ def _assign_splits(readable: Sequence[tuple[_Candidate, Sample]], fractions: Spl
     assigned: list[Sample] = []
     for _, sample in readable:
         if sample.split is Split.TRAIN:
-            groups[sample.label][sample.sha256].append(sample)
+            groups[sample.label or 0][sample.sha256].append(sample)
         else:
             assigned.append(sample)
     for by_digest in groups.values():
@@ -350,7 +288,7 @@ def _cross_checks(samples: Sequence[Sample], class_names: Sequence[str]) -> Iter
         first, *others = sorted(copies, key=lambda sample: sample.path)
         for other in others:
             if other.label != first.label:
-                message = f"is the same picture as {first.path}, of class {class_names[first.label]!r}"
+                message = f"is the same picture as {first.path}, of class {class_names[first.label or 0]!r}"
                 yield Finding(other.path, Severity.WARNING, "CONFLICTING_LABEL", message)
             elif other.split is not first.split:
                 message = f"is the same picture as {first.path}, which is in {first.split}"

@@ -3,93 +3,66 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.vision.imagefolder import Sample, Scan
-from enxerto.vision.specs import Split
+from enxerto.vision.blobs import BlobSink, BlobSource, FolderBlobs
+from enxerto.vision.datasets.samples import Annotation, Box, StoredSample
+from enxerto.vision.datasets.scans import Mask, Sample, Scan
+from enxerto.vision.datasets.statistics import DatasetStatistics
+from enxerto.vision.specs import Split, Task
 
-_FORMAT: Final = "enxerto.snapshot/1"
+__all__ = [
+    "BlobSink",
+    "BlobSource",
+    "FolderBlobs",
+    "Manifest",
+    "Shard",
+    "encode_mask",
+    "read_manifest",
+    "read_samples",
+    "write_samples",
+    "write_snapshot",
+]
+
+_FORMAT: Final = "enxerto.snapshot/2"
 _SHARD_BYTES: Final = 128 * 1024 * 1024
 _ROW_GROUP_BYTES: Final = 8 * 1024 * 1024
 _ROW_GROUP_ROWS: Final = 1024
-_CHUNK: Final = 1024 * 1024
+_BOX: Final = pa.struct(
+    [
+        pa.field("label", pa.int32(), nullable=False),
+        pa.field("x_min", pa.float64(), nullable=False),
+        pa.field("y_min", pa.float64(), nullable=False),
+        pa.field("x_max", pa.float64(), nullable=False),
+        pa.field("y_max", pa.float64(), nullable=False),
+        pa.field("crowd", pa.bool_(), nullable=False),
+    ]
+)
 _SCHEMA: Final = pa.schema(
     [
         pa.field("path", pa.string(), nullable=False),
-        pa.field("label", pa.int32(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("boxes", pa.list_(_BOX)),
+        pa.field("mask", pa.binary()),
         pa.field("image", pa.binary(), nullable=False),
     ]
 )
-
-
-class BlobSink(Protocol):
-    """Where immutable bytes are put; putting the same bytes twice stores them once."""
-
-    def put(self, content: bytes | Path) -> str:
-        """Store bytes, or a file's content, and return the sha256 in hexadecimal."""
-        ...
-
-
-class BlobSource(Protocol):
-    """Where immutable bytes are read."""
-
-    def open(self, sha256: str) -> AbstractContextManager[Path]:
-        """A local file with the blob, there for as long as the context lasts; missing: `DataLossError`."""
-        ...
-
-
-class FolderBlobs:
-    """Blobs in a local folder, both sink and source."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def put(self, content: bytes | Path) -> str:
-        """Store bytes, or a file's content, and return the sha256 in hexadecimal."""
-        digest = _file_sha256(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
-        target = self.folder / digest
-        if not target.exists():
-            with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as whole:
-                if isinstance(content, Path):
-                    with content.open("rb") as file:
-                        shutil.copyfileobj(file, whole, _CHUNK)
-                else:
-                    whole.write(content)
-            Path(whole.name).replace(target)
-        return digest
-
-    def open(self, sha256: str) -> AbstractContextManager[Path]:
-        """A local file with the blob; missing: `DataLossError`."""
-        return _Present(self.folder / sha256)
-
-
-class _Present:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Path:
-        if not self._path.is_file():
-            raise DataLossError(f"blob {self._path.name} is missing")
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,23 +80,28 @@ class Manifest:
     """What a snapshot holds.
 
     Attributes:
+        task: what its annotations answer.
         class_names: in label order.
-        samples: in order of path.
         shards: in reading order.
+        statistics: of all samples.
+        rows_sha256: of every sample's path, split, size, annotation and picture, in reading order.
     """
 
+    task: Task
     class_names: tuple[str, ...]
-    samples: tuple[Sample, ...]
     shards: tuple[Shard, ...]
+    statistics: DatasetStatistics
+    rows_sha256: str
 
     @property
     def digest(self) -> str:
-        """sha256 of the canonical content: class names and samples, however and whenever they were sharded."""
-        return hashlib.sha256(_canonical(self._content())).hexdigest()
+        """sha256 of the content: task, class names and samples, however and whenever they were sharded."""
+        content = {"task": self.task, "class_names": list(self.class_names), "rows_sha256": self.rows_sha256}
+        return hashlib.sha256(_canonical(content)).hexdigest()
 
     def count(self, split: Split) -> int:
         """Samples of one split."""
-        return sum(sample.split is split for sample in self.samples)
+        return sum(shard.samples for shard in self.shards if shard.split is split)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON; the same snapshot has the same bytes."""
@@ -131,7 +109,17 @@ class Manifest:
             {"sha256": one.sha256, "split": one.split, "samples": one.samples, "size_bytes": one.size_bytes}
             for one in self.shards
         ]
-        return _canonical({**self._content(), "format": _FORMAT, "digest": self.digest, "shards": shards})
+        return _canonical(
+            {
+                "format": _FORMAT,
+                "digest": self.digest,
+                "task": self.task,
+                "class_names": list(self.class_names),
+                "shards": shards,
+                "statistics": self.statistics.to_json(),
+                "rows_sha256": self.rows_sha256,
+            }
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
@@ -143,11 +131,14 @@ class Manifest:
         try:
             value = json.loads(data)
             if value["format"] != _FORMAT:
-                raise DataLossError(f"the snapshot's format is {value['format']!r}, expected {_FORMAT!r}")
+                message = f"the snapshot's format is {value['format']!r}, expected {_FORMAT!r}: import the data again"
+                raise DataLossError(message)
             manifest = cls(
+                task=Task(value["task"]),
                 class_names=tuple(value["class_names"]),
-                samples=tuple(Sample(**{**sample, "split": Split(sample["split"])}) for sample in value["samples"]),
                 shards=tuple(Shard(**{**shard, "split": Split(shard["split"])}) for shard in value["shards"]),
+                statistics=DatasetStatistics.from_json(value["statistics"]),
+                rows_sha256=value["rows_sha256"],
             )
             declared = value["digest"]
         except (ValueError, KeyError, TypeError) as error:
@@ -156,31 +147,23 @@ class Manifest:
             raise DataLossError("the snapshot's manifest does not have the digest that it declares")
         return manifest
 
-    def _content(self) -> dict[str, Any]:
-        samples = [
-            {
-                "path": sample.path,
-                "label": sample.label,
-                "split": sample.split,
-                "sha256": sample.sha256,
-                "width": sample.width,
-                "height": sample.height,
-                "size_bytes": sample.size_bytes,
-            }
-            for sample in sorted(self.samples, key=lambda sample: sample.path)
-        ]
-        return {"class_names": list(self.class_names), "samples": samples}
 
-
-def write_snapshot(scan: Scan, sink: BlobSink, *, shard_bytes: int = _SHARD_BYTES) -> tuple[Manifest, str]:
+def write_snapshot(
+    scan: Scan,
+    sink: BlobSink,
+    *,
+    shard_bytes: int = _SHARD_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Manifest, str]:
     """Store a scanned folder; shards and manifest go to `sink`, the manifest last.
 
-    Memory stays below one row group (about 8 MiB, or one larger image) and disk below one shard.
+    Memory stays below two row groups (about 8 MiB each, or one larger image) and disk below one shard.
 
     Args:
         scan: without errors.
         sink: where the blobs go.
-        shard_bytes: about the largest shard, in bytes of images.
+        shard_bytes: about the largest shard, in bytes of images and masks.
+        progress: told (images stored, images in all); may raise to stop.
 
     Returns:
         The manifest, and the sha256 of the blob that holds it.
@@ -191,17 +174,60 @@ def write_snapshot(scan: Scan, sink: BlobSink, *, shard_bytes: int = _SHARD_BYTE
     """
     if scan.errors:
         raise ValueError(f"the scan has {len(scan.errors)} errors")
+    done = 0
+
+    def stored(split: Split) -> Iterator[StoredSample]:
+        nonlocal done
+        for sample in sorted((s for s in scan.samples if s.split is split), key=lambda sample: sample.path):
+            yield _load(scan.root, sample)
+            done += 1
+            if progress is not None:
+                progress(done, len(scan.samples))
+
+    return write_samples(
+        stored,
+        sink,
+        task=scan.task,
+        class_names=scan.class_names,
+        statistics=scan.statistics,
+        shard_bytes=shard_bytes,
+    )
+
+
+def write_samples(
+    samples: Callable[[Split], Iterable[StoredSample]],
+    sink: BlobSink,
+    *,
+    task: Task,
+    class_names: tuple[str, ...],
+    statistics: DatasetStatistics,
+    shard_bytes: int = _SHARD_BYTES,
+) -> tuple[Manifest, str]:
+    """Store samples as a snapshot.
+
+    Args:
+        samples: those of a split, in order of path; asked once for each split.
+        sink: where the blobs go.
+        task: what the annotations answer.
+        class_names: in label order.
+        statistics: of all samples.
+        shard_bytes: about the largest shard, in bytes of images and masks.
+
+    Returns:
+        The manifest, and the sha256 of the blob that holds it.
+    """
+    rows = hashlib.sha256()
     shards: list[Shard] = []
     with tempfile.TemporaryDirectory(prefix="enxerto-snapshot-") as scratch:
+        file = Path(scratch) / "shard.parquet"
         for split in Split:
-            samples = sorted((s for s in scan.samples if s.split is split), key=lambda sample: sample.path)
-            for part in _parts(samples, shard_bytes):
-                file = Path(scratch) / "shard.parquet"
-                _write_shard(file, scan.root, part)
-                size = file.stat().st_size
-                shards.append(Shard(sink.put(file), split, len(part), size))
+            waiting = iter(samples(split))
+            first = next(waiting, None)
+            while first is not None:
+                count, first = _write_shard(file, first, waiting, rows.update, shard_bytes)
+                shards.append(Shard(sink.put(file), split, count, file.stat().st_size))
                 file.unlink()
-    manifest = Manifest(scan.class_names, scan.samples, tuple(shards))
+    manifest = Manifest(task, class_names, tuple(shards), statistics, rows.hexdigest())
     return manifest, sink.put(manifest.to_bytes())
 
 
@@ -215,17 +241,8 @@ def read_manifest(source: BlobSource, sha256: str) -> Manifest:
         return Manifest.from_bytes(path.read_bytes())
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """One sample with its bytes."""
-
-    path: str
-    label: int
-    data: bytes
-
-
-def read_images(manifest: Manifest, source: BlobSource, split: Split) -> Iterator[EncodedImage]:
-    """The images of one split, in order of path, a row group in memory at a time.
+def read_samples(manifest: Manifest, source: BlobSource, split: Split) -> Iterator[StoredSample]:
+    """The samples of one split, in order of path, a row group in memory at a time.
 
     Raises:
         DataLossError: a shard is missing or damaged, or an image is not the one that was stored.
@@ -236,67 +253,127 @@ def read_images(manifest: Manifest, source: BlobSource, split: Split) -> Iterato
         with source.open(shard.sha256) as path:
             try:
                 yield from _read_shard(path)
-            except pa.ArrowException as error:
+            except (pa.ArrowException, OSError) as error:
+                # A page whose checksum does not fit is an OSError to pyarrow.
                 raise DataLossError(f"shard {shard.sha256} cannot be read: {error}") from error
 
 
-def _read_shard(path: Path) -> Iterator[EncodedImage]:
-    with pq.ParquetFile(path) as file:
-        # One group at a time: a batch that spans groups could hold a thousand large photos.
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=["path", "label", "sha256", "image"])
-            columns = (table.column(name) for name in ("path", "label", "sha256", "image"))
-            for name, label, sha256, image in zip(*columns, strict=True):
-                data = image.as_py()
-                if hashlib.sha256(data).hexdigest() != sha256.as_py():
-                    raise DataLossError(f"image {name.as_py()!r} is not the one that was stored")
-                yield EncodedImage(name.as_py(), label.as_py(), data)
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """One labelled sample with its bytes."""
+
+    path: str
+    label: int
+    data: bytes
 
 
-def _parts(samples: Sequence[Sample], limit_bytes: int) -> Iterator[list[Sample]]:
-    part: list[Sample] = []
-    size = 0
-    for sample in samples:
-        if part and size + sample.size_bytes > limit_bytes:
-            yield part
-            part, size = [], 0
-        part.append(sample)
-        size += sample.size_bytes
-    if part:
-        yield part
+def read_images(manifest: Manifest, source: BlobSource, split: Split) -> Iterator[EncodedImage]:
+    """The labelled images of one split; raises DataLossError as `read_samples`."""
+    for sample in read_samples(manifest, source, split):
+        if sample.annotation.label is None:
+            raise DataLossError(f"image {sample.path!r} has no label")
+        yield EncodedImage(sample.path, sample.annotation.label, sample.data)
 
 
-def _write_shard(file: Path, root: Path, samples: Iterable[Sample]) -> None:
+def encode_mask(mask: Mask) -> bytes:
+    """PNG of one channel."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _load(root: Path, sample: Sample) -> StoredSample:
+    data = (root / sample.path).read_bytes()
+    if hashlib.sha256(data).hexdigest() != sample.sha256:
+        raise DataLossError(f"{sample.path} changed while it was imported")
+    mask = encode_mask(sample.mask.render(sample.width, sample.height)) if sample.mask else None
+    annotation = Annotation(sample.label, sample.boxes, mask)
+    return StoredSample(sample.path, sample.split, sample.width, sample.height, data, annotation)
+
+
+def _write_shard(
+    file: Path,
+    first: StoredSample,
+    waiting: Iterator[StoredSample],
+    digest: Callable[[bytes], None],
+    limit_bytes: int,
+) -> tuple[int, StoredSample | None]:
+    """Write samples up to the limit; returns how many, and the sample that begins the next shard."""
+    count = shard_size = group_size = 0
+    sample: StoredSample | None = first
     # Images are compressed already, and every digest is different.
-    with pq.ParquetWriter(file, _SCHEMA, compression="none", use_dictionary=["split"]) as writer:
+    with pq.ParquetWriter(
+        file, _SCHEMA, compression="none", use_dictionary=["split"], write_statistics=False, write_page_checksum=True
+    ) as writer:
         rows: list[dict[str, Any]] = []
-        size = 0
-        for sample in samples:
-            data = (root / sample.path).read_bytes()
-            if hashlib.sha256(data).hexdigest() != sample.sha256:
-                raise DataLossError(f"{sample.path} changed while it was imported")
-            rows.append(
-                {
-                    "path": sample.path,
-                    "label": sample.label,
-                    "split": sample.split.value,
-                    "sha256": sample.sha256,
-                    "width": sample.width,
-                    "height": sample.height,
-                    "image": data,
-                }
-            )
-            size += len(data)
-            if size >= _ROW_GROUP_BYTES or len(rows) >= _ROW_GROUP_ROWS:
+        while sample is not None:
+            row = _to_row(sample)
+            size = len(row["image"]) + len(row["mask"] or b"")
+            if count and shard_size + size > limit_bytes:
+                break
+            digest(_row_digest(row))
+            rows.append(row)
+            count, shard_size, group_size = count + 1, shard_size + size, group_size + size
+            if group_size >= _ROW_GROUP_BYTES or len(rows) >= _ROW_GROUP_ROWS:
                 writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-                rows, size = [], 0
+                rows, group_size = [], 0
+            sample = next(waiting, None)
         if rows:
             writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+    return count, sample
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _to_row(sample: StoredSample) -> dict[str, Any]:
+    known = sample.annotation
+    boxes = [
+        {
+            "label": box.label,
+            "x_min": box.x_min,
+            "y_min": box.y_min,
+            "x_max": box.x_max,
+            "y_max": box.y_max,
+            "crowd": box.crowd,
+        }
+        for box in known.boxes
+    ]
+    return {
+        "path": sample.path,
+        "split": sample.split.value,
+        "sha256": hashlib.sha256(sample.data).hexdigest(),
+        "width": sample.width,
+        "height": sample.height,
+        "label": known.label,
+        # None and no boxes are the same to whoever reads: the picture is background.
+        "boxes": boxes or None,
+        "mask": known.mask,
+        "image": sample.data,
+    }
+
+
+def _row_digest(row: dict[str, Any]) -> bytes:
+    content = {key: value for key, value in row.items() if key not in ("image", "mask")}
+    if row["mask"] is not None:
+        # Of the pixels: another version of the encoder may make another file of the same mask.
+        with Image.open(io.BytesIO(row["mask"]), formats=("PNG",)) as image:
+            pixels = np.asarray(image)
+        content["mask_sha256"] = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return hashlib.sha256(_canonical(content)).digest()
+
+
+def _read_shard(path: Path) -> Iterator[StoredSample]:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        # One group at a time: a batch that spans groups could hold a thousand large photos.
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            for position in range(table.num_rows):
+                yield _from_row({name: table.column(name)[position].as_py() for name in _SCHEMA.names})
+
+
+def _from_row(row: dict[str, Any]) -> StoredSample:
+    if hashlib.sha256(row["image"]).hexdigest() != row["sha256"]:
+        raise DataLossError(f"image {row['path']!r} is not the one that was stored")
+    annotation = Annotation(row["label"], tuple(Box(**box) for box in row["boxes"] or ()), row["mask"])
+    return StoredSample(row["path"], Split(row["split"]), row["width"], row["height"], row["image"], annotation)
 
 
 def _canonical(value: dict[str, Any]) -> bytes:

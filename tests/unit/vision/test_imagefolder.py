@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from enxerto.vision.imagefolder import Severity, SplitFractions, scan
+from enxerto.vision.datasets.findings import Severity
+from enxerto.vision.imagefolder import SplitFractions, scan
 from enxerto.vision.specs import Split
 
 

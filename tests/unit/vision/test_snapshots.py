@@ -6,9 +6,18 @@ import pytest
 from PIL import Image
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.vision.imagefolder import Scan, scan
-from enxerto.vision.snapshots import FolderBlobs, Manifest, read_images, read_manifest, write_snapshot
+from enxerto.vision.datasets.scans import Scan
+from enxerto.vision.imagefolder import scan
+from enxerto.vision.snapshots import FolderBlobs, Manifest, read_manifest, read_samples, write_snapshot
 from enxerto.vision.specs import Split
+from fakes.datasets import (
+    Scenes,
+    classification_scenes,
+    detection_scenes,
+    segmentation_scenes,
+    snapshot_of,
+    style_scenes,
+)
 
 
 @pytest.fixture
@@ -27,15 +36,15 @@ def test_what_is_written_is_read(scanned: Scan, tmp_path: Path) -> None:
     written, sha256 = write_snapshot(scanned, blobs)
     manifest = read_manifest(blobs, sha256)
     assert manifest == written
-    assert (manifest.samples[0].width, manifest.samples[0].height) == (24, 16)
     for split in Split:
         expected = [
             (sample.path, sample.label, (scanned.root / sample.path).read_bytes())
             for sample in scanned.samples
             if sample.split is split
         ]
-        read = [(image.path, image.label, image.data) for image in read_images(manifest, blobs, split)]
+        read = [(image.path, image.annotation.label, image.data) for image in read_samples(manifest, blobs, split)]
         assert read == expected
+        assert all((one.width, one.height) == (24, 16) for one in read_samples(manifest, blobs, split))
         assert manifest.count(split) == len(expected)
 
 
@@ -74,21 +83,46 @@ def test_damage_is_found(scanned: Scan, tmp_path: Path) -> None:
     manifest, _ = write_snapshot(scanned, blobs)
     shard = tmp_path / "blobs" / manifest.shards[0].sha256
     whole = shard.read_bytes()
-    image = (scanned.root / next(s.path for s in manifest.samples if s.split is Split.TRAIN)).read_bytes()
+    image = (scanned.root / next(s.path for s in scanned.samples if s.split is Split.TRAIN)).read_bytes()
     shard.write_bytes(whole.replace(image[-20:], b"x" * 20))
-    with pytest.raises(DataLossError, match="not the one"):
-        list(read_images(manifest, blobs, Split.TRAIN))
+    with pytest.raises(DataLossError, match="cannot be read"):
+        list(read_samples(manifest, blobs, Split.TRAIN))
     shard.write_bytes(whole[:100])
     with pytest.raises(DataLossError, match="cannot be read"):
-        list(read_images(manifest, blobs, Split.TRAIN))
+        list(read_samples(manifest, blobs, Split.TRAIN))
     shard.unlink()
     with pytest.raises(DataLossError, match="missing"):
-        list(read_images(manifest, blobs, Split.TRAIN))
+        list(read_samples(manifest, blobs, Split.TRAIN))
 
 
 def test_a_forged_manifest_is_refused(scanned: Scan, tmp_path: Path) -> None:
     manifest, _ = write_snapshot(scanned, FolderBlobs(tmp_path / "blobs"))
     with pytest.raises(DataLossError, match="digest"):
-        Manifest.from_bytes(manifest.to_bytes().replace(b'"label":0', b'"label":1', 1))
+        Manifest.from_bytes(manifest.to_bytes().replace(b'"class_names":["ant"', b'"class_names":["fly"', 1))
     with pytest.raises(DataLossError):
         Manifest.from_bytes(b"{}")
+
+
+@pytest.mark.parametrize(
+    "scenes",
+    [classification_scenes(4), detection_scenes(9), segmentation_scenes(4), style_scenes(3)],
+    ids=lambda one: one.task,
+)
+def test_annotations_of_every_task_come_back(scenes: Scenes, tmp_path: Path) -> None:
+    manifest, blobs = snapshot_of(scenes, tmp_path / "a")
+    read = [sample for split in Split for sample in read_samples(manifest, blobs, split)]
+    assert sorted(read, key=lambda one: one.path) == sorted(scenes.samples, key=lambda one: one.path)
+    assert (manifest.task, manifest.class_names) == (scenes.task, scenes.class_names)
+    assert Manifest.from_bytes(manifest.to_bytes()) == manifest
+    assert manifest.statistics.image_count == len(scenes.samples)
+    again, _ = snapshot_of(dataclasses.replace(scenes, samples=scenes.samples[::-1]), tmp_path / "b")
+    assert again == manifest
+
+
+def test_another_box_is_another_snapshot(tmp_path: Path) -> None:
+    scenes = detection_scenes(4)
+    first, *rest = scenes.samples
+    box = dataclasses.replace(first.annotation.boxes[0], crowd=True)
+    changed = dataclasses.replace(first, annotation=dataclasses.replace(first.annotation, boxes=(box,)))
+    other = dataclasses.replace(scenes, samples=(changed, *rest))
+    assert snapshot_of(scenes, tmp_path / "a")[0].digest != snapshot_of(other, tmp_path / "b")[0].digest

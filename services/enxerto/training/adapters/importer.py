@@ -18,7 +18,8 @@ from enxerto.training.domain import Finding, PathSource, Snapshot, SnapshotConte
 from enxerto.training.errors import PathNotAllowedError, SourceRefusedError
 from enxerto.training.ports import ImportRefusedError
 from enxerto.vision.archives import ArchiveError, ArchiveLimits, extract
-from enxerto.vision.imagefolder import Severity, scan
+from enxerto.vision.datasets.findings import Severity
+from enxerto.vision.imagefolder import scan
 from enxerto.vision.images import ImageLimits
 from enxerto.vision.snapshots import write_snapshot
 from enxerto.vision.specs import Split
