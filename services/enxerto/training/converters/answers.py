@@ -1,84 +1,26 @@
 """Domain values as clients see them."""
 
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.status_pb2 import Status
 
 from enxerto.runtime.timestamps import timestamp
+from enxerto.training.converters.fields import status_to_proto
 from enxerto.training.domain import (
-    Dataset,
     EpochCompleted,
     LogLine,
     Metric,
-    PathSource,
     Progress,
     RunEvent,
     RunSpec,
-    Snapshot,
     StateChanged,
     TrainingRun,
 )
 from enxerto.training.service.base_models import base_model_id
 from enxerto.training.v1 import (
     base_model_pb2,
-    dataset_pb2,
     training_run_pb2,
 )
 from enxerto.type.v1 import metric_pb2, task_pb2, tensor_pb2
 from enxerto.vision.catalogue import BaseModelFacts
-
-
-def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
-    """A dataset as clients see it."""
-    latest = f"{dataset.name}/snapshots/{dataset.latest_ready}" if dataset.latest_ready else ""
-    return dataset_pb2.Dataset(
-        name=str(dataset.name),
-        display_name=dataset.display_name,
-        task=task_pb2.TASK_CLASSIFICATION,
-        labels=dict(dataset.labels),
-        latest_snapshot=latest,
-        create_time=timestamp(dataset.create_time),
-        update_time=timestamp(dataset.update_time),
-        etag=f'"{dataset.revision}"',
-    )
-
-
-def snapshot_to_proto(snapshot: Snapshot) -> dataset_pb2.Snapshot:
-    """A snapshot as clients see it."""
-    source = dataset_pb2.SnapshotSource(split_seed=snapshot.split_seed)
-    if isinstance(snapshot.source, PathSource):
-        source.path = snapshot.source.path
-    else:
-        source.upload = upload_name(snapshot.name.project, snapshot.source.sha256)
-    kinds = dataset_pb2.Finding.Severity
-    content = snapshot.content
-    return dataset_pb2.Snapshot(
-        name=str(snapshot.name),
-        state=dataset_pb2.Snapshot.State.Value(f"STATE_{snapshot.state.value}"),
-        source=source,
-        error=_status(snapshot.error),
-        findings=[
-            dataset_pb2.Finding(
-                severity=kinds.Value("SEVERITY_ERROR" if one.is_error else "SEVERITY_WARNING"),
-                path=one.path,
-                code=one.code,
-                message=one.message,
-            )
-            for one in snapshot.findings
-        ],
-        finding_count=snapshot.finding_count,
-        digest=content.digest if content else "",
-        class_names=content.class_names if content else (),
-        split_counts=dict(content.split_counts) if content else {},
-        size_bytes=content.size_bytes if content else 0,
-        create_time=timestamp(snapshot.create_time),
-        update_time=timestamp(snapshot.update_time),
-        etag=f'"{snapshot.revision}"',
-    )
-
-
-def upload_name(project: str, sha256: str) -> str:
-    """The name that UploadArchive returns."""
-    return f"projects/{project}/uploads/{sha256}"
 
 
 def run_to_proto(run: TrainingRun) -> training_run_pb2.TrainingRun:
@@ -87,7 +29,7 @@ def run_to_proto(run: TrainingRun) -> training_run_pb2.TrainingRun:
         name=str(run.name),
         spec=_spec_to_proto(run.spec),
         state=training_run_pb2.TrainingRun.State.Value(f"STATE_{run.state.value}"),
-        error=_status(run.error),
+        error=status_to_proto(run.error),
         progress=_progress(run.progress) if run.progress else None,
         metrics=[_metric(one) for one in run.metrics],
         model_version=run.model_version,
@@ -132,7 +74,7 @@ def event_to_proto(event: RunEvent) -> training_run_pb2.TrainingEvent:
             state = training_run_pb2.TrainingRun.State.Value(f"STATE_{change.state.value}")
             result.state_changed.CopyFrom(
                 training_run_pb2.StateChanged(
-                    state=state, error=_status(change.error), model_version=change.model_version
+                    state=state, error=status_to_proto(change.error), model_version=change.model_version
                 )
             )
         case Progress() as progress:
@@ -168,10 +110,6 @@ def _progress(progress: Progress) -> training_run_pb2.Progress:
 
 def _metric(metric: Metric) -> metric_pb2.Metric:
     return metric_pb2.Metric(name=metric.name, value=metric.value, split=metric.split)
-
-
-def _status(error: bytes | None) -> Status | None:
-    return None if error is None else Status.FromString(error)
 
 
 def base_model_to_proto(facts: BaseModelFacts) -> base_model_pb2.BaseModel:
