@@ -4,9 +4,11 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from enxerto.inference.v1 import vision_pb2 as _vision_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +19,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AnswerForm:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AnswerFormEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AnswerForm.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ANSWER_FORM_UNSPECIFIED: _AnswerForm.ValueType  # 0
+    """Read as ANSWER_FORM_PICTURES."""
+    ANSWER_FORM_PICTURES: _AnswerForm.ValueType  # 1
+    """Masks as grey PNGs, painted pictures as PNGs."""
+    ANSWER_FORM_TENSORS: _AnswerForm.ValueType  # 2
+    """Masks as UINT8 (height, width), painted pictures as FP32 (3, height, width) in [0, 1]."""
+    ANSWER_FORM_RLE: _AnswerForm.ValueType  # 3
+    """Masks as COCO's compressed run lengths of each class."""
+    ANSWER_FORM_POLYGONS: _AnswerForm.ValueType  # 4
+    """Masks as outlines of each class."""
+
+class AnswerForm(_AnswerForm, metaclass=_AnswerFormEnumTypeWrapper):
+    """How answers to encoded images are written. Classification and detection know one way only."""
+
+ANSWER_FORM_UNSPECIFIED: AnswerForm.ValueType  # 0
+"""Read as ANSWER_FORM_PICTURES."""
+ANSWER_FORM_PICTURES: AnswerForm.ValueType  # 1
+"""Masks as grey PNGs, painted pictures as PNGs."""
+ANSWER_FORM_TENSORS: AnswerForm.ValueType  # 2
+"""Masks as UINT8 (height, width), painted pictures as FP32 (3, height, width) in [0, 1]."""
+ANSWER_FORM_RLE: AnswerForm.ValueType  # 3
+"""Masks as COCO's compressed run lengths of each class."""
+ANSWER_FORM_POLYGONS: AnswerForm.ValueType  # 4
+"""Masks as outlines of each class."""
+Global___AnswerForm: _TypeAlias = AnswerForm  # noqa: Y015
 
 @_typing.final
 class PredictRequest(_message.Message):
@@ -59,6 +93,9 @@ class EncodedImages(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTENTS_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    form: Global___AnswerForm.ValueType
+    """How their answers are written."""
     @_builtins.property
     def contents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The files' bytes."""
@@ -67,10 +104,11 @@ class EncodedImages(_message.Message):
         self,
         *,
         contents: _abc.Iterable[_builtins.bytes] | None = ...,
+        form: Global___AnswerForm.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contents", b"contents", "form", b"form"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -190,22 +228,27 @@ Global___OutputTensor: _TypeAlias = OutputTensor  # noqa: Y015
 
 @_typing.final
 class ItemOutputs(_message.Message):
-    """The answer to one image, in pixels of the picture as it was sent."""
+    """The answer to one image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WIDTH_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
     width: _builtins.int
-    """Width of the picture in pixels."""
+    """Detection, segmentation: width of the picture as it was sent, in pixels. Style: of the painted picture."""
     height: _builtins.int
-    """Height of the picture in pixels."""
+    """Height, likewise."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputTensor]:
-        """Detection: boxes (n, 4) FP32, scores (n) FP32, classes (n) INT64, accepted (n) BOOL. Segmentation: classes (height, width) as a
-        grey PNG, confidence (1) FP32. Style: the picture as a PNG.
+        """Detection: boxes (n, 4) FP32 in pixels of the picture as it was sent, scores (n) FP32, classes (n) INT64, accepted (n) BOOL.
+        Segmentation: classes, confidence (1) FP32. Style: pictures. A PNG has the datatype BYTES and is its whole content.
         """
+
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Segment]:
+        """Segmentation, unless the form is tensors: the classes that occur, the largest first, without their labels."""
 
     def __init__(
         self,
@@ -213,10 +256,11 @@ class ItemOutputs(_message.Message):
         width: _builtins.int = ...,
         height: _builtins.int = ...,
         outputs: _abc.Iterable[Global___OutputTensor] | None = ...,
+        segments: _abc.Iterable[_vision_pb2.Segment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "outputs", b"outputs", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "outputs", b"outputs", "segments", b"segments", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
