@@ -1,0 +1,47 @@
+"""A run's report: one HTML file that needs nothing else, and its drawings as PNGs. Free of torch."""
+
+from enxerto.vision.report.content import Figure, Report, Table
+from enxerto.vision.report.page import write_report
+from enxerto.vision.report.pictures import (
+    BoxedPicture,
+    LabelledPicture,
+    MaskedPicture,
+    Triptych,
+    boxes_figure,
+    choose_pictures,
+    labels_figure,
+    masks_figure,
+    styles_figure,
+)
+from enxerto.vision.report.plots import (
+    Epoch,
+    PrCurve,
+    calibration_figure,
+    class_histogram_figure,
+    confusion_figure,
+    curves_figure,
+    pr_curves_figure,
+)
+
+__all__ = [
+    "BoxedPicture",
+    "Epoch",
+    "Figure",
+    "LabelledPicture",
+    "MaskedPicture",
+    "PrCurve",
+    "Report",
+    "Table",
+    "Triptych",
+    "boxes_figure",
+    "calibration_figure",
+    "choose_pictures",
+    "class_histogram_figure",
+    "confusion_figure",
+    "curves_figure",
+    "labels_figure",
+    "masks_figure",
+    "pr_curves_figure",
+    "styles_figure",
+    "write_report",
+]
