@@ -36,7 +36,7 @@ from enxerto.inference.v1 import (
 )
 from enxerto.local import processes
 from enxerto.vision.images import load, to_batch
-from enxerto.vision.onnx.session import OnnxClassifier
+from enxerto.vision.onnx.session import OnnxModel
 from fakes.tiny_onnx import PROJECT, RegistryWriter, TinyModel
 from platforms import Platform, running_platform
 
@@ -125,7 +125,7 @@ class Plain:
     """ONNX Runtime in a loop, with the threads of a replica."""
 
     def __init__(self, model: bytes) -> None:
-        self._classifier = OnnxClassifier(model, threads=THREADS)
+        self._classifier = OnnxModel(model, threads=THREADS)
         self._pool = ThreadPoolExecutor(THREADS)
         self.spec = self._classifier.card.preprocess
 
@@ -177,7 +177,7 @@ async def served_round(
 
 def deploy(platform: Platform, model: bytes) -> str:
     """Register and deploy; the deployment's name once it is ready."""
-    classifier = OnnxClassifier(model)
+    classifier = OnnxModel(model)
     registry = RegistryWriter(platform.address("registry"))
     tiny = TinyModel(labels=classifier.card.labels.names, size=classifier.card.preprocess.height)
     version = registry.add_version(registry.create_model("bench"), tiny, data=model)

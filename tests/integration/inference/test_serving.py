@@ -16,7 +16,7 @@ from PIL import Image
 from enxerto.inference.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc, vision_service_pb2
 from enxerto.local.ports import Ports
 from enxerto.vision.images import load, to_batch
-from enxerto.vision.onnx.session import OnnxClassifier
+from enxerto.vision.onnx.session import OnnxModel
 from fakes.tiny_onnx import LABELS, SIZE, TinyModel
 from grpc_details import failed_call
 from inference_images import BAD, GOOD, encode
@@ -30,8 +30,8 @@ def probabilities(response: vision_service_pb2.ClassifyResponse, index: int = 0)
 
 
 def directly(tiny: TinyModel, *images: bytes) -> np.ndarray:
-    classifier = OnnxClassifier(tiny.data)
-    return classifier.run(to_batch([load(image, classifier.card.preprocess) for image in images]))
+    classifier = OnnxModel(tiny.data)
+    return classifier.run(to_batch([load(image, classifier.card.preprocess) for image in images]))["probabilities"]
 
 
 def test_classify_equals_onnx_runtime(served) -> None:
@@ -184,7 +184,7 @@ TRITON = """
 def triton(served, tmp_path) -> dict:
     """What an unmodified Triton client sees. Its messages have the names of ours, so it gets a process of its own."""
     image = GOOD["jpeg"]
-    np.save(tmp_path / "tensor.npy", to_batch([load(image, OnnxClassifier(served.tiny.data).card.preprocess)]))
+    np.save(tmp_path / "tensor.npy", to_batch([load(image, OnnxModel(served.tiny.data).card.preprocess)]))
     (tmp_path / "image").write_bytes(image)
     arguments = [served.front.address, "tiny", str(tmp_path / "tensor.npy"), str(tmp_path / "image")]
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(TRITON), *arguments]

@@ -7,7 +7,7 @@ import pytest
 
 from enxerto.inference.replica.predictor import Predictor, ShapeError
 from enxerto.vision.images import ImageLimits, load, to_batch
-from enxerto.vision.onnx.session import ModelCardError, OnnxClassifier
+from enxerto.vision.onnx.session import ModelCardError, OnnxModel
 from fakes.tiny_onnx import LABELS, TinyModel
 from inference_images import BAD, GOOD
 
@@ -26,8 +26,9 @@ async def test_good_images_are_answered_in_order_and_bad_ones_named(predictor: P
     contents = [image for pair in zip(good, bad, strict=False) for image in pair]
     answer = await predictor.encoded(contents)
     assert [refusal.index for refusal in answer.refusals] == list(range(1, len(contents), 2))
-    classifier = OnnxClassifier(TINY.data)
-    expected = classifier.run(to_batch([load(image, classifier.card.preprocess) for image in contents[::2]]))
+    classifier = OnnxModel(TINY.data)
+    images = to_batch([load(image, classifier.card.preprocess) for image in contents[::2]])
+    expected = classifier.run(images)["probabilities"]
     rows = np.frombuffer(answer.probabilities, "<f4").reshape(-1, len(LABELS))
     np.testing.assert_allclose(rows, expected, atol=1e-6)
 
@@ -41,7 +42,7 @@ async def test_parts_of_a_tensor_are_answered_in_order(predictor: Predictor) -> 
     images = np.random.default_rng(0).random((5, *predictor.row_shape), np.float32)
     answer = await predictor.tensor([images[:2].tobytes(), images[2:].tobytes()], images.shape)
     rows = np.frombuffer(answer.probabilities, "<f4").reshape(5, -1)
-    np.testing.assert_allclose(rows, OnnxClassifier(TINY.data).run(images), atol=1e-6)
+    np.testing.assert_allclose(rows, OnnxModel(TINY.data).run(images)["probabilities"], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (1, 16, 16, 3), (0, 3, 16, 16), (3, 16, 16)])

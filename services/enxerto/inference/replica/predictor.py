@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from enxerto.inference.domain import BatchAnswer, ItemRefusal
 from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load, to_batch
-from enxerto.vision.onnx.session import OnnxClassifier
+from enxerto.vision.onnx.session import OnnxModel
 
 _WARM_UP_BATCHES = (1, 2)
 
@@ -41,7 +41,7 @@ class Predictor:
         Raises:
             ModelCardError: the file is not one that can be served.
         """
-        self._classifier = OnnxClassifier(model, threads=threads)
+        self._classifier = OnnxModel(model, threads=threads)
         self._limits = limits
         self._decoders = ThreadPoolExecutor(threads, "decode")
         # Two batches at once in one session would compete for the same cores.
@@ -110,5 +110,5 @@ class Predictor:
     def _run(self, batches: Sequence[npt.NDArray[np.float32]]) -> tuple[bytes, float]:
         start = time.perf_counter()
         batch = batches[0] if len(batches) == 1 else np.concatenate(batches)
-        probabilities = self._classifier.run(batch)
+        probabilities = self._classifier.run(batch)["probabilities"]
         return np.ascontiguousarray(probabilities, "<f4").tobytes(), time.perf_counter() - start

@@ -8,21 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from enxerto.kernel.errors import DataLossError
+from enxerto.vision.contracts import CONTRACTS, INPUT_NAME, Outputs, output_names
 from enxerto.vision.images import Float32Images
-from enxerto.vision.specs import LabelMap, PreprocessSpec, Task, TensorSpec
+from enxerto.vision.specs import LabelMap, PreprocessSpec, Resize, Task, TensorSpec
 
 LABELS_KEY: Final = "enxerto.labels"
 PREPROCESS_KEY: Final = "enxerto.preprocess"
 TASK_KEY: Final = "enxerto.task"
 PROVENANCE_KEY: Final = "enxerto.provenance"
-
-INPUT_NAME: Final = "images"
-OUTPUT_NAME: Final = "probabilities"
 
 _DATATYPES: Final = {
     "tensor(float)": "FP32",
@@ -52,11 +48,11 @@ class ModelCard:
 
     Attributes:
         task: what it answers.
-        labels: class names in the order of the probabilities.
+        labels: class names in label order.
         preprocess: from an encoded image to the graph's input; mean and std are inside the graph.
         provenance: dataset digest, base model, weights, run and the like.
-        inputs: of the graph.
-        outputs: of the graph.
+        inputs: of the graph: one, as `vision.contracts` says.
+        outputs: of the graph, in the order of the task's contract.
     """
 
     task: Task
@@ -76,8 +72,8 @@ def choose_providers(available: Sequence[str], *, tensorrt: bool = False) -> tup
     return (*chosen, _CPU)
 
 
-class OnnxClassifier:
-    """One exported classifier in ONNX Runtime; `run` may be called from several threads."""
+class OnnxModel:
+    """One exported network in ONNX Runtime; `run` may be called from several threads."""
 
     def __init__(self, model: Path | bytes, *, threads: int = 1, tensorrt: bool = False) -> None:
         """Load a file, or its bytes.
@@ -109,11 +105,10 @@ class OnnxClassifier:
         """Execution providers in use."""
         return tuple(self._session.get_providers())
 
-    def run(self, images: Float32Images) -> npt.NDArray[np.float32]:
-        """(N, 3, H, W) float32 images in [0, 1] to (N, classes) probabilities."""
-        (probabilities,) = self._session.run([self.card.outputs[0].name], {self.card.inputs[0].name: images})
-        result: npt.NDArray[np.float32] = probabilities
-        return result
+    def run(self, images: Float32Images) -> Outputs:
+        """(N, 3, H, W) float32 images in [0, 1] to the task's outputs, as `vision.contracts` names and shapes them."""
+        names = [one.name for one in self.card.outputs]
+        return dict(zip(names, self._session.run(names, {INPUT_NAME: images}), strict=True))
 
 
 def _read_card(session: ort.InferenceSession) -> ModelCard:
@@ -121,26 +116,55 @@ def _read_card(session: ort.InferenceSession) -> ModelCard:
     missing = [key for key in (LABELS_KEY, PREPROCESS_KEY, TASK_KEY, PROVENANCE_KEY) if key not in metadata]
     if missing:
         raise ModelCardError(f"the ONNX file lacks the metadata {', '.join(missing)}")
-    inputs, outputs = session.get_inputs(), session.get_outputs()
     try:
+        task = Task(json.loads(metadata[TASK_KEY]))
+        outputs = {node.name: _tensor(node) for node in session.get_outputs()}
         card = ModelCard(
-            task=Task(json.loads(metadata[TASK_KEY])),
+            task=task,
             labels=LabelMap(tuple(json.loads(metadata[LABELS_KEY]))),
             preprocess=PreprocessSpec.from_json(json.loads(metadata[PREPROCESS_KEY])),
             provenance=json.loads(metadata[PROVENANCE_KEY]),
-            inputs=tuple(_tensor(node) for node in inputs),
-            outputs=tuple(_tensor(node) for node in outputs),
+            inputs=tuple(_tensor(node) for node in session.get_inputs()),
+            outputs=tuple(outputs[name] for name in output_names(task) if name in outputs),
         )
     except (ValueError, TypeError) as error:
         raise ModelCardError(f"the ONNX file's metadata cannot be read: {error}") from error
-    height, width = card.preprocess.height, card.preprocess.width
-    if [(one.datatype, one.shape) for one in card.inputs] != [("FP32", (-1, 3, height, width))]:
-        raise ModelCardError(f"the graph's input must be FP32 [-1, 3, {height}, {width}], is {card.inputs}")
-    if [(one.datatype, one.shape) for one in card.outputs] != [("FP32", (-1, len(card.labels)))]:
-        raise ModelCardError(f"the graph's output must be FP32 [-1, {len(card.labels)}], is {card.outputs}")
+    _check_input(card)
+    _check_outputs(card, tuple(outputs))
     return card
+
+
+def _check_input(card: ModelCard) -> None:
+    fits = card.preprocess.resize is Resize.FIT
+    rows, columns = (-1, -1) if fits else (card.preprocess.height, card.preprocess.width)
+    expected = TensorSpec(INPUT_NAME, "FP32", (-1, 3, rows, columns))
+    if card.inputs != (expected,):
+        raise ModelCardError(f"the graph's input must be {_words(expected)}, is {_list(card.inputs)}")
+
+
+def _check_outputs(card: ModelCard, names: Sequence[str]) -> None:
+    contract = CONTRACTS[card.task]
+    if set(names) != set(output_names(card.task)):
+        raise ModelCardError(f"the graph's output must be {', '.join(output_names(card.task))}, is {', '.join(names)}")
+    for expected, actual in zip(contract, card.outputs, strict=True):
+        fixed = zip(expected.row, actual.shape[1:], strict=False)
+        rows_fit = all(wanted in (-1, size) for wanted, size in fixed)
+        if not (expected.fits(actual) and actual.shape[0] == -1 and rows_fit):
+            wanted = _words(TensorSpec(expected.name, expected.datatype, (-1, *expected.row)))
+            raise ModelCardError(f"the graph's output must be {wanted}, is {_words(actual)}")
+    classes = len(card.labels)
+    if card.task is Task.CLASSIFICATION and card.outputs[0].shape != (-1, classes):
+        raise ModelCardError(f"the graph's output must be FP32 [-1, {classes}], is {_words(card.outputs[0])}")
 
 
 def _tensor(node: ort.NodeArg) -> TensorSpec:
     shape = tuple(axis if isinstance(axis, int) else -1 for axis in node.shape)
     return TensorSpec(node.name, _DATATYPES.get(node.type, node.type), shape)
+
+
+def _words(tensor: TensorSpec) -> str:
+    return f"{tensor.name} {tensor.datatype} {list(tensor.shape)}"
+
+
+def _list(tensors: Sequence[TensorSpec]) -> str:
+    return ", ".join(map(_words, tensors)) or "none"

@@ -20,14 +20,13 @@ from torch import nn
 from enxerto.kernel.errors import FailedPreconditionError
 from enxerto.vision.images import Float32Images
 from enxerto.vision.onnx.parity import Parity, compare
+from enxerto.vision.contracts import INPUT_NAME
 from enxerto.vision.onnx.session import (
-    INPUT_NAME,
     LABELS_KEY,
-    OUTPUT_NAME,
     PREPROCESS_KEY,
     PROVENANCE_KEY,
     TASK_KEY,
-    OnnxClassifier,
+    OnnxModel,
 )
 from enxerto.vision.specs import LabelMap, PreprocessSpec, Task
 from enxerto.vision.torch.data import ImageArray
@@ -125,7 +124,7 @@ def check_parity(network: GraftedNetwork, model: Path, images: ImageArray, *, th
             answer: npt.NDArray[np.float32] = network(torch.from_numpy(part)).softmax(dim=1).numpy()
         return answer
 
-    return compare(reference, OnnxClassifier(model, threads=threads).run, batch)
+    return compare(reference, OnnxModel(model, threads=threads).run, batch)
 
 
 def _describe(
