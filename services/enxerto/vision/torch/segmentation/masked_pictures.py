@@ -1,0 +1,164 @@
+"""The pictures and masks of a split as arrays: decoded once, one part for each worker."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from enxerto.kernel.errors import DataLossError
+from enxerto.vision.blobs import BlobSource
+from enxerto.vision.contracts import IGNORED
+from enxerto.vision.datasets.samples import StoredSample
+from enxerto.vision.geometry import Placement
+from enxerto.vision.images import DEFAULT_LIMITS, ImageLimits, UInt8Image, load_placed
+from enxerto.vision.snapshots import Manifest, read_samples
+from enxerto.vision.specs import PreprocessSpec, Split
+
+_MEMORY_BYTES: Final = 2 * 1024**3
+_IN_FLIGHT_PER_THREAD: Final = 4
+
+UInt8Mask = npt.NDArray[np.uint8]
+"""(H, W), class indices; 255 is ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedPictures:
+    """This worker's part of a split: every `world_size`-th sample.
+
+    Attributes:
+        images: (n, H, W, 3), uint8, RGB; a memory-mapped file when it is large.
+        masks: (n, H, W), uint8, class indices; 255 is ignored.
+        indices: (n,), int64, positions in the whole split.
+        total: samples of the whole split.
+    """
+
+    images: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.uint8]
+    indices: npt.NDArray[np.int64]
+    total: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, rows: npt.NDArray[np.int64] | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """(n, 3, H, W) uint8 images and (n, H, W) uint8 masks of some rows."""
+        images = torch.from_numpy(np.ascontiguousarray(self.images[rows])).permute(0, 3, 1, 2)
+        return images, torch.from_numpy(np.ascontiguousarray(self.masks[rows]))
+
+
+def load_masked(
+    manifest: Manifest,
+    source: BlobSource,
+    split: Split,
+    spec: PreprocessSpec,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    memory_bytes: int = _MEMORY_BYTES,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> MaskedPictures:
+    """Decode every `world_size`-th sample of a split, from `rank` on; `progress` is told (done, total).
+
+    Above `memory_bytes` the pixels go to a temporary file, which the operating system pages and which vanishes with
+    the array; so later epochs never decode again.
+
+    Raises:
+        ImageError: a picture cannot be decoded.
+        DataLossError: the snapshot is damaged, or a sample has no mask of its size.
+    """
+    total = manifest.count(split)
+    mine = len(range(rank, total, world_size))
+    images = _allocate((mine, spec.height, spec.width, 3), memory_bytes)
+    masks = _allocate((mine, spec.height, spec.width), memory_bytes)
+    part = islice(read_samples(manifest, source, split), rank, None, world_size)
+    for row, (image, mask) in enumerate(_decode_all(part, spec, limits, threads)):
+        images[row], masks[row] = image, mask
+        if progress is not None:
+            progress(row + 1, mine)
+    return MaskedPictures(images, masks, np.arange(rank, total, world_size, dtype=np.int64), total)
+
+
+def decode_mask(sample: StoredSample) -> UInt8Mask:
+    """(height, width) class indices of a sample, at the picture's size.
+
+    Raises:
+        DataLossError: the sample has no mask of its picture's size.
+    """
+    if sample.annotation.mask is None:
+        raise DataLossError(f"{sample.path!r} has no mask")
+    with Image.open(io.BytesIO(sample.annotation.mask), formats=("PNG",)) as image:
+        mask = np.asarray(image)
+    if mask.shape != (sample.height, sample.width) or mask.dtype != np.uint8:
+        raise DataLossError(f"the mask of {sample.path!r} is {mask.dtype} {mask.shape}, not of its picture's size")
+    return mask
+
+
+def mask_to_input(mask: UInt8Mask, placed: Placement) -> UInt8Mask:
+    """A mask in picture pixels to (input_height, input_width): the nearest pixel; 255 where there is no picture."""
+    return _nearest(mask, placed.input_height, placed.input_width, placed, to_picture=False)
+
+
+def mask_to_picture(mask: UInt8Mask, placed: Placement) -> UInt8Mask:
+    """A mask in input pixels to (picture_height, picture_width): the nearest pixel; 255 where the input shows none."""
+    return _nearest(mask, placed.picture_height, placed.picture_width, placed, to_picture=True)
+
+
+def _nearest(mask: UInt8Mask, height: int, width: int, placed: Placement, *, to_picture: bool) -> UInt8Mask:
+    """Each pixel's centre is moved to the other side of input = picture x scale + offset."""
+
+    def source(size: int, scale: float, offset: float, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        centres = np.arange(size) + 0.5
+        moved = np.floor(centres * scale + offset if to_picture else (centres - offset) / scale).astype(np.int64)
+        return np.clip(moved, 0, limit - 1), (moved >= 0) & (moved < limit)
+
+    rows, rows_inside = source(height, placed.scale_y, placed.offset_y, mask.shape[0])
+    columns, columns_inside = source(width, placed.scale_x, placed.offset_x, mask.shape[1])
+    moved = mask[rows[:, None], columns[None, :]]
+    moved[~rows_inside, :] = IGNORED
+    moved[:, ~columns_inside] = IGNORED
+    return moved
+
+
+def _decode(sample: StoredSample, spec: PreprocessSpec, limits: ImageLimits) -> tuple[UInt8Image, UInt8Mask]:
+    image, placed = load_placed(sample.data, spec, limits)
+    return image, mask_to_input(decode_mask(sample), placed)
+
+
+def _decode_all(
+    samples: Iterator[StoredSample], spec: PreprocessSpec, limits: ImageLimits, threads: int | None
+) -> Iterator[tuple[UInt8Image, UInt8Mask]]:
+    count = threads or os.cpu_count() or 1
+    running: deque[Future[tuple[UInt8Image, UInt8Mask]]] = deque()
+    with ThreadPoolExecutor(count, thread_name_prefix="decode") as pool:
+        for sample in samples:
+            running.append(pool.submit(_decode, sample, spec, limits))
+            if len(running) >= count * _IN_FLIGHT_PER_THREAD:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _allocate(shape: tuple[int, ...], memory_bytes: int) -> npt.NDArray[np.uint8]:
+    if int(np.prod(shape)) <= memory_bytes:
+        return np.empty(shape, dtype=np.uint8)
+    handle, name = tempfile.mkstemp(prefix="enxerto-masks-")
+    os.close(handle)
+    pixels = np.memmap(name, dtype=np.uint8, mode="w+", shape=shape)
+    # The mapping keeps the file alive; without a name it cannot be left behind.
+    Path(name).unlink()
+    return pixels
