@@ -10,6 +10,9 @@ from typing import Final
 
 import torch
 
+from enxerto.kernel.errors import InvalidArgumentError, Violation
+from enxerto.vision.finetuning import Precision
+
 _DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -57,16 +60,27 @@ class Compute:
             yield
 
 
-def choose_compute(facts: DeviceFacts, *, workers_per_machine: int = 1, local_rank: int = 0) -> Compute:
-    """The first of: CUDA with bfloat16, CUDA with float16, CPU in float32.
+def choose_compute(
+    facts: DeviceFacts, *, precision: Precision = Precision.AUTO, workers_per_machine: int = 1, local_rank: int = 0
+) -> Compute:
+    """CUDA where it is, else the CPU.
 
-    CPU stays in float32: bfloat16 without AMX or AVX512-BF16 is emulated and slower.
+    AUTO is bfloat16 on a GPU that has it, float16 on another, and float32 on a CPU: there bfloat16 without AMX or
+    AVX512-BF16 is emulated and slower. What is asked for by name is what is used.
+
+    Raises:
+        InvalidArgumentError: float16 on a CPU, which has no kernels to train with, or bfloat16 on a GPU without it.
     """
     threads = max(1, facts.cores // max(1, workers_per_machine))
     if facts.cuda_devices == 0:
-        return Compute("cpu", None, threads)
-    device = f"cuda:{local_rank % facts.cuda_devices}"
-    return Compute(device, "bfloat16" if facts.bf16 else "float16", threads)
+        if precision is Precision.FP16:
+            raise InvalidArgumentError([Violation("precision", "FP16 needs a GPU; this machine has none")])
+        return Compute("cpu", "bfloat16" if precision is Precision.BF16 else None, threads)
+    if precision is Precision.BF16 and not facts.bf16:
+        raise InvalidArgumentError([Violation("precision", "this machine's GPU does not compute in BF16")])
+    automatic = "bfloat16" if facts.bf16 else "float16"
+    dtypes = {Precision.AUTO: automatic, Precision.FP32: None, Precision.BF16: "bfloat16", Precision.FP16: "float16"}
+    return Compute(f"cuda:{local_rank % facts.cuda_devices}", dtypes[precision], threads)
 
 
 def detect() -> DeviceFacts:

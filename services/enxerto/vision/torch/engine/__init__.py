@@ -1,0 +1,7 @@
+"""Trains what a task supplies: the one loop of every task, whatever its network, data and loss."""
+
+from enxerto.vision.torch.engine.budget import Budget, StopReason
+from enxerto.vision.torch.engine.fitting import Fitted, TrainingDivergedError, fit
+from enxerto.vision.torch.engine.state import Before, read_before
+
+__all__ = ["Before", "Budget", "Fitted", "StopReason", "TrainingDivergedError", "fit", "read_before"]

@@ -1,0 +1,59 @@
+"""When to stop: patience, time and a score that is good enough."""
+
+from __future__ import annotations
+
+import enum
+import time
+
+import torch
+
+from enxerto.vision.finetuning import StopSpec
+from enxerto.vision.torch.collectives import Distribution, sum_over_workers
+from enxerto.vision.torch.learner import Score
+
+
+class StopReason(enum.StrEnum):
+    """Why a phase ended."""
+
+    EPOCHS = "EPOCHS"
+    EARLY_STOPPING = "EARLY_STOPPING"
+    MAX_DURATION = "MAX_DURATION"
+    TARGET_SCORE = "TARGET_SCORE"
+
+
+class Budget:
+    """What a run may still spend. The clock starts with the object.
+
+    Args:
+        spec: the limits.
+        where: this worker's place; every worker stops at the same step.
+        spent_s: in earlier phases and in attempts before this one.
+    """
+
+    def __init__(self, spec: StopSpec, where: Distribution, *, spent_s: float = 0.0) -> None:
+        self._spec = spec
+        self._where = where
+        self._started = time.perf_counter() - spent_s
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._started
+
+    def out_of_time(self, device: str = "cpu") -> bool:
+        """Whether the time is over for any worker; collective when there is a limit."""
+        if self._spec.max_duration_s == 0:
+            return False
+        over = self.spent_s >= self._spec.max_duration_s
+        if self._where.world_size > 1:
+            return bool(sum_over_workers(torch.tensor(float(over), device=device), self._where) > 0)
+        return over
+
+    def is_reached(self, score: Score | None) -> bool:
+        """Whether a score is good enough."""
+        target = self._spec.target_score
+        return target is not None and score is not None and score.value >= target
+
+    def out_of_patience(self, epochs_without_better: int) -> bool:
+        """Whether to wait no longer."""
+        return 0 < self._spec.early_stopping_patience <= epochs_without_better

@@ -1,0 +1,316 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from enxerto.kernel.errors import FailedPreconditionError
+from enxerto.vision.torch.collectives import same_as_first, sum_over_workers
+from enxerto.vision.torch.engine.averaging import MovingAverage
+from enxerto.vision.torch.engine.budget import Budget, StopReason
+from enxerto.vision.torch.engine.layers import Layers
+from enxerto.vision.torch.engine.rate_finder import find_learning_rate
+from enxerto.vision.torch.engine.schedules import make_schedule
+from enxerto.vision.torch.engine.state import (
+    Before,
+    load_optimizer,
+    optimizer_tensors,
+    part,
+    prefixed,
+    read_before,
+    report_from_json,
+    report_to_json,
+    score_from_json,
+    score_to_json,
+)
+from enxerto.vision.torch.engine.steps import Stepper
+from enxerto.vision.torch.learner import Learner, Score
+from enxerto.vision.torch.progress import EpochReport, Phase, StepMeter
+from enxerto.vision.torch.recipe import Checkpoint, Job
+
+_NOTHING_BEFORE: Final = Before()
+
+
+class TrainingDivergedError(FailedPreconditionError):
+    """The loss is no number any more, and no epoch before can be kept."""
+
+    reason = "TRAINING_DIVERGED"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a phase gives, the same on every worker. The learner's network holds the best epoch's weights.
+
+    Attributes:
+        best: the validation score of these weights.
+        best_epoch: from 1, within the phase; 0 when nothing was better than the start.
+        history: the phase's reports, in order.
+        stop_reason: why it ended.
+        spent_s: seconds of training, earlier phases included.
+        notes: what was decided, for people.
+    """
+
+    best: Score
+    best_epoch: int
+    history: tuple[EpochReport, ...]
+    stop_reason: StopReason
+    spent_s: float
+    notes: Mapping[str, str]
+
+
+def fit(
+    learner: Learner,
+    job: Job,
+    *,
+    phase: Phase,
+    epochs: int,
+    trains_backbone: bool,
+    start: Score | None = None,
+    before: Before = _NOTHING_BEFORE,
+) -> Fitted:
+    """Train a phase as the job's spec says, and leave the best epoch's weights in the network, frozen, in eval mode.
+
+    Called on every worker at once. When the job's checkpoint is of this phase, training goes on from it, so that the
+    result is the one of an unbroken run; what its earlier phases gave is in `read_before(checkpoint)`. A checkpoint of
+    another phase is left alone: skipping phases is the recipe's choice.
+
+    Args:
+        learner: the network, on its device, and its data.
+        job: what to do and whom to tell.
+        phase: name of this part of the run.
+        epochs: passes over the training images.
+        trains_backbone: whether stages learn, as the spec's unfreezing says; else the heads alone.
+        start: score of the network as it is, which makes it a candidate: the phase then never ends below it.
+        before: what the recipe did so far; kept in the checkpoints.
+
+    Raises:
+        TrainingDivergedError: the loss became infinite or no number in the first epoch, and there is no `start`.
+    """
+    layers = Layers(learner, job.spec, trains_backbone=trains_backbone)
+    return _Fit(learner, job, phase=phase, epochs=epochs, layers=layers, start=start, before=before).run()
+
+
+class _Fit:
+    def __init__(
+        self,
+        learner: Learner,
+        job: Job,
+        *,
+        phase: Phase,
+        epochs: int,
+        layers: Layers,
+        start: Score | None,
+        before: Before,
+    ) -> None:
+        self._learner, self._job, self._phase, self._epochs = learner, job, phase, epochs
+        self._layers, self._before = layers, before
+        self._size = max(1, job.spec.batch_size // job.where.world_size)
+        self._batches = learner.batch_count(self._size)
+        self._steps_per_epoch = math.ceil(self._batches / job.spec.accumulation_steps)
+        self._history: list[EpochReport] = []
+        self._best, self._best_epoch = start, 0
+        self._best_state = self._copied() if start is not None else {}
+        self._notes = {"batch_norm": layers.statistics}
+        self._step = 0
+        self._done = 0
+        self._stop: StopReason | None = None
+        decay = job.spec.ema_decay
+        self._average = MovingAverage(learner.network, decay) if decay > 0 else None
+        checkpoint = job.checkpoints.load() if job.checkpoints is not None else None
+        resumed = checkpoint if checkpoint is not None and checkpoint.phase == phase.value else None
+        spent_s = before.spent_s if resumed is None else float(resumed.meta["spent_s"])
+        self._budget = Budget(job.spec.stop, job.where, spent_s=spent_s)
+        self._learning_rate = self._choose_rate() if resumed is None else float(resumed.meta["learning_rate"])
+        self._stepper = Stepper(learner, job, layers, self._learning_rate)
+        self._factor = make_schedule(job.spec.schedule, epochs * self._steps_per_epoch, job.spec.warmup_fraction)
+        if resumed is not None:
+            self._resume(resumed)
+        self._started = self._saved = time.perf_counter()
+
+    def run(self) -> Fitted:
+        first = self._done + 1
+        if self._stop is None and self._budget.is_reached(self._best):
+            self._stop = StopReason.TARGET_SCORE
+        for epoch in range(first, self._epochs + 1):
+            if self._stop is not None:
+                break
+            began = time.perf_counter()
+            train_loss, images, out_of_time = self._train(epoch)
+            trained_s = time.perf_counter() - began
+            score = self._validate() if math.isfinite(train_loss) else None
+            if score is None or math.isnan(score.loss):
+                self._diverged(epoch)
+                break
+            if score.beats(self._best):
+                self._keep(score, epoch)
+            self._done = epoch
+            self._tell(epoch, first, train_loss=train_loss, score=score, rate=images / max(trained_s, 1e-9))
+            self._stop = self._reason_to_stop(score, epoch, out_of_time=out_of_time)
+            self._save(epoch)
+        if self._best is None:
+            raise TrainingDivergedError("no epoch has a finite loss; try a lower learning rate")
+        network = self._learner.network
+        network.load_state_dict(self._best_state)
+        same_as_first(network, self._job.where)
+        network.requires_grad_(False).eval()
+        return Fitted(
+            best=self._best,
+            best_epoch=self._best_epoch,
+            history=tuple(self._history),
+            stop_reason=self._stop or StopReason.EPOCHS,
+            spent_s=self._budget.spent_s,
+            notes=self._notes,
+        )
+
+    # --- an epoch ---
+
+    def _train(self, epoch: int) -> tuple[float, int, bool]:
+        """Mean loss, images over all workers, and whether the time was over before the end."""
+        job, spec = self._job, self._job.spec
+        # Dropout and the like draw what they would draw in an unbroken run.
+        key = np.random.SeedSequence((spec.seed, epoch, job.where.rank, list(Phase).index(self._phase)))
+        torch.manual_seed(int(key.generate_state(1)[0]))
+        self._stepper.prepare(epoch)
+        meter = StepMeter(self._phase, self._batches * self._size, job.on_step)
+        device = job.compute.device
+        loss_sum, images, out_of_time = torch.zeros((), device=device), 0, False
+        for index, (batch, count) in enumerate(self._learner.batches(epoch, self._size)):
+            position = index % spec.accumulation_steps
+            together = min(spec.accumulation_steps, self._batches - (index - position))
+            loss_sum += self._stepper.accumulate(batch, of=together) * count
+            images += count
+            if position + 1 == together:
+                self._update()
+                out_of_time = self._budget.out_of_time(device)
+            meter.add(count)
+            if out_of_time:
+                break
+        sums = sum_over_workers(torch.stack((loss_sum, loss_sum.new_tensor(float(images)))), job.where).tolist()
+        return sums[0] / max(sums[1], 1.0), int(sums[1]), out_of_time
+
+    def _update(self) -> None:
+        self._stepper.set_rate(self._factor(self._step))
+        self._stepper.update()
+        self._step += 1
+        if self._average is not None:
+            self._average.update()
+
+    def _validate(self) -> Score:
+        self._learner.network.eval()
+        with self._averaged():
+            return self._learner.validate()
+
+    def _keep(self, score: Score, epoch: int) -> None:
+        with self._averaged():
+            self._best, self._best_epoch, self._best_state = score, epoch, self._copied()
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._average is None else self._average.applied()
+
+    def _copied(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self._learner.network.state_dict().items()}
+
+    def _reason_to_stop(self, score: Score, epoch: int, *, out_of_time: bool) -> StopReason | None:
+        if self._budget.is_reached(score):
+            return StopReason.TARGET_SCORE
+        if out_of_time or self._budget.out_of_time(self._job.compute.device):
+            return StopReason.MAX_DURATION
+        # Stages that are still to come get their chance first.
+        all_learn = len(self._layers.learning(epoch)) == len(self._layers.tuned)
+        if epoch < self._epochs and all_learn and self._budget.out_of_patience(epoch - self._best_epoch):
+            return StopReason.EARLY_STOPPING
+        return None
+
+    def _diverged(self, epoch: int) -> None:
+        self._job.on_log(f"training diverged in epoch {epoch}: the loss is no finite number")
+        self._notes["diverged"] = f"in epoch {epoch}; what was best before is kept"
+        self._stop = StopReason.EARLY_STOPPING
+
+    def _tell(self, epoch: int, first: int, *, train_loss: float, score: Score, rate: float) -> None:
+        per_epoch_s = (time.perf_counter() - self._started) / (epoch - first + 1)
+        report = EpochReport(
+            epoch=epoch,
+            epochs=self._epochs,
+            phase=self._phase,
+            train_loss=train_loss,
+            val_loss=score.loss,
+            score=score.value,
+            metrics=dict(score.metrics),
+            learning_rate=self._stepper.rate,
+            images_per_s=rate,
+            eta_s=per_epoch_s * (self._epochs - epoch),
+        )
+        self._history.append(report)
+        self._job.on_epoch(report)
+
+    def _choose_rate(self) -> float:
+        if not self._job.spec.find_learning_rate:
+            return self._job.spec.learning_rate
+        self._job.on_phase("finding the learning rate", 0, 0)
+        found = find_learning_rate(self._learner, self._job, self._layers)
+        rate = self._job.spec.learning_rate if found is None else found
+        said = f"{rate:.3g}" if found is not None else f"not found: the loss never fell; {rate:.3g} as the spec says"
+        self._notes["learning_rate"] = said
+        self._job.on_log(f"learning rate: {said}")
+        return rate
+
+    # --- checkpoints ---
+
+    def _save(self, epoch: int) -> None:
+        job, when = self._job, self._job.spec.checkpoints
+        if job.checkpoints is None or job.where.rank != 0 or (when.every_epochs == 0 and when.every_s == 0):
+            return
+        due = epoch % when.every_epochs == 0 if when.every_epochs else False
+        if when.every_s > 0:
+            due = time.perf_counter() - self._saved >= when.every_s
+        if due or self._stop is not None or epoch == self._epochs:
+            job.checkpoints.save(self._checkpoint(epoch))
+            self._saved = time.perf_counter()
+
+    def _checkpoint(self, epoch: int) -> Checkpoint:
+        meta: dict[str, Any] = {
+            **self._before.to_meta(),
+            "step": self._step,
+            "learning_rate": self._learning_rate,
+            "spent_s": self._budget.spent_s,
+            "best": score_to_json(self._best),
+            "best_epoch": self._best_epoch,
+            "history": [report_to_json(report) for report in self._history],
+            "scaler": self._stepper.scaler.state_dict(),
+            "stop": None if self._stop is None else self._stop.value,
+            "notes": self._notes,
+        }
+        tensors = {
+            **self._before.to_tensors(),
+            **prefixed(self._learner.network.state_dict(), "network/"),
+            **prefixed(self._best_state, "best/"),
+            **optimizer_tensors(self._stepper.optimizer, "optimizer/"),
+        }
+        if self._average is not None:
+            tensors |= prefixed(self._average.average.state_dict(), "average/")
+        return Checkpoint(self._phase.value, epoch, meta, tensors)
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        meta, tensors = checkpoint.meta, checkpoint.tensors
+        self._learner.network.load_state_dict(part(tensors, "network/"))
+        self._best_state = part(tensors, "best/")
+        load_optimizer(self._stepper.optimizer, part(tensors, "optimizer/"))
+        if self._average is not None:
+            self._average.average.load_state_dict(part(tensors, "average/"))
+        if meta["scaler"]:
+            self._stepper.scaler.load_state_dict(dict(meta["scaler"]))
+        self._before = read_before(checkpoint)
+        self._step, self._done = int(meta["step"]), checkpoint.epoch
+        self._best, self._best_epoch = score_from_json(meta["best"]), int(meta["best_epoch"])
+        self._history = [report_from_json(report) for report in meta["history"]]
+        self._stop = None if meta["stop"] is None else StopReason(meta["stop"])
+        self._notes = {**self._notes, **meta["notes"]}
+        self._job.on_log(f"going on after epoch {checkpoint.epoch} of {self._phase.value}")
