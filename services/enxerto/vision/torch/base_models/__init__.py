@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, cast, runtime_checkable
+from typing import Final, cast
 
 import timm
 import torch
@@ -13,49 +13,20 @@ from torch import nn
 
 from enxerto.vision.catalogue import BaseModelFacts, get_facts, list_facts, register_facts
 from enxerto.vision.finetuning import Weights
+from enxerto.vision.torch.base_models.backbone import ChainBackbone, PyramidLevel, StagedBackbone
+from enxerto.vision.torch.learner import Stages
 from enxerto.vision.torch.weights import LoadedWeights, WeightsCorruptError, WeightsSources, load_weights
 
-Stages = Sequence[tuple[str, nn.Module]]
-
-
-@runtime_checkable
-class Backbone(Protocol):
-    """A network without its head."""
-
-    feature_dim: int
-
-    @property
-    def stages(self) -> Stages:
-        """Names and modules in order from input to output; what fine-tuning unfreezes, from the end."""
-        ...
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) standardised images to (N, feature_dim) pooled features."""
-        ...
-
-
-class StagedBackbone(nn.Module):
-    """A backbone that is a chain of stages and a pooling."""
-
-    def __init__(self, stages: Stages, pool: nn.Module, feature_dim: int) -> None:
-        super().__init__()
-        self._names = tuple(name for name, _ in stages)
-        self.chain = nn.Sequential(*(module for _, module in stages))
-        self.pool = pool
-        self.feature_dim = feature_dim
-
-    @property
-    def stages(self) -> Stages:
-        """Names and modules in order from input to output."""
-        return list(zip(self._names, self.chain, strict=True))
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) standardised images to (N, feature_dim) pooled features."""
-        return cast(torch.Tensor, self.pool(self.chain(images)))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """As `features`."""
-        return self.features(images)
+__all__ = [
+    "BaseModel",
+    "ChainBackbone",
+    "PyramidLevel",
+    "StagedBackbone",
+    "build_backbone",
+    "get_base_model",
+    "list_base_models",
+    "register_base_model",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +94,7 @@ def build_backbone(
     if loaded is not None:
         _fill(network, loaded, model.facts)
     stages, pool = model.split(network)
-    return StagedBackbone(stages, pool, model.facts.feature_dim).eval(), loaded
+    return ChainBackbone(stages, pool, model.facts.feature_dim, name=name).eval(), loaded
 
 
 def _fill(network: nn.Module, loaded: LoadedWeights, facts: BaseModelFacts) -> None:
@@ -151,9 +122,11 @@ def _efficientnet_lite0(network: nn.Module) -> tuple[Stages, nn.Module]:
 
 def _resnet(network: nn.Module) -> tuple[Stages, nn.Module]:
     parts = dict(network.named_children())
-    stem = nn.Sequential(parts["conv1"], parts["bn1"], parts["relu"], parts["maxpool"])
-    layers = [(name, parts[name]) for name in ("layer1", "layer2", "layer3", "layer4")]
-    return [("stem", stem), *layers], nn.Sequential(parts["avgpool"], nn.Flatten())
+    stem = nn.Sequential(parts["conv1"], parts["bn1"], parts["relu"])
+    # The pooling goes to the next stage, so that the pyramid has a level of stride 2.
+    layer1 = nn.Sequential(parts["maxpool"], parts["layer1"])
+    layers = [(name, parts[name]) for name in ("layer2", "layer3", "layer4")]
+    return [("stem", stem), ("layer1", layer1), *layers], nn.Sequential(parts["avgpool"], nn.Flatten())
 
 
 def _vgg16(network: nn.Module) -> tuple[Stages, nn.Module]:
@@ -171,7 +144,7 @@ def _vgg16(network: nn.Module) -> tuple[Stages, nn.Module]:
     return [*stages, ("fc6", fc6), ("fc7", fc7)], nn.Identity()
 
 
-def _efficientnet_b0(network: nn.Module) -> tuple[Stages, nn.Module]:
+def _efficientnet(network: nn.Module) -> tuple[Stages, nn.Module]:
     parts = dict(network.named_children())
     stem, *blocks, top = cast(nn.Sequential, parts["features"])
     named = [(f"block{index}", block) for index, block in enumerate(blocks, start=1)]
@@ -192,4 +165,4 @@ register_base_model(
 register_base_model(BaseModel(get_facts("resnet18"), _torchvision("resnet18"), _resnet))
 register_base_model(BaseModel(get_facts("resnet50"), _torchvision("resnet50"), _resnet))
 register_base_model(BaseModel(get_facts("vgg16"), _torchvision("vgg16"), _vgg16))
-register_base_model(BaseModel(get_facts("efficientnet_b0"), _torchvision("efficientnet_b0"), _efficientnet_b0))
+register_base_model(BaseModel(get_facts("efficientnet_b0"), _torchvision("efficientnet_b0"), _efficientnet))
