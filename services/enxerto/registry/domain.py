@@ -11,10 +11,8 @@ from typing import Self
 
 from enxerto.kernel.names import ModelName, ProjectName, VersionName
 from enxerto.registry.errors import AliasNotFoundError, ModelChangedError, VersionNotReadyError
+from enxerto.vision.contracts import MIN_AGREEMENT
 from enxerto.vision.specs import LabelMap, PreprocessSpec, Task, TensorSpec
-
-MIN_AGREEMENT = 0.999
-"""The gate: an export that agrees with the trained network on a smaller share of images is quarantined."""
 
 
 class State(StrEnum):
@@ -90,10 +88,9 @@ class VersionContent:
     parity: Parity | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def state(self) -> State:
-        """What the gate decides."""
-        agrees = self.parity is None or self.parity.agreement >= MIN_AGREEMENT
+    def state(self, task: Task) -> State:
+        """What the gate of a task decides."""
+        agrees = self.parity is None or self.parity.agreement >= MIN_AGREEMENT[task]
         return State.READY if agrees else State.QUARANTINED
 
     def with_sizes(self, sizes: Mapping[str, int]) -> Self:
@@ -152,7 +149,7 @@ class Model:
     def next_version(self, content: VersionContent, now: datetime) -> tuple[Self, Version]:
         """The model after one more version, and that version."""
         name = VersionName(self.name.project, self.name.model, self.latest + 1)
-        version = Version(name, content.state, self.content.task, content, now)
+        version = Version(name, content.state(self.content.task), self.content.task, content, now)
         return dataclasses.replace(self, latest=name.number), version
 
     def with_alias(self, alias: str, version: Version, *, etag: str, now: datetime) -> Self:

@@ -77,3 +77,15 @@ DTYPES: Final[Mapping[str, Any]] = {
 def output_names(task: Task) -> tuple[str, ...]:
     """Names of a task's outputs, in order."""
     return tuple(one.name for one in CONTRACTS[task])
+
+
+MIN_AGREEMENT: Final[Mapping[Task, float]] = {
+    Task.CLASSIFICATION: 0.999,
+    Task.DETECTION: 0.99,
+    Task.SEGMENTATION: 0.99,
+    Task.STYLE: 0.99,
+}
+"""The gate: an export that agrees with the trained network on a smaller share of answers is quarantined.
+
+A picture has one class but many boxes and pixels, some of which lie so near a border that the last bit decides.
+"""
