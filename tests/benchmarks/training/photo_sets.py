@@ -52,10 +52,23 @@ CLIPART = {
     "hardware": "computer/hardware",
     "roadsigns": "transportation/roadsigns",
 }
-EMOJI = (
-    "animal-mammal animal-bird animal-marine animal-bug food-fruit food-vegetable food-prepared food-sweet clothing "
-    "transport-ground music plant-flower sport tool place-building"
-).split()
+EMOJI = [
+    "animal-mammal",
+    "animal-bird",
+    "animal-marine",
+    "animal-bug",
+    "food-fruit",
+    "food-vegetable",
+    "food-prepared",
+    "food-sweet",
+    "clothing",
+    "transport-ground",
+    "music",
+    "plant-flower",
+    "sport",
+    "tool",
+    "place-building",
+]
 
 
 def main() -> int:
