@@ -52,7 +52,9 @@ def wire(
         max_queued_items=settings.queue_max_items,
         max_queued_bytes=settings.queue_max_bytes,
     )
-    requests = RequestLimits(settings.max_items, settings.max_image_bytes, settings.request_timeout_s)
+    requests = RequestLimits(
+        settings.max_items, settings.max_image_bytes, settings.request_timeout_s, settings.max_answer_bytes
+    )
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
     router = Router()
 
@@ -94,6 +96,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             settings.replica_threads,
             settings.max_image_pixels,
             settings.max_image_bytes,
+            settings.max_answer_bytes,
         ),
         ServePorts(settings.serve_http_port, settings.serve_grpc_port),
         settings.replica_path == "direct",

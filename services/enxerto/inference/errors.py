@@ -8,7 +8,8 @@ EnxertoError
 │   ├── DeploymentExistsError
 │   └── RequestIdReusedError
 ├── FailedPreconditionError
-│   └── VersionNotServableError
+│   ├── VersionNotServableError
+│   └── TaskMismatchError
 ├── AbortedError
 │   └── DeploymentChangedError
 ├── InvalidArgumentError
@@ -36,6 +37,7 @@ from enxerto.kernel.errors import (
     Violation,
 )
 from enxerto.kernel.names import DeploymentName, VersionName
+from enxerto.vision.specs import Task
 
 
 class DeploymentNotFoundError(NotFoundError):
@@ -81,6 +83,16 @@ class VersionNotServableError(FailedPreconditionError):
 
     def __init__(self, name: VersionName, description: str) -> None:
         super().__init__(f"{name} {description}", [PreconditionViolation("STATE", str(name), description)])
+
+
+class TaskMismatchError(FailedPreconditionError):
+    """The deployment's version does something else than the caller asked for."""
+
+    reason = "TASK_MISMATCH"
+
+    def __init__(self, name: DeploymentName, actual: Task, expected: Task) -> None:
+        text = f"{name} serves a model for {actual}, not for {expected}"
+        super().__init__(text, [PreconditionViolation("TASK", str(name), text)])
 
 
 class DeploymentChangedError(AbortedError):

@@ -6,6 +6,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 
 from enxerto.inference import converters
+from enxerto.inference.domain import Payload, Prediction
 from enxerto.inference.service import Deployments, Predictions
 from enxerto.inference.v1 import (
     deployment_pb2,
@@ -14,6 +15,8 @@ from enxerto.inference.v1 import (
     vision_service_pb2,
     vision_service_pb2_grpc,
 )
+from enxerto.kernel.names import DeploymentName
+from enxerto.vision.specs import Task
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -69,5 +72,32 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
     ) -> vision_service_pb2.ClassifyResponse:
         """Say what is in each image."""
         name, payload, top_k = converters.classify_arguments(request, self._predictions.max_items)
-        prediction = await self._predictions.answer(name, payload, "images[{}].content", context.time_remaining())
-        return converters.classification_to_proto(prediction, top_k)
+        return converters.classification_to_proto(
+            await self._answer(name, payload, Task.CLASSIFICATION, context), top_k
+        )
+
+    async def Detect(
+        self, request: vision_service_pb2.DetectRequest, context: Context
+    ) -> vision_service_pb2.DetectResponse:
+        """Find the objects in each image."""
+        name, payload, threshold, most = converters.detect_arguments(request, self._predictions.max_items)
+        return converters.detection_to_proto(
+            await self._answer(name, payload, Task.DETECTION, context), threshold, most
+        )
+
+    async def Segment(
+        self, request: vision_service_pb2.SegmentRequest, context: Context
+    ) -> vision_service_pb2.SegmentResponse:
+        """Say of every pixel of each image what it belongs to."""
+        name, payload = converters.segment_arguments(request, self._predictions.max_items)
+        return converters.segmentation_to_proto(await self._answer(name, payload, Task.SEGMENTATION, context))
+
+    async def Stylize(
+        self, request: vision_service_pb2.StylizeRequest, context: Context
+    ) -> vision_service_pb2.StylizeResponse:
+        """Paint each image in the style that the model has learned."""
+        name, payload = converters.stylize_arguments(request, self._predictions.max_items)
+        return converters.stylized_to_proto(await self._answer(name, payload, Task.STYLE, context))
+
+    async def _answer(self, name: DeploymentName, payload: Payload, task: Task, context: Context) -> Prediction:
+        return await self._predictions.answer(name, payload, "images[{}].content", context.time_remaining(), task=task)

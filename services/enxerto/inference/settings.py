@@ -69,6 +69,11 @@ class InferenceSettings(ServerSettings):
     """Width times height that an image's header may declare."""
 
     @property
+    def max_answer_bytes(self) -> int:
+        """Bytes of the answers to one request: a message, less what is around them."""
+        return self.max_message_bytes - 2**16
+
+    @property
     def effective_database_url(self) -> str:
         """The database to use."""
         return self.database_url or f"sqlite+aiosqlite:///{self.home.expanduser()}/inference/inference.db"

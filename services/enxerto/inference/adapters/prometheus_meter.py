@@ -25,6 +25,7 @@ class PrometheusMeter:
         self._queue = histogram("queue_seconds", "From arrival until a call to a replica starts.", _SECONDS)
         self._decode = histogram("decode_seconds", "Decoding and resizing one batch.", _SECONDS)
         self._compute = histogram("compute_seconds", "One batch in the network.", _SECONDS, "kind")
+        self._encode = histogram("encode_seconds", "Turning one batch's outputs into answers.", _SECONDS)
         self._round_trip = histogram("replica_call_seconds", "A call to a replica, as the front sees it.", _SECONDS)
         self._images = counter("images", "Images that got an answer.", "kind")
         self._refused = counter("images_refused", "Images that could not be read.")
@@ -46,6 +47,7 @@ class PrometheusMeter:
         self._batch_images.labels(kind.value).observe(items)
         if kind is PayloadKind.ENCODED:
             self._decode.observe(answer.decode_s)
+            self._encode.observe(answer.encode_s)
         self._compute.labels(kind.value).observe(answer.compute_s)
         self._round_trip.observe(round_trip_s)
 

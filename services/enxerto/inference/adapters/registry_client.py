@@ -8,9 +8,13 @@ from enxerto.inference.domain import ServableVersion
 from enxerto.inference.errors import RegistryUnavailableError, VersionNotFoundError, VersionNotServableError
 from enxerto.kernel.names import VersionName, VersionReference
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
-from enxerto.type.v1 import task_pb2
+from enxerto.type.v1 import task_pb2, tensor_pb2
+from enxerto.vision.contracts import CONTRACTS
+from enxerto.vision.specs import Resize, Task, TensorSpec
 
 _TIMEOUT_S = 10.0
+_TASKS = {task_pb2.Task.Value(f"TASK_{task.value}"): task for task in Task}
+_RESIZES = {tensor_pb2.PreprocessSpec.Resize.Value(f"RESIZE_{resize.value}"): resize for resize in Resize}
 _GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
 
 
@@ -44,20 +48,34 @@ def servable(version: model_version_pb2.ModelVersion) -> ServableVersion:
     """Check that a version may be served, and keep what the front needs of it.
 
     Raises:
-        VersionNotServableError: it is quarantined, or its graph is not an image classifier's.
+        VersionNotServableError: it is quarantined, or its graph is not one of its task.
     """
     name = VersionName.parse(version.name)
     if version.state != model_version_pb2.ModelVersion.STATE_READY:
         state = model_version_pb2.ModelVersion.State.Name(version.state).removeprefix("STATE_")
         raise VersionNotServableError(name, f"is {state}; only a READY version may be served")
-    if version.task != task_pb2.TASK_CLASSIFICATION:
+    task = _TASKS.get(version.task)
+    if task is None:
         raise VersionNotServableError(name, "is for a task that this service does not know")
-    if len(version.inputs) != 1 or len(version.outputs) != 1 or not version.label_map.names:
-        raise VersionNotServableError(name, "needs exactly one input, one output and a label map")
-    graph_input, graph_output = version.inputs[0], version.outputs[0]
-    shape = tuple(graph_input.shape)
-    if graph_input.datatype != "FP32" or len(shape) != 4 or shape[1] != 3 or min(shape[2:]) < 1:
-        raise VersionNotServableError(name, "needs an input of FP32 and shape (-1, 3, height, width)")
-    return ServableVersion(
-        name, tuple(version.label_map.names), shape[2], shape[3], graph_input.name, graph_output.name
-    )
+    if len(version.inputs) != 1:
+        raise VersionNotServableError(name, f"needs exactly one input, has {len(version.inputs)}")
+    resize = _RESIZES.get(version.preprocess.resize, Resize.CENTER_CROP)
+    height, width = version.preprocess.height, version.preprocess.width
+    graph_input, sides = version.inputs[0], (-1, -1) if resize is Resize.FIT else (height, width)
+    if graph_input.datatype != "FP32" or tuple(graph_input.shape) != (-1, 3, *sides) or min(height, width) < 1:
+        shape = f"(-1, 3, {sides[0]}, {sides[1]})"
+        raise VersionNotServableError(name, f"needs an input of FP32 and shape {shape}, as its preprocessing says")
+    labels = tuple(version.label_map.names)
+    if not labels and task is not Task.STYLE:
+        raise VersionNotServableError(name, "needs a label map")
+    return ServableVersion(name, task, labels, height, width, _outputs(name, task, version), resize, graph_input.name)
+
+
+def _outputs(name: VersionName, task: Task, version: model_version_pb2.ModelVersion) -> tuple[TensorSpec, ...]:
+    """The graph's outputs in the order of the task's contract."""
+    found = {one.name: TensorSpec(one.name, one.datatype, tuple(one.shape)) for one in version.outputs}
+    contract = CONTRACTS[task]
+    if set(found) != {one.name for one in contract} or not all(one.fits(found[one.name]) for one in contract):
+        wanted = ", ".join(f"{one.name} {one.datatype} {(-1, *one.row)}" for one in contract)
+        raise VersionNotServableError(name, f"is for {task} and needs the outputs {wanted}")
+    return tuple(found[one.name] for one in contract)

@@ -6,10 +6,21 @@ from typing import Any
 
 import grpc
 
-from enxerto.inference.domain import BatchAnswer, Endpoint, ItemRefusal, Payload, PayloadKind
+from enxerto.inference.domain import (
+    AnswerForm,
+    BatchAnswer,
+    Endpoint,
+    ItemRefusal,
+    Outline,
+    Payload,
+    PayloadKind,
+    PictureAnswer,
+    Segment,
+    Tensor,
+)
 from enxerto.inference.errors import ReplicasUnavailableError
 from enxerto.inference.v1 import replica_service_pb2 as pb
-from enxerto.inference.v1 import replica_service_pb2_grpc
+from enxerto.inference.v1 import replica_service_pb2_grpc, vision_pb2
 from enxerto.kernel.names import VersionName
 
 SECRET_KEY = "x-enxerto-replica-secret"  # noqa: S105 - the name of the field, not a secret
@@ -31,6 +42,12 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
+_FORMS = {
+    AnswerForm.PICTURES: pb.ANSWER_FORM_PICTURES,
+    AnswerForm.TENSORS: pb.ANSWER_FORM_TENSORS,
+    AnswerForm.RLE: pb.ANSWER_FORM_RLE,
+    AnswerForm.POLYGONS: pb.ANSWER_FORM_POLYGONS,
+}
 
 
 class GrpcReplicas:
@@ -52,8 +69,7 @@ class GrpcReplicas:
             # Whatever a replica says instead of an answer, another one, or the same later, may answer.
             message = f"{error.code().name}: {(error.details() or '')[:300]}"
             raise ReplicasUnavailableError(message) from error
-        refusals = tuple(ItemRefusal(bad.index, bad.reason, bad.message) for bad in answer.errors)
-        return BatchAnswer(answer.probabilities, answer.class_count, refusals, answer.decode_s, answer.compute_s)
+        return _answer(answer)
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         """Close the channels to all other addresses."""
@@ -71,6 +87,33 @@ class GrpcReplicas:
 def _request(version: VersionName, payloads: Sequence[Payload]) -> pb.PredictRequest:
     parts = [part for payload in payloads for part in payload.parts]
     if payloads[0].kind is PayloadKind.ENCODED:
-        return pb.PredictRequest(model_version=str(version), encoded=pb.EncodedImages(contents=parts))
+        return pb.PredictRequest(
+            model_version=str(version), encoded=pb.EncodedImages(contents=parts, form=_FORMS[payloads[0].form])
+        )
     shape = (sum(payload.items for payload in payloads), *payloads[0].row_shape)
     return pb.PredictRequest(model_version=str(version), tensor=pb.RawTensor(parts=parts, shape=shape))
+
+
+def _answer(response: pb.PredictResponse) -> BatchAnswer:
+    return BatchAnswer(
+        tuple(map(_tensor, response.outputs)),
+        tuple(
+            PictureAnswer(
+                item.width, item.height, tuple(map(_tensor, item.outputs)), tuple(map(_segment, item.segments))
+            )
+            for item in response.items
+        ),
+        tuple(ItemRefusal(bad.index, bad.reason, bad.message) for bad in response.errors),
+        response.decode_s,
+        response.compute_s,
+        response.encode_s,
+    )
+
+
+def _tensor(message: pb.OutputTensor) -> Tensor:
+    return Tensor(message.name, message.datatype, tuple(message.row_shape), message.content)
+
+
+def _segment(message: vision_pb2.Segment) -> Segment:
+    outlines = tuple(Outline(tuple(polygon.points), polygon.hole) for polygon in message.polygons)
+    return Segment(message.index, message.pixel_count, message.rle, outlines)

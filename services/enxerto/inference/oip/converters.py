@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from enxerto.inference.domain import Payload, PayloadKind, Prediction, ServableVersion
+from enxerto.inference.domain import AnswerForm, Payload, PayloadKind, ServableVersion
 from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.inference.oip.tensors import TensorError, check_floats, parse_bytes
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import DeploymentName, is_id, is_number
+from enxerto.vision.contracts import MAX_DETECTIONS
+from enxerto.vision.specs import FIT_MULTIPLE, Task, TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
 SERVER_NAME = "enxerto"
@@ -42,16 +44,28 @@ def model_key(name: str, version: str, name_field: str, version_field: str) -> M
 def metadata_to_proto(name: str, version: ServableVersion) -> pb.ModelMetadataResponse:
     """What the model takes: tensors, or encoded images under the same name; and what it gives."""
     tensor = pb.ModelMetadataResponse.TensorMetadata
+    rows, columns = (-1, -1) if version.any_size else (version.height, version.width)
     return pb.ModelMetadataResponse(
         name=name,
         versions=[str(version.name.number)],
         platform=PLATFORM,
         inputs=[
-            tensor(name=version.input_name, datatype="FP32", shape=[-1, 3, version.height, version.width]),
+            tensor(name=version.input_name, datatype="FP32", shape=[-1, 3, rows, columns]),
             tensor(name=version.input_name, datatype="BYTES", shape=[-1]),
         ],
-        outputs=[tensor(name=version.output_name, datatype="FP32", shape=[-1, len(version.labels)])],
+        outputs=[
+            tensor(name=spec.name, datatype=spec.datatype, shape=_shape_of(version, spec)) for spec in version.outputs
+        ],
     )
+
+
+def _shape_of(version: ServableVersion, spec: TensorSpec) -> tuple[int, ...]:
+    """An output's shape for both kinds of input: that of a mask or a painting is the picture's for encoded images."""
+    if version.task is Task.CLASSIFICATION:
+        return -1, len(version.labels)
+    if version.task is Task.DETECTION:
+        return -1, MAX_DETECTIONS, *spec.shape[2:]
+    return {1: (-1,), 3: (-1, -1, -1), 4: (-1, 3, -1, -1)}[len(spec.shape)]
 
 
 def payload(request: pb.ModelInferRequest, version: ServableVersion, max_items: int) -> Payload:
@@ -77,7 +91,9 @@ def payload(request: pb.ModelInferRequest, version: ServableVersion, max_items: 
     violations.raise_if_any()
     field = "raw_input_contents[0]" if request.raw_input_contents else "inputs[0].contents"
     try:
-        return _encoded(request, tensor, shape) if tensor.datatype == "BYTES" else _floats(request, tensor, shape)
+        if tensor.datatype == "BYTES":
+            return _encoded(request, tensor, shape, version.task)
+        return _floats(request, tensor, shape)
     except TensorError as error:
         violations.add(field, str(error))
     violations.raise_if_any()
@@ -85,9 +101,15 @@ def payload(request: pb.ModelInferRequest, version: ServableVersion, max_items: 
 
 
 def _check_outputs(request: pb.ModelInferRequest, version: ServableVersion, violations: Violations) -> None:
+    names = [spec.name for spec in version.outputs]
+    wanted = " or ".join(map(repr, names))
+    seen: set[str] = set()
     for index, output in enumerate(request.outputs):
-        if output.name != version.output_name:
-            violations.add(f"outputs[{index}].name", f"must be {version.output_name!r}, is {output.name!r}")
+        if output.name not in names:
+            violations.add(f"outputs[{index}].name", f"must be {wanted}, is {output.name!r}")
+        elif output.name in seen:
+            violations.add(f"outputs[{index}].name", f"{output.name!r} is asked for twice")
+        seen.add(output.name)
         if "classification" in output.parameters and output.parameters["classification"].int64_param:
             violations.add(f"outputs[{index}].parameters", "the classification extension is not served")
 
@@ -96,15 +118,21 @@ def _check_shape(
     datatype: str, shape: tuple[int, ...], version: ServableVersion, max_items: int, violations: Violations
 ) -> None:
     if datatype == "FP32":
-        expected = (3, version.height, version.width)
-        if len(shape) != 4 or shape[1:] != expected:
-            violations.add("inputs[0].shape", f"must be [N, {', '.join(map(str, expected))}], is {list(shape)}")
+        if not version.takes(shape):
+            violations.add("inputs[0].shape", f"must be {_input_words(version)}, is {list(shape)}")
             return
     elif len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         violations.add("inputs[0].shape", f"must be [N] or [N, 1], is {list(shape)}")
         return
     if not 1 <= shape[0] <= max_items:
         violations.add("inputs[0].shape", f"the batch must be in 1..{max_items}, is {shape[0]}")
+
+
+def _input_words(version: ServableVersion) -> str:
+    if not version.any_size:
+        return f"[N, 3, {version.height}, {version.width}]"
+    most = f"height at most {version.height}, width at most {version.width}"
+    return f"[N, 3, height, width] with {most}, both multiples of {FIT_MULTIPLE}"
 
 
 def _check_contents(
@@ -127,7 +155,7 @@ def _check_contents(
 
 
 def _encoded(
-    request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]
+    request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...], task: Task
 ) -> Payload:
     if request.raw_input_contents:
         images = parse_bytes(request.raw_input_contents[0], shape[0])
@@ -135,7 +163,9 @@ def _encoded(
         images = tuple(tensor.contents.bytes_contents)
         if len(images) != shape[0]:
             raise TensorError(f"has {len(images)} elements, the shape declares {shape[0]}")
-    return Payload(PayloadKind.ENCODED, images, shape[0])
+    # Masks and paintings as numbers are as large as the pictures that were sent: each request answers for its own.
+    alone = task in (Task.SEGMENTATION, Task.STYLE)
+    return Payload(PayloadKind.ENCODED, images, shape[0], form=AnswerForm.TENSORS, alone=alone)
 
 
 def _floats(
@@ -147,18 +177,3 @@ def _floats(
         raw = np.asarray(tensor.contents.fp32_contents, "<f4").tobytes()
     check_floats(raw, shape)
     return Payload(PayloadKind.TENSOR, (raw,), shape[0], shape[1:])
-
-
-def prediction_to_proto(request: pb.ModelInferRequest, prediction: Prediction) -> pb.ModelInferResponse:
-    """The answer, with raw contents."""
-    version = prediction.version
-    output = pb.ModelInferResponse.InferOutputTensor(
-        name=version.output_name, datatype="FP32", shape=[prediction.items, len(version.labels)]
-    )
-    return pb.ModelInferResponse(
-        model_name=request.model_name,
-        model_version=str(version.name.number),
-        id=request.id,
-        outputs=[output],
-        raw_output_contents=[prediction.probabilities],
-    )

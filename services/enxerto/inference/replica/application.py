@@ -13,6 +13,7 @@ from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.inference.adapters.replica_client import SECRET_KEY
 from enxerto.inference.adapters.serve_cluster import ERROR_MARK
 from enxerto.inference.domain import BatchAnswer
+from enxerto.inference.replica.messages import answer_form, response
 from enxerto.inference.replica.predictor import Predictor, ShapeError
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.errors import EnxertoError
@@ -42,6 +43,7 @@ class ReplicaArguments(BaseModel):
     cpus: float
     max_image_pixels: int
     max_image_bytes: int
+    max_answer_bytes: int
 
 
 class ReplicaStartError(RuntimeError):
@@ -59,7 +61,7 @@ class Replica:
             name = VersionName.parse(arguments.model_version)
             model = fetch_model(name, arguments.registry_address, certificates, arguments.cache_folder)
             limits = ImageLimits(arguments.max_image_bytes, arguments.max_image_pixels)
-            self._predictor = Predictor(model, arguments.threads, limits)
+            self._predictor = Predictor(model, arguments.threads, limits, arguments.max_answer_bytes)
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
 
@@ -72,7 +74,7 @@ class Replica:
         if request.model_version != self._version:
             return _refuse(grpc_context, grpc.StatusCode.FAILED_PRECONDITION, f"this replica serves {self._version}")
         try:
-            return _response(await self._answer(request))
+            return response(await self._answer(request))
         except ShapeError as error:
             return _refuse(grpc_context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Exception:
@@ -82,7 +84,7 @@ class Replica:
 
     async def _answer(self, request: pb.PredictRequest) -> BatchAnswer:
         if request.WhichOneof("batch") == "encoded":
-            return await self._predictor.encoded(request.encoded.contents)
+            return await self._predictor.encoded(request.encoded.contents, answer_form(request.encoded))
         return await self._predictor.tensor(request.tensor.parts, tuple(request.tensor.shape))
 
 
@@ -90,16 +92,6 @@ def _refuse(context: Any, code: grpc.StatusCode, text: str) -> pb.PredictRespons
     context.set_code(code)
     context.set_details(text)
     return pb.PredictResponse()
-
-
-def _response(answer: BatchAnswer) -> pb.PredictResponse:
-    return pb.PredictResponse(
-        probabilities=answer.probabilities,
-        class_count=answer.class_count,
-        errors=[pb.ItemError(index=bad.index, reason=bad.reason, message=bad.message) for bad in answer.refusals],
-        decode_s=answer.decode_s,
-        compute_s=answer.compute_s,
-    )
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:

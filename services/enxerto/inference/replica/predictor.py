@@ -2,19 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from enxerto.inference.domain import BatchAnswer, ItemRefusal
-from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load, to_batch
+from enxerto.inference.domain import AnswerForm, BatchAnswer, ItemRefusal, PictureAnswer, Tensor
+from enxerto.inference.replica.encoding import AnswerBudget, AnswerTooLargeError, GraphAnswer, encode
+from enxerto.vision.contracts import DTYPES, Outputs
+from enxerto.vision.geometry import Placement
+from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load_placed, to_batch
 from enxerto.vision.onnx.session import OnnxModel
+from enxerto.vision.specs import FIT_MULTIPLE, Resize, Task
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 _WARM_UP_BATCHES = (1, 2)
+_WARM_UP_SIDE = 256
+_DATATYPES = {np.dtype(dtype).name: name for name, dtype in DTYPES.items()}
 
 
 class ShapeError(ValueError):
@@ -23,58 +32,65 @@ class ShapeError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class _Decoded:
-    images: Float32Images
+    """Part of a batch: images that go into the graph in one call, or one call each when they differ in size."""
+
+    batches: tuple[Float32Images, ...]
+    placements: tuple[Placement, ...]
+    positions: tuple[int, ...]
+    """Of the images in the batch."""
     refusals: tuple[ItemRefusal, ...]
 
 
 class Predictor:
     """One graph with its threads. Calls overlap: one batch is decoded while another computes."""
 
-    def __init__(self, model: Path, threads: int, limits: ImageLimits) -> None:
+    def __init__(self, model: Path, threads: int, limits: ImageLimits, max_answer_bytes: int = 31 * 2**20) -> None:
         """Load and warm up.
 
         Args:
             model: ONNX file with the metadata of `enxerto.vision`.
-            threads: of ONNX Runtime, and as many for decoding.
+            threads: of ONNX Runtime, and as many for decoding and encoding.
             limits: what an encoded image may cost.
+            max_answer_bytes: of a batch's masks and paintings.
 
         Raises:
             ModelCardError: the file is not one that can be served.
         """
-        self._classifier = OnnxModel(model, threads=threads)
+        self._model = OnnxModel(model, threads=threads)
         self._limits = limits
-        self._decoders = ThreadPoolExecutor(threads, "decode")
+        self._max_answer_bytes = max_answer_bytes
+        self._pixels = ThreadPoolExecutor(threads, "pixels")
         # Two batches at once in one session would compete for the same cores.
         self._compute = ThreadPoolExecutor(1, "compute")
         self._threads = threads
-        card = self._classifier.card
+        card = self._model.card
+        self._task = card.task
         self._spec = card.preprocess
-        self._classes = len(card.labels)
-        for size in _WARM_UP_BATCHES:
-            self._classifier.run(np.zeros((size, *self.row_shape), np.float32))
+        self._any_size = card.preprocess.resize is Resize.FIT
+        for size in _WARM_UP_BATCHES[: 1 if self._any_size else None]:
+            self._model.run(np.zeros((size, *self._warm_up_row), np.float32))
 
     @property
     def row_shape(self) -> tuple[int, int, int]:
-        """Shape of one image, (3, height, width)."""
+        """Shape of one image, (3, height, width); the largest one when the graph takes any size."""
         return 3, self._spec.height, self._spec.width
 
-    async def encoded(self, contents: Sequence[bytes]) -> BatchAnswer:
-        """Decode and answer encoded images; those that cannot be read are named, the others answered."""
+    async def encoded(self, contents: Sequence[bytes], form: AnswerForm = AnswerForm.PICTURES) -> BatchAnswer:
+        """Decode and answer encoded images; those that have no answer are named, the others answered."""
         start = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        # One task a thread: handing over every image on its own would cost more than decoding a small one.
-        width = max(1, -(-len(contents) // self._threads))
-        chunks = [(first, contents[first : first + width]) for first in range(0, len(contents), width)]
-        parts = await asyncio.gather(
-            *(loop.run_in_executor(self._decoders, self._decode, first, chunk) for first, chunk in chunks)
-        )
+        parts = await self._in_threads(self._decode, list(enumerate(contents)))
         refusals = tuple(refusal for part in parts for refusal in part.refusals)
-        batches = [part.images for part in parts if len(part.images)]
         decode_s = time.perf_counter() - start
-        if not batches:
-            return BatchAnswer(b"", self._classes, refusals, decode_s, 0.0)
-        probabilities, compute_s = await loop.run_in_executor(self._compute, self._run, batches)
-        return BatchAnswer(probabilities, self._classes, refusals, decode_s, compute_s)
+        if not any(part.positions for part in parts):
+            return BatchAnswer((), (), refusals, decode_s, 0.0)
+        if self._task is Task.CLASSIFICATION:
+            outputs, compute_s = await self._run_whole([batch for part in parts for batch in part.batches])
+            return BatchAnswer(_tensors(outputs), (), refusals, decode_s, compute_s)
+        ran, compute_s = await self._run_all(parts)
+        start = time.perf_counter()
+        pictures, too_large = await self._encode(ran, form)
+        encode_s = time.perf_counter() - start
+        return BatchAnswer((), pictures, refusals + too_large, decode_s, compute_s, encode_s)
 
     async def tensor(self, parts: Sequence[bytes], shape: tuple[int, ...]) -> BatchAnswer:
         """Answer a tensor.
@@ -86,29 +102,96 @@ class Predictor:
         Raises:
             ShapeError: shape or number of bytes is not what the graph takes.
         """
-        if len(shape) != 4 or shape[1:] != self.row_shape or shape[0] < 1:
+        if not self._takes(shape):
             raise ShapeError(f"the graph takes (N, {', '.join(map(str, self.row_shape))}), got {shape}")
-        row = 4 * int(np.prod(self.row_shape))
+        row = 4 * int(np.prod(shape[1:]))
         if sum(map(len, parts)) != shape[0] * row or any(len(part) % row for part in parts):
             raise ShapeError(f"shape {shape} needs {shape[0] * row} bytes in whole rows")
-        batches = [np.frombuffer(part, "<f4").reshape(-1, *self.row_shape) for part in parts]
+        batches = [np.frombuffer(part, "<f4").reshape(-1, *shape[1:]) for part in parts]
+        outputs, compute_s = await self._run_whole(batches)
+        return BatchAnswer(_tensors(outputs), (), (), 0.0, compute_s)
+
+    @property
+    def _warm_up_row(self) -> tuple[int, int, int]:
+        if not self._any_size:
+            return self.row_shape
+        rows, columns = (min(side // FIT_MULTIPLE * FIT_MULTIPLE, _WARM_UP_SIDE) for side in self.row_shape[1:])
+        return 3, max(rows, FIT_MULTIPLE), max(columns, FIT_MULTIPLE)
+
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        if len(shape) != 4 or shape[0] < 1 or min(shape) < 1:
+            return False
+        if not self._any_size:
+            return shape[1:] == self.row_shape
+        within = shape[1] == 3 and shape[2] <= self._spec.height and shape[3] <= self._spec.width
+        return within and not (shape[2] % FIT_MULTIPLE or shape[3] % FIT_MULTIPLE)
+
+    async def _in_threads(self, work: Callable[[Sequence[S]], T], items: Sequence[S]) -> list[T]:
+        """One task a thread: handing over every image on its own would cost more than decoding a small one."""
         loop = asyncio.get_running_loop()
-        probabilities, compute_s = await loop.run_in_executor(self._compute, self._run, batches)
-        return BatchAnswer(probabilities, self._classes, (), 0.0, compute_s)
+        width = max(1, -(-len(items) // self._threads))
+        chunks = [items[first : first + width] for first in range(0, len(items), width)]
+        return await asyncio.gather(*(loop.run_in_executor(self._pixels, work, chunk) for chunk in chunks))
 
-    def _decode(self, first: int, contents: Sequence[bytes]) -> _Decoded:
+    def _decode(self, contents: Sequence[tuple[int, bytes]]) -> _Decoded:
         images: list[UInt8Image] = []
-        refusals = []
-        for offset, content in enumerate(contents):
+        placements, positions, refusals = [], [], []
+        for position, content in contents:
             try:
-                images.append(load(content, self._spec, self._limits))
+                image, placement = load_placed(content, self._spec, self._limits)
             except ImageError as error:
-                refusals.append(ItemRefusal(first + offset, str(error.reason), error.message))
-        batch = to_batch(images) if images else np.empty((0, *self.row_shape), np.float32)
-        return _Decoded(batch, tuple(refusals))
+                refusals.append(ItemRefusal(position, str(error.reason), error.message))
+                continue
+            images.append(image)
+            placements.append(placement)
+            positions.append(position)
+        groups = [[image] for image in images] if self._any_size else [images]
+        batches = tuple(to_batch(group) for group in groups if group)
+        return _Decoded(batches, tuple(placements), tuple(positions), tuple(refusals))
 
-    def _run(self, batches: Sequence[npt.NDArray[np.float32]]) -> tuple[bytes, float]:
+    async def _run_all(self, parts: Sequence[_Decoded]) -> tuple[list[GraphAnswer], float]:
+        """Through the graph in one call, or picture by picture when they differ in size."""
+        batches = [batch for part in parts for batch in part.batches]
+        calls = [[batch] for batch in batches] if self._any_size else [batches]
+        results = [await self._run_whole(call) for call in calls]
+        rows = [(outputs, row) for outputs, _ in results for row in range(len(next(iter(outputs.values()))))]
+        pictures = [each for part in parts for each in zip(part.positions, part.placements, strict=True)]
+        ran = [
+            GraphAnswer(position, placement, outputs, row)
+            for (position, placement), (outputs, row) in zip(pictures, rows, strict=True)
+        ]
+        return ran, sum(seconds for _, seconds in results)
+
+    async def _run_whole(self, batches: Sequence[Float32Images]) -> tuple[Outputs, float]:
+        return await asyncio.get_running_loop().run_in_executor(self._compute, self._run, batches)
+
+    def _run(self, batches: Sequence[Float32Images]) -> tuple[Outputs, float]:
         start = time.perf_counter()
-        batch = batches[0] if len(batches) == 1 else np.concatenate(batches)
-        probabilities = self._classifier.run(batch)["probabilities"]
-        return np.ascontiguousarray(probabilities, "<f4").tobytes(), time.perf_counter() - start
+        outputs = self._model.run(batches[0] if len(batches) == 1 else np.concatenate(batches))
+        return outputs, time.perf_counter() - start
+
+    async def _encode(
+        self, ran: Sequence[GraphAnswer], form: AnswerForm
+    ) -> tuple[tuple[PictureAnswer, ...], tuple[ItemRefusal, ...]]:
+        budget = AnswerBudget(self._max_answer_bytes)
+
+        def encode_part(part: Sequence[GraphAnswer]) -> list[PictureAnswer | ItemRefusal]:
+            answers: list[PictureAnswer | ItemRefusal] = []
+            for one in part:
+                try:
+                    answers.append(encode(self._task, one, form, budget))
+                except AnswerTooLargeError as error:
+                    answers.append(ItemRefusal(one.position, "ANSWER_TOO_LARGE", str(error)))
+            return answers
+
+        answers = [answer for part in await self._in_threads(encode_part, ran) for answer in part]
+        pictures = tuple(answer for answer in answers if isinstance(answer, PictureAnswer))
+        return pictures, tuple(answer for answer in answers if isinstance(answer, ItemRefusal))
+
+
+def _tensors(outputs: Outputs) -> tuple[Tensor, ...]:
+    """The graph's outputs in the order of the contract, which the session keeps."""
+    return tuple(
+        Tensor(name, _DATATYPES[values.dtype.name], values.shape[1:], np.ascontiguousarray(values).tobytes())
+        for name, values in outputs.items()
+    )

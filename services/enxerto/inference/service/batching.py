@@ -11,12 +11,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from enxerto.inference.domain import BatchAnswer, ItemRefusal, Payload, PayloadKind, Timing
+from enxerto.inference.domain import BatchAnswer, ItemRefusal, Payload, PayloadKind, PictureAnswer, Tensor, Timing
 from enxerto.inference.errors import QueueFullError, ReplicasUnavailableError
 from enxerto.inference.ports import Meter
 from enxerto.kernel.names import DeploymentName
-
-_FLOAT32_BYTES = 4
 
 Send = Callable[[Sequence[Payload], float], Awaitable[BatchAnswer]]
 """Carries a batch of one kind to a replica, with a limit in seconds."""
@@ -44,9 +42,10 @@ class BatchLimits:
 class Share:
     """One caller's part of a batch's answer."""
 
-    probabilities: bytes
-    """float32, (images that were read, classes)."""
-    class_count: int
+    tensors: tuple[Tensor, ...]
+    """The rows of the images that have an answer; or none, and `pictures` instead."""
+    pictures: tuple[PictureAnswer, ...]
+    """One for each image that has an answer."""
     refusals: tuple[ItemRefusal, ...]
     """Positions count within the caller's own request."""
     timing: Timing
@@ -171,6 +170,8 @@ class Batcher:
             size += head.payload.size_bytes
             if batch and (items > self._limits.max_items or size > self._limits.max_bytes):
                 break
+            if batch and not head.payload.goes_with(batch[0].payload):
+                break
             batch.append(queue.popleft())
             self._count(head.payload, -1)
         return batch
@@ -187,7 +188,7 @@ class Batcher:
         try:
             # The most patient caller decides: the others are answered by their own deadlines.
             answer = await self._send(payloads, max(waiting.deadline for waiting in batch) - sent)
-            shares = _shares(payloads, answer)
+            shares = _shares(batch, sent, answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is every caller's answer
             for waiting in batch:
                 if not waiting.share.done():
@@ -196,25 +197,36 @@ class Batcher:
         self._meter.batch_answered(
             payloads[0].kind, sum(payload.items for payload in payloads), answer, time.monotonic() - sent
         )
-        for waiting, (probabilities, refusals) in zip(batch, shares, strict=True):
-            timing = Timing(sent - waiting.arrived, answer.decode_s, answer.compute_s)
+        for waiting, share in zip(batch, shares, strict=True):
             if not waiting.share.done():
-                waiting.share.set_result(Share(probabilities, answer.class_count, refusals, timing))
+                waiting.share.set_result(share)
 
 
-def _shares(payloads: Sequence[Payload], answer: BatchAnswer) -> list[tuple[bytes, tuple[ItemRefusal, ...]]]:
+def _shares(batch: Sequence[_Waiting], sent: float, answer: BatchAnswer) -> list[Share]:
     """Cut a batch's answer into the callers' parts."""
-    total = sum(payload.items for payload in payloads)
     refused = {refusal.index: refusal for refusal in answer.refusals}
-    row = answer.class_count * _FLOAT32_BYTES
-    if len(answer.probabilities) != (total - len(refused)) * row:
-        raise RuntimeError("a replica's answer has another number of rows than its batch")
+    answered = sum(waiting.payload.items for waiting in batch) - len(refused)
+    _check_rows(answer, answered)
     shares = []
-    start = position = 0
-    for payload in payloads:
-        mine = [refused[start + item] for item in range(payload.items) if start + item in refused]
-        end = position + (payload.items - len(mine)) * row
-        refusals = tuple(ItemRefusal(refusal.index - start, refusal.reason, refusal.message) for refusal in mine)
-        shares.append((answer.probabilities[position:end], refusals))
-        start, position = start + payload.items, end
+    first = row = 0
+    for waiting in batch:
+        items = waiting.payload.items
+        mine = [refused[index] for index in range(first, first + items) if index in refused] if refused else []
+        end = row + items - len(mine)
+        shares.append(
+            Share(
+                tuple(tensor.rows(row, end) for tensor in answer.tensors),
+                answer.pictures[row:end],
+                tuple(ItemRefusal(bad.index - first, bad.reason, bad.message) for bad in mine),
+                Timing(sent - waiting.arrived, answer.decode_s, answer.compute_s, answer.encode_s),
+            )
+        )
+        first, row = first + items, end
     return shares
+
+
+def _check_rows(answer: BatchAnswer, answered: int) -> None:
+    rows_fit = all(len(tensor.content) == answered * tensor.row_bytes for tensor in answer.tensors)
+    whole = rows_fit if answer.tensors else len(answer.pictures) == answered
+    if not whole:
+        raise RuntimeError("a replica's answer has another number of rows than its batch")

@@ -1,14 +1,20 @@
-"""Use cases of requests: images in, probabilities out."""
+"""Use cases of requests: images in, answers out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enxerto.inference.domain import MAX_ITEMS, ItemRefusal, Payload, PayloadKind, Prediction, ServableVersion
-from enxerto.inference.errors import DeploymentNotReadyError, ItemsRefusedError, VersionNotFoundError
+from enxerto.inference.errors import (
+    DeploymentNotReadyError,
+    ItemsRefusedError,
+    TaskMismatchError,
+    VersionNotFoundError,
+)
 from enxerto.inference.ports import Meter
 from enxerto.inference.service.routing import Route, Router
 from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DeploymentName
+from enxerto.vision.specs import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,8 @@ class RequestLimits:
     """Bytes of one encoded image."""
     timeout_s: float = 30.0
     """How long a request without a deadline may take."""
+    max_answer_bytes: int = 31 * 2**20
+    """Bytes of the answers to one request."""
 
 
 class Predictions:
@@ -60,7 +68,9 @@ class Predictions:
         payload: Payload,
         item_field: str,
         timeout_s: float | None,
+        *,
         number: int | None = None,
+        task: Task | None = None,
     ) -> Prediction:
         """Answer images.
 
@@ -70,20 +80,25 @@ class Predictions:
             item_field: how a violation names an image; `{}` is its position.
             timeout_s: what is left of the caller's deadline; None when it has none.
             number: the version that the caller insists on, if any.
+            task: what the caller expects the deployment to do, if anything.
 
         Raises:
-            ItemsRefusedError: names every image that cannot be read.
+            ItemsRefusedError: names every image that cannot be read, or whose answer would be too much.
+            TaskMismatchError: the deployment does something else.
             DeploymentNotFoundError, DeploymentNotReadyError, VersionNotFoundError: see `serving`.
             QueueFullError, ReplicasUnavailableError: see `Batcher.submit`.
         """
         route = self._route(name, number)
+        if task is not None and route.version.task is not task:
+            raise TaskMismatchError(name, route.version.task, task)
         if payload.kind is PayloadKind.ENCODED:
             self._refuse(self._unfit(payload.parts), item_field)
+        self._refuse(self._beyond(payload, route.version), item_field)
         limit = self._limits.timeout_s
         share = await route.submit(payload, limit if timeout_s is None else min(timeout_s, limit))
         self._refuse(share.refusals, item_field)
         self._meter.images_answered(payload.kind, payload.items)
-        return Prediction(route.version, share.probabilities, payload.items, share.timing)
+        return Prediction(route.version, share.tensors, share.pictures, payload.items, share.timing)
 
     def _unfit(self, images: Sequence[bytes]) -> list[ItemRefusal]:
         """What needs no decoding to be refused."""
@@ -96,6 +111,14 @@ class Predictions:
                 text = f"the image has {len(image)} bytes, the limit is {limit}"
                 refusals.append(ItemRefusal(index, "IMAGE_TOO_LARGE", text))
         return refusals
+
+    def _beyond(self, payload: Payload, version: ServableVersion) -> list[ItemRefusal]:
+        """The images that make the answer too much. Of encoded ones the replica sees it, once it knows their sizes."""
+        if payload.kind is not PayloadKind.TENSOR:
+            return []
+        fitting = max(1, self._limits.max_answer_bytes // version.answer_bytes(*payload.row_shape[1:]))
+        text = f"the answer would be too large: send at most {fitting} images of this size in one request"
+        return [ItemRefusal(index, "ANSWER_TOO_LARGE", text) for index in range(fitting, payload.items)]
 
     def _refuse(self, refusals: Sequence[ItemRefusal], item_field: str) -> None:
         if refusals:

@@ -1,11 +1,8 @@
-"""Between the typed contract and the domain; gathers field violations."""
+"""Deployments, between the typed contract and the domain."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 
-import numpy as np
 from google.protobuf.any_pb2 import Any as AnyProto
-from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from enxerto.inference.domain import (
@@ -13,20 +10,16 @@ from enxerto.inference.domain import (
     Deployment,
     DeploymentSpec,
     Fault,
-    Payload,
-    PayloadKind,
-    Prediction,
     State,
 )
 from enxerto.inference.service import SpecChange
-from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, vision_pb2, vision_service_pb2
+from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionReference, check_id
 from enxerto.kernel.paging import PageRequest, page_request
 from enxerto.runtime.timestamps import timestamp
 
 _MUTABLE = ("model_version", "replicas", "labels")
-_DEFAULT_TOP_K = 5
 _MAX_LABELS = 64
 _MAX_REQUEST_ID = 128
 
@@ -140,49 +133,3 @@ def _status(fault: Fault) -> status_pb2.Status:
     detail = AnyProto()
     detail.Pack(error_details_pb2.ErrorInfo(reason=fault.reason, domain="enxerto"))
     return status_pb2.Status(code=code_pb2.Code.Value(fault.kind.value), message=fault.message, details=[detail])
-
-
-def classify_arguments(
-    request: vision_service_pb2.ClassifyRequest, max_items: int
-) -> tuple[DeploymentName, Payload, int]:
-    """Deployment, images and number of classes of a Classify call."""
-    violations = Violations()
-    name = DeploymentName.check(request.deployment, "deployment", violations)
-    if not 1 <= len(request.images) <= max_items:
-        violations.add("images", f"must have 1 to {max_items} images, has {len(request.images)}")
-    if request.top_k < 0:
-        violations.add("top_k", "must not be negative")
-    violations.raise_if_any()
-    assert name is not None
-    images = tuple(image.content for image in request.images)
-    return name, Payload(PayloadKind.ENCODED, images, len(images)), request.top_k or _DEFAULT_TOP_K
-
-
-def classification_to_proto(prediction: Prediction, top_k: int) -> vision_service_pb2.ClassifyResponse:
-    """The most likely classes of each image, from probabilities of shape (items, classes)."""
-    labels = prediction.version.labels
-    rows = np.frombuffer(prediction.probabilities, "<f4").reshape(prediction.items, len(labels))
-    order = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
-    results = [
-        vision_pb2.Classification(
-            categories=[
-                vision_pb2.Category(label=labels[index], index=index, probability=row[index])
-                for index in map(int, indices)
-            ]
-        )
-        for row, indices in zip(rows, order, strict=True)
-    ]
-    timing = prediction.timing
-    return vision_service_pb2.ClassifyResponse(
-        model_version=str(prediction.version.name),
-        results=results,
-        timings=vision_pb2.Timings(
-            queue=_duration(timing.queue_s), decode=_duration(timing.decode_s), compute=_duration(timing.compute_s)
-        ),
-    )
-
-
-def _duration(seconds: float) -> Duration:
-    result = Duration()
-    result.FromTimedelta(timedelta(seconds=seconds))
-    return result

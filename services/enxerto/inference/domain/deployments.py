@@ -1,4 +1,4 @@
-"""Deployments, what they serve, and what travels to a replica."""
+"""Deployments, and how they change."""
 
 import enum
 import hashlib
@@ -10,7 +10,6 @@ from typing import Self
 from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
 
 MAX_REPLICAS = 64
-MAX_ITEMS = 64
 
 
 class State(enum.StrEnum):
@@ -131,129 +130,3 @@ class Deployment:
     def delete(self, now: datetime) -> "Deployment":
         """Answer nothing more and be removed."""
         return replace(self, state=State.DELETING, update_time=now)
-
-
-@dataclass(frozen=True, slots=True)
-class ServableVersion:
-    """What the front needs to know of a version to answer for it."""
-
-    name: VersionName
-    labels: tuple[str, ...]
-    """Class names by index."""
-    height: int
-    """Rows of the graph's input, pixels."""
-    width: int
-    """Columns of the graph's input, pixels."""
-    input_name: str = "images"
-    output_name: str = "probabilities"
-
-
-@dataclass(frozen=True, slots=True)
-class Application:
-    """One version of one deployment, as the cluster runs it."""
-
-    deployment: DeploymentName
-    version: VersionName
-    replicas: int
-
-    @property
-    def name(self) -> str:
-        """Unique in the cluster; ids hold no dots, so it is unambiguous."""
-        version, deployment = self.version, self.deployment
-        return f"{deployment.project}.{deployment.deployment}.{version.project}.{version.model}.v{version.number}"
-
-
-class ApplicationState(enum.StrEnum):
-    """How an application fares."""
-
-    STARTING = "STARTING"
-    RUNNING = "RUNNING"
-    FAILED = "FAILED"
-    STOPPING = "STOPPING"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Endpoint:
-    """Where a replica listens."""
-
-    address: str
-    """`host:port`."""
-    application: str
-    """The application that it must belong to: an address may pass to another one."""
-
-
-@dataclass(frozen=True, slots=True)
-class ApplicationStatus:
-    """What the cluster says of an application."""
-
-    state: ApplicationState
-    endpoints: tuple[Endpoint, ...] = ()
-    message: str = ""
-    """Why it failed, for people."""
-
-
-class PayloadKind(enum.StrEnum):
-    """What a request brings."""
-
-    ENCODED = "encoded"
-    TENSOR = "tensor"
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """Part of a batch: one caller's images."""
-
-    kind: PayloadKind
-    parts: tuple[bytes, ...]
-    """ENCODED: one file an image. TENSOR: little-endian float32 rows, (items, 3, height, width) over all parts."""
-    items: int
-    """Images."""
-    row_shape: tuple[int, ...] = ()
-    """TENSOR: the shape of one image, (3, height, width)."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes over all parts."""
-        return sum(len(part) for part in self.parts)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemRefusal:
-    """An image that cannot be read."""
-
-    index: int
-    """Position in the batch, or in the request."""
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class BatchAnswer:
-    """What a replica says of a batch."""
-
-    probabilities: bytes
-    """float32, (images that were read, classes), row-major, in order."""
-    class_count: int
-    refusals: tuple[ItemRefusal, ...]
-    decode_s: float
-    compute_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the time of a request went, in seconds."""
-
-    queue_s: float
-    decode_s: float
-    compute_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer to one request."""
-
-    version: ServableVersion
-    probabilities: bytes
-    """float32, (items, classes), row-major, little-endian."""
-    items: int
-    timing: Timing

@@ -1,0 +1,39 @@
+"""Between the typed contract and the domain; gathers field violations."""
+
+from enxerto.inference.converters.answers import (
+    classification_to_proto,
+    detection_to_proto,
+    segmentation_to_proto,
+    stylized_to_proto,
+)
+from enxerto.inference.converters.deployments import (
+    create_arguments,
+    deployment_name,
+    deployment_to_proto,
+    deployments_to_proto,
+    list_arguments,
+    update_arguments,
+)
+from enxerto.inference.converters.requests import (
+    classify_arguments,
+    detect_arguments,
+    segment_arguments,
+    stylize_arguments,
+)
+
+__all__ = [
+    "classification_to_proto",
+    "classify_arguments",
+    "create_arguments",
+    "deployment_name",
+    "deployment_to_proto",
+    "deployments_to_proto",
+    "detect_arguments",
+    "detection_to_proto",
+    "list_arguments",
+    "segment_arguments",
+    "segmentation_to_proto",
+    "stylize_arguments",
+    "stylized_to_proto",
+    "update_arguments",
+]

@@ -1,0 +1,142 @@
+"""Answers of the vision service, written."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.duration_pb2 import Duration
+
+from enxerto.inference.domain import PictureAnswer, Prediction, Segment, Tensor
+from enxerto.inference.v1 import vision_pb2, vision_service_pb2
+from enxerto.vision.contracts import DTYPES
+
+_PNG = "image/png"
+
+
+def classification_to_proto(prediction: Prediction, top_k: int) -> vision_service_pb2.ClassifyResponse:
+    """The most likely classes of each image, from probabilities of shape (items, classes)."""
+    labels = prediction.version.labels
+    rows = _array(prediction.tensors[0], prediction.items)
+    order = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
+    results = [
+        vision_pb2.Classification(
+            categories=[
+                vision_pb2.Category(label=labels[index], index=index, probability=row[index])
+                for index in map(int, indices)
+            ]
+        )
+        for row, indices in zip(rows, order, strict=True)
+    ]
+    return vision_service_pb2.ClassifyResponse(
+        model_version=str(prediction.version.name), results=results, timings=_timings(prediction)
+    )
+
+
+def detection_to_proto(
+    prediction: Prediction, score_threshold: float | None, max_objects: int
+) -> vision_service_pb2.DetectResponse:
+    """The objects of each image, highest score first.
+
+    Args:
+        prediction: boxes (n, 4) in picture pixels, scores (n), classes (n) and accepted (n) of each image.
+        score_threshold: least score; None takes those that reach the version's own threshold of their class.
+        max_objects: of each image; 0 is all.
+    """
+    labels = prediction.version.labels
+    results = [_detection(picture, labels, score_threshold, max_objects) for picture in prediction.pictures]
+    return vision_service_pb2.DetectResponse(
+        model_version=str(prediction.version.name), results=results, timings=_timings(prediction)
+    )
+
+
+def _detection(
+    picture: PictureAnswer, labels: Sequence[str], score_threshold: float | None, max_objects: int
+) -> vision_pb2.Detection:
+    boxes, scores, classes, accepted = (_array(picture.tensor(name)) for name in _DETECTION)
+    # The graph's float32 scores are compared with the float32 of the request.
+    wanted = accepted if score_threshold is None else scores >= np.float32(score_threshold)
+    kept = np.flatnonzero(wanted)
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    if max_objects:
+        kept = kept[:max_objects]
+    return vision_pb2.Detection(
+        objects=[
+            vision_pb2.DetectedObject(
+                box=vision_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max),
+                label=labels[index],
+                index=index,
+                score=score,
+            )
+            for (x_min, y_min, x_max, y_max), index, score in zip(
+                boxes[kept].tolist(), classes[kept].tolist(), scores[kept].tolist(), strict=True
+            )
+        ]
+    )
+
+
+_DETECTION = ("boxes", "scores", "classes", "accepted")
+
+
+def segmentation_to_proto(prediction: Prediction) -> vision_service_pb2.SegmentResponse:
+    """The mask of each image, in the form that was asked for."""
+    labels = prediction.version.labels
+    results = [
+        vision_pb2.Segmentation(
+            width=picture.width,
+            height=picture.height,
+            png=next((tensor.content for tensor in picture.tensors if tensor.name == "classes"), b""),
+            segments=[_segment(segment, labels) for segment in picture.segments],
+            confidence=float(_array(picture.tensor("confidence"))[0]),
+        )
+        for picture in prediction.pictures
+    ]
+    return vision_service_pb2.SegmentResponse(
+        model_version=str(prediction.version.name), results=results, timings=_timings(prediction)
+    )
+
+
+def _segment(segment: Segment, labels: Sequence[str]) -> vision_pb2.Segment:
+    return vision_pb2.Segment(
+        label=labels[segment.index],
+        index=segment.index,
+        pixel_count=segment.pixel_count,
+        rle=segment.rle,
+        polygons=[vision_pb2.Polygon(points=outline.points, hole=outline.hole) for outline in segment.outlines],
+    )
+
+
+def stylized_to_proto(prediction: Prediction) -> vision_service_pb2.StylizeResponse:
+    """The painted pictures."""
+    results = [
+        vision_pb2.StylizedImage(
+            content=picture.tensor("pictures").content, media_type=_PNG, width=picture.width, height=picture.height
+        )
+        for picture in prediction.pictures
+    ]
+    return vision_service_pb2.StylizeResponse(
+        model_version=str(prediction.version.name), results=results, timings=_timings(prediction)
+    )
+
+
+def _array(tensor: Tensor, items: int | None = None) -> npt.NDArray[Any]:
+    """The numbers; of shape (items, *row_shape) for a batch, and row_shape for one image."""
+    shape = tensor.row_shape if items is None else (items, *tensor.row_shape)
+    return np.frombuffer(tensor.content, np.dtype(DTYPES[tensor.datatype]).newbyteorder("<")).reshape(shape)
+
+
+def _timings(prediction: Prediction) -> vision_pb2.Timings:
+    timing = prediction.timing
+    return vision_pb2.Timings(
+        queue=_duration(timing.queue_s),
+        decode=_duration(timing.decode_s),
+        compute=_duration(timing.compute_s),
+        encode=_duration(timing.encode_s),
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    result = Duration()
+    result.FromTimedelta(timedelta(seconds=seconds))
+    return result

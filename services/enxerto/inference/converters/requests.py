@@ -1,0 +1,78 @@
+"""Requests of the vision service, read; gathers field violations."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from enxerto.inference.domain import AnswerForm, Payload, PayloadKind
+from enxerto.inference.v1 import vision_pb2, vision_service_pb2
+from enxerto.kernel.errors import Violations
+from enxerto.kernel.names import DeploymentName
+
+_DEFAULT_TOP_K = 5
+_FORMS = {
+    vision_pb2.MASK_FORMAT_UNSPECIFIED: AnswerForm.PICTURES,
+    vision_pb2.MASK_FORMAT_PNG: AnswerForm.PICTURES,
+    vision_pb2.MASK_FORMAT_RLE: AnswerForm.RLE,
+    vision_pb2.MASK_FORMAT_POLYGONS: AnswerForm.POLYGONS,
+}
+
+
+class _Request(Protocol):
+    @property
+    def deployment(self) -> str: ...
+    @property
+    def images(self) -> Sequence[vision_pb2.Image]: ...
+
+
+def classify_arguments(
+    request: vision_service_pb2.ClassifyRequest, max_items: int
+) -> tuple[DeploymentName, Payload, int]:
+    """Deployment, images and number of classes of a Classify call."""
+    violations = Violations()
+    if request.top_k < 0:
+        violations.add("top_k", "must not be negative")
+    name, payload = _images(request, max_items, violations)
+    return name, payload, request.top_k or _DEFAULT_TOP_K
+
+
+def detect_arguments(
+    request: vision_service_pb2.DetectRequest, max_items: int
+) -> tuple[DeploymentName, Payload, float | None, int]:
+    """Deployment, images, least score (None: the version's own) and most objects (0: all) of a Detect call."""
+    violations = Violations()
+    threshold = request.score_threshold if request.HasField("score_threshold") else None
+    if threshold is not None and not 0 <= threshold <= 1:
+        violations.add("score_threshold", f"must be in [0, 1], is {threshold}")
+    if request.max_objects < 0:
+        violations.add("max_objects", "must not be negative")
+    name, payload = _images(request, max_items, violations)
+    return name, payload, threshold, request.max_objects
+
+
+def segment_arguments(request: vision_service_pb2.SegmentRequest, max_items: int) -> tuple[DeploymentName, Payload]:
+    """Deployment and images of a Segment call."""
+    violations = Violations()
+    form = _FORMS.get(request.format)
+    if form is None:
+        violations.add("format", f"{request.format} is not a mask format")
+    return _images(request, max_items, violations, form or AnswerForm.PICTURES)
+
+
+def stylize_arguments(request: vision_service_pb2.StylizeRequest, max_items: int) -> tuple[DeploymentName, Payload]:
+    """Deployment and images of a Stylize call."""
+    name, payload = _images(request, max_items, Violations())
+    # Painted pictures are as large as those that were sent: each request answers for its own.
+    return name, replace(payload, alone=True)
+
+
+def _images(
+    request: _Request, max_items: int, violations: Violations, form: AnswerForm = AnswerForm.PICTURES
+) -> tuple[DeploymentName, Payload]:
+    name = DeploymentName.check(request.deployment, "deployment", violations)
+    if not 1 <= len(request.images) <= max_items:
+        violations.add("images", f"must have 1 to {max_items} images, has {len(request.images)}")
+    violations.raise_if_any()
+    assert name is not None
+    images = tuple(image.content for image in request.images)
+    return name, Payload(PayloadKind.ENCODED, images, len(images), form=form)

@@ -1,0 +1,50 @@
+"""What runs in the cluster."""
+
+import enum
+from dataclasses import dataclass
+
+from enxerto.kernel.names import DeploymentName, VersionName
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """One version of one deployment, as the cluster runs it."""
+
+    deployment: DeploymentName
+    version: VersionName
+    replicas: int
+
+    @property
+    def name(self) -> str:
+        """Unique in the cluster; ids hold no dots, so it is unambiguous."""
+        version, deployment = self.version, self.deployment
+        return f"{deployment.project}.{deployment.deployment}.{version.project}.{version.model}.v{version.number}"
+
+
+class ApplicationState(enum.StrEnum):
+    """How an application fares."""
+
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    FAILED = "FAILED"
+    STOPPING = "STOPPING"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """Where a replica listens."""
+
+    address: str
+    """`host:port`."""
+    application: str
+    """The application that it must belong to: an address may pass to another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationStatus:
+    """What the cluster says of an application."""
+
+    state: ApplicationState
+    endpoints: tuple[Endpoint, ...] = ()
+    message: str = ""
+    """Why it failed, for people."""

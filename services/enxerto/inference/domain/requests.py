@@ -1,0 +1,151 @@
+"""What travels to a replica, and what comes back."""
+
+import enum
+import math
+from dataclasses import dataclass
+
+MAX_ITEMS = 64
+
+ITEM_BYTES = {"FP32": 4, "FP16": 2, "INT64": 8, "INT32": 4, "UINT8": 1, "BOOL": 1}
+"""Bytes of one number of a datatype of the Open Inference Protocol."""
+
+
+class PayloadKind(enum.StrEnum):
+    """What a request brings."""
+
+    ENCODED = "encoded"
+    TENSOR = "tensor"
+
+
+class AnswerForm(enum.StrEnum):
+    """How the answers to encoded images are written."""
+
+    PICTURES = "pictures"
+    """Masks and painted pictures as PNGs."""
+    TENSORS = "tensors"
+    """Masks and painted pictures as numbers."""
+    RLE = "rle"
+    """Masks as run lengths."""
+    POLYGONS = "polygons"
+    """Masks as outlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Part of a batch: one caller's images."""
+
+    kind: PayloadKind
+    parts: tuple[bytes, ...]
+    """ENCODED: one file an image. TENSOR: little-endian float32 rows, (items, 3, height, width) over all parts."""
+    items: int
+    """Images."""
+    row_shape: tuple[int, ...] = ()
+    """TENSOR: the shape of one image, (3, height, width)."""
+    form: AnswerForm = AnswerForm.PICTURES
+    """ENCODED: how the answers are to be written."""
+    alone: bool = False
+    """Whether nothing may travel with it: its answer may be so large that the limit is to be its own."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes over all parts."""
+        return sum(len(part) for part in self.parts)
+
+    def goes_with(self, other: "Payload") -> bool:
+        """Whether one call to the graph may carry both, which are of one kind."""
+        return self.row_shape == other.row_shape and self.form is other.form and not self.alone and not other.alone
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRefusal:
+    """An image that has no answer."""
+
+    index: int
+    """Position in the batch, or in the request."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Numbers, row-major and little-endian; or a file, when the datatype is BYTES."""
+
+    name: str
+    datatype: str
+    row_shape: tuple[int, ...]
+    """Sizes of the axes after the first, along which the images lie; of an answer to one image, of all axes."""
+    content: bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one image's row."""
+        return ITEM_BYTES[self.datatype] * math.prod(self.row_shape)
+
+    def rows(self, start: int, end: int) -> "Tensor":
+        """Some images' rows; nothing is copied when they are all."""
+        if start == 0 and end * self.row_bytes == len(self.content):
+            return self
+        content = self.content[start * self.row_bytes : end * self.row_bytes]
+        return Tensor(self.name, self.datatype, self.row_shape, content)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A closed polygon."""
+
+    points: tuple[float, ...]
+    """x and y of each corner in turn, pixels of the picture as it was sent."""
+    hole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The pixels of one class."""
+
+    index: int
+    pixel_count: int
+    rle: str = ""
+    outlines: tuple[Outline, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureAnswer:
+    """The answer to one image, when answers differ in size."""
+
+    width: int
+    height: int
+    tensors: tuple[Tensor, ...]
+    segments: tuple[Segment, ...] = ()
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name.
+
+        Raises:
+            LookupError: there is none.
+        """
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tensor
+        raise LookupError(f"the replica's answer has no {name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAnswer:
+    """What a replica says of a batch: `tensors`, or `pictures`, of the images that have an answer, in order."""
+
+    tensors: tuple[Tensor, ...]
+    pictures: tuple[PictureAnswer, ...]
+    refusals: tuple[ItemRefusal, ...]
+    decode_s: float
+    compute_s: float
+    encode_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of a request went, in seconds."""
+
+    queue_s: float
+    decode_s: float
+    compute_s: float
+    encode_s: float

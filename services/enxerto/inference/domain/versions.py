@@ -1,0 +1,79 @@
+"""Versions, as far as serving needs to know them, and their answers."""
+
+from dataclasses import dataclass
+
+from enxerto.inference.domain.requests import PictureAnswer, Tensor, Timing
+from enxerto.kernel.names import VersionName
+from enxerto.vision.contracts import INPUT_NAME, MAX_DETECTIONS
+from enxerto.vision.specs import FIT_MULTIPLE, Resize, Task, TensorSpec
+
+_FLOAT32_BYTES = 4
+_BOX_BYTES = 4 * _FLOAT32_BYTES + _FLOAT32_BYTES + 8 + 1
+_WARM_UP_SIDE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ServableVersion:
+    """What the front needs to know of a version to answer for it."""
+
+    name: VersionName
+    task: Task
+    labels: tuple[str, ...]
+    """Class names by index; none are needed for STYLE."""
+    height: int
+    """Rows of the graph's input, pixels; the most that there are when it takes any size."""
+    width: int
+    """Columns of the graph's input, pixels; likewise."""
+    outputs: tuple[TensorSpec, ...]
+    """Of the graph, in the order of the task's contract."""
+    resize: Resize = Resize.CENTER_CROP
+    input_name: str = INPUT_NAME
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the graph takes inputs of any size up to its own."""
+        return self.resize is Resize.FIT
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape, (N, 3, rows, columns), may go into the graph."""
+        if len(shape) != 4 or shape[1] != 3:
+            return False
+        rows, columns = shape[2:]
+        if not self.any_size:
+            return (rows, columns) == (self.height, self.width)
+        return (
+            0 < rows <= self.height
+            and 0 < columns <= self.width
+            and not (rows % FIT_MULTIPLE or columns % FIT_MULTIPLE)
+        )
+
+    @property
+    def warm_up_row(self) -> tuple[int, int, int]:
+        """Shape of an image that costs little and goes through the whole graph, (3, rows, columns)."""
+        if not self.any_size:
+            return 3, self.height, self.width
+        rows, columns = (
+            max(FIT_MULTIPLE, min(side // FIT_MULTIPLE * FIT_MULTIPLE, _WARM_UP_SIDE))
+            for side in (self.height, self.width)
+        )
+        return 3, rows, columns
+
+    def answer_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of what the graph gives for one image of `rows` x `columns` pixels."""
+        if self.task is Task.CLASSIFICATION:
+            return _FLOAT32_BYTES * len(self.labels)
+        if self.task is Task.DETECTION:
+            return _BOX_BYTES * MAX_DETECTIONS
+        mask = rows * columns
+        return mask if self.task is Task.SEGMENTATION else 3 * _FLOAT32_BYTES * mask
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer to one request: `tensors`, or `pictures`."""
+
+    version: ServableVersion
+    tensors: tuple[Tensor, ...]
+    pictures: tuple[PictureAnswer, ...]
+    items: int
+    timing: Timing
