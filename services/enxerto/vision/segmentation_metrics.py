@@ -94,6 +94,7 @@ def segmentation_metrics(counts: Counts) -> SegmentationMetrics:
         mean_dice=float(dice[occurs].mean()),
         pixel_accuracy=float(both.sum() / counts.sum()),
         per_class=tuple(
-            ClassOverlap(float(i), float(d), int(n), bool(o)) for i, d, n, o in zip(iou, dice, true, occurs, strict=True)
+            ClassOverlap(float(one_iou), float(one_dice), int(pixels), bool(there))
+            for one_iou, one_dice, pixels, there in zip(iou, dice, true, occurs, strict=True)
         ),
     )

@@ -121,7 +121,9 @@ def mask_to_picture(mask: UInt8Mask, placed: Placement) -> UInt8Mask:
 def _nearest(mask: UInt8Mask, height: int, width: int, placed: Placement, *, to_picture: bool) -> UInt8Mask:
     """Each pixel's centre is moved to the other side of input = picture x scale + offset."""
 
-    def source(size: int, scale: float, offset: float, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def source(
+        size: int, scale: float, offset: float, limit: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         centres = np.arange(size) + 0.5
         moved = np.floor(centres * scale + offset if to_picture else (centres - offset) / scale).astype(np.int64)
         return np.clip(moved, 0, limit - 1), (moved >= 0) & (moved < limit)

@@ -1,0 +1,5 @@
+"""Semantic segmentation: a class for every pixel."""
+
+from enxerto.vision.torch.segmentation.recipe import SegmentationRecipe
+
+__all__ = ["SegmentationRecipe"]

@@ -1,0 +1,109 @@
+"""How segmentation is trained and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from enxerto.kernel.errors import Violations
+from enxerto.vision.images import Float32Images, load, to_batch
+from enxerto.vision.snapshots import read_samples
+from enxerto.vision.specs import PreprocessSpec, Split, Task
+from enxerto.vision.torch.engine import fit
+from enxerto.vision.torch.progress import Phase
+from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
+from enxerto.vision.torch.segmentation.construction import build_segmenter
+from enxerto.vision.torch.segmentation.evaluation import evaluate_masks
+from enxerto.vision.torch.segmentation.learner import SegmentationData, SegmentationLearner
+from enxerto.vision.torch.segmentation.masked_pictures import MaskedPictures, load_masked
+from enxerto.vision.torch.segmentation.network import ServedSegmenter
+
+_MAX_CLASSES: Final = 255
+NO_WEIGHTS: Final = "none: random numbers from the seed"
+
+
+class SegmentationRecipe:
+    """U-Net, DeepLabV3, DeepLabV3+, FCN and LR-ASPP."""
+
+    task: Task = Task.SEGMENTATION
+
+    def train(self, job: Job) -> Trained:
+        """Train the new layers, and with FINE_TUNE the backbone with them.
+
+        Raises:
+            InvalidArgumentError: the spec does not fit the base model or the data.
+            WeightsUnavailableError: no source has the pretrained weights.
+        """
+        _validate(job)
+        spec, names = job.spec, job.manifest.class_names
+        built = build_segmenter(spec, job.facts, len(names), job.sources)
+        data = _load(job, built.preprocess)
+        learner = SegmentationLearner(built.network, data, spec, where=job.where, compute=job.compute)
+        phase = Phase.FINE_TUNE if spec.tunes else Phase.TRAIN
+        fitted = fit(learner, job, phase=phase, epochs=spec.epochs, trains_backbone=spec.tunes)
+        network = built.network.cpu().eval()
+        weights = built.weights
+        return Trained(
+            network=network,
+            served=ServedSegmenter(network).eval(),
+            preprocess=built.preprocess,
+            class_names=names,
+            history=fitted.history,
+            best=fitted.best_epoch - 1,
+            stop_reason=fitted.stop_reason.value,
+            weights_sha256="" if weights is None else weights.sha256,
+            weights_source=NO_WEIGHTS if weights is None else weights.source,
+            notes={**fitted.notes, "loss": "cross entropy or focal loss + Dice, one to one"},
+        )
+
+    def evaluate(self, predict: Predict, job: Job, split: Split, trained: Trained) -> Evaluation:
+        """mIoU, Dice and pixel accuracy of a split, at the pictures' own size."""
+        samples = read_samples(job.manifest, job.blobs, split)
+        return evaluate_masks(predict, samples, trained.preprocess, trained.class_names, job.limits)
+
+    def calibration_images(self, job: Job, preprocess: PreprocessSpec, count: int) -> Float32Images:
+        """(n, 3, H, W) float32 training images in [0, 1], at most `count`, drawn with the seed."""
+        total = job.manifest.count(Split.TRAIN)
+        drawn = np.random.default_rng(job.spec.seed).permutation(total)[:count]
+        wanted = {int(row) for row in drawn}
+        samples = read_samples(job.manifest, job.blobs, Split.TRAIN)
+        images = [load(one.data, preprocess, job.limits) for row, one in enumerate(samples) if row in wanted]
+        if not images:
+            return np.empty((0, 3, preprocess.height, preprocess.width), np.float32)
+        return to_batch(images)
+
+
+def _validate(job: Job) -> None:
+    violations = Violations()
+    job.spec.validate(violations)
+    names, manifest = job.manifest.class_names, job.manifest
+    if not 2 <= len(names) <= _MAX_CLASSES:
+        violations.add("dataset", f"segmentation needs 2 to {_MAX_CLASSES} classes, there are {len(names)}")
+    if not manifest.count(Split.TRAIN) or not manifest.count(Split.VAL):
+        violations.add("dataset", "needs pictures in both the training and the validation split")
+    if job.spec.batch_size < 2 * job.where.world_size:
+        violations.add("batch_size", "must be at least 2 for each worker: new layers have batch norm")
+    violations.raise_if_any()
+
+
+def _load(job: Job, preprocess: PreprocessSpec) -> SegmentationData:
+    def load_part(split: Split, report: Callable[[int, int], None]) -> MaskedPictures:
+        return load_masked(
+            job.manifest,
+            job.blobs,
+            split,
+            preprocess,
+            rank=job.where.rank,
+            world_size=job.where.world_size,
+            limits=job.limits,
+            threads=job.compute.threads,
+            progress=report,
+        )
+
+    def report(done: int, total: int) -> None:
+        job.on_phase("decoding pictures", done, total)
+
+    train, val = load_part(Split.TRAIN, report), load_part(Split.VAL, report)
+    return SegmentationData(job.manifest.class_names, preprocess, train, val)
