@@ -1,0 +1,1 @@
+"""Training of detectors: every family gives dense candidates, and one batched suppression serves them all."""

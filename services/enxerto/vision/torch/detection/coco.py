@@ -1,0 +1,116 @@
+"""torchvision's detectors as they were trained on COCO, with new predictors for the new classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, cast
+
+import torchvision
+from torch import nn
+from torchvision.models.detection._utils import overwrite_eps
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.models.detection.retinanet import RetinaNetClassificationHead
+from torchvision.models.detection.ssd import SSDClassificationHead
+from torchvision.models.detection.ssdlite import SSDLiteClassificationHead
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+from enxerto.vision.specs import PreprocessSpec
+from enxerto.vision.torch.detection.detector import Detector
+from enxerto.vision.torch.detection.one_stage import RetinaNetDetector, SSDDetector
+from enxerto.vision.torch.detection.two_stage import TwoStage
+from enxerto.vision.torch.learner import Stages
+from enxerto.vision.torch.weights import LoadedWeights, WeightsCorruptError
+
+
+def build_fasterrcnn_resnet50_fpn(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
+    """Faster R-CNN, ResNet-50 with a feature pyramid."""
+    network = _construct("fasterrcnn_resnet50_fpn", loaded)
+    heads = network.roi_heads
+    heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes + 1)
+    return TwoStage(network, _resnet(network), [network.backbone.fpn, network.rpn, heads], preprocess)
+
+
+def build_retinanet_resnet50_fpn(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
+    """RetinaNet, ResNet-50 with a feature pyramid."""
+    network = _construct("retinanet_resnet50_fpn", loaded)
+    old = network.head.classification_head
+    new = RetinaNetClassificationHead(network.backbone.out_channels, old.num_anchors, classes)
+    # The tower before the last layer knows how objects look, whatever their class.
+    new.conv.load_state_dict(old.conv.state_dict())
+    network.head.classification_head = new
+    return RetinaNetDetector(network, _resnet(network), [network.backbone.fpn, network.head], preprocess)
+
+
+def build_ssd300_vgg16(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
+    """SSD300, VGG-16."""
+    network = _construct("ssd300_vgg16", loaded)
+    channels = [layer.in_channels for layer in network.head.classification_head.module_list]
+    counts = network.anchor_generator.num_anchors_per_location()
+    network.head.classification_head = SSDClassificationHead(channels, counts, classes + 1)
+    body = network.backbone
+    stages = _vgg(body)
+    return SSDDetector(network, stages, [body.extra[1:], network.head], preprocess)
+
+
+def build_ssdlite320(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
+    """SSDLite320, MobileNetV3-Large."""
+    network = _construct("ssdlite320_mobilenet_v3_large", loaded)
+    channels = [block[0][0].in_channels for block in network.head.classification_head.module_list]
+    counts = network.anchor_generator.num_anchors_per_location()
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
+    network.head.classification_head = SSDLiteClassificationHead(channels, counts, classes + 1, norm)
+    body = network.backbone
+    stages = [(f"features{index}", stage) for index, stage in enumerate(body.features)]
+    return SSDDetector(network, stages, [body.extra, network.head], preprocess)
+
+
+def _construct(name: str, loaded: LoadedWeights | None) -> Any:
+    """The library's network for COCO's classes; random without weights."""
+    network: Any = torchvision.models.get_model(name, weights=None, weights_backbone=None)
+    if loaded is None:
+        return network
+    try:
+        missing = [key for key in network.load_state_dict(dict(loaded.tensors), strict=False).missing_keys]
+    except RuntimeError as error:
+        raise WeightsCorruptError(f"{loaded.source}: does not fit torchvision/{name}: {error}") from error
+    # Files of networks with frozen statistics do not count batches, and the networks with them do not need it.
+    wrong = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if wrong:
+        text = f"{loaded.source}: does not fit torchvision/{name}; {len(wrong)} tensors are missing, such as {wrong[0]}"
+        raise WeightsCorruptError(text)
+    if name.endswith("resnet50_fpn"):
+        _without_epsilon(network)
+    return network
+
+
+def _without_epsilon(network: nn.Module) -> None:
+    # These weights were trained with statistics frozen and no epsilon.
+    overwrite_eps(network, 0.0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and not isinstance(module, FrozenBatchNorm2d):
+            module.eps = 0.0
+
+
+def _resnet(network: Any) -> Stages:
+    body = network.backbone.body
+    stem = nn.Sequential(body.conv1, body.bn1)
+    return [("stem", stem), *((name, body[name]) for name in ("layer1", "layer2", "layer3", "layer4"))]
+
+
+def _vgg(body: Any) -> Stages:
+    blocks: list[list[nn.Module]] = [[]]
+    for layer in body.features:
+        if isinstance(layer, nn.MaxPool2d):
+            blocks.append([])
+        blocks[-1].append(layer)
+    named = [(f"conv{index}", cast(nn.Module, nn.Sequential(*block))) for index, block in enumerate(blocks, start=1)]
+    return [*named, ("conv5_fc", body.extra[0])]
+
+
+BUILDERS: Final[Mapping[str, Callable[[LoadedWeights | None, int, PreprocessSpec], Detector]]] = {
+    "fasterrcnn_resnet50_fpn": build_fasterrcnn_resnet50_fpn,
+    "retinanet_resnet50_fpn": build_retinanet_resnet50_fpn,
+    "ssd300_vgg16": build_ssd300_vgg16,
+    "ssdlite320_mobilenet_v3_large": build_ssdlite320,
+}

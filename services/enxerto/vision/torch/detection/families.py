@@ -1,0 +1,106 @@
+"""Every family of detectors, built for new classes from a base model's facts."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+
+from enxerto.kernel.errors import FailedPreconditionError, InvalidArgumentError, PreconditionViolation, Violation
+from enxerto.vision.catalogue import BaseModelFacts, get_facts
+from enxerto.vision.finetuning import FinetuneSpec, Weights
+from enxerto.vision.specs import PreprocessSpec, Resize
+from enxerto.vision.torch.base_models import build_backbone
+from enxerto.vision.torch.detection import coco, grafted
+from enxerto.vision.torch.detection.detector import Detector
+from enxerto.vision.torch.weights import LoadedWeights, WeightsSources, load_weights
+
+DEFAULT_ENCODER: Final = "efficientnet_lite0"
+
+_SIDE_STEP: Final = 32
+"""Sides that every family's maps divide evenly."""
+
+
+class ExtraMissingError(FailedPreconditionError):
+    """A base model needs packages that are not installed on the workers."""
+
+    reason = "EXTRA_MISSING"
+
+    def __init__(self, facts: BaseModelFacts, extra: str) -> None:
+        text = f"{facts.name} needs the extra {extra!r} on the workers: pip install 'enxerto[{extra}]'"
+        super().__init__(text, [PreconditionViolation("EXTRA", f"baseModels/{facts.name}", text)])
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltDetector:
+    """A detector on the CPU in eval mode, whose predictors are new.
+
+    Attributes:
+        detector: the network.
+        preprocess: of its input.
+        weights: that it was filled with; None for random ones.
+    """
+
+    detector: Detector
+    preprocess: PreprocessSpec
+    weights: LoadedWeights | None
+
+
+def build_detector(spec: FinetuneSpec, facts: BaseModelFacts, classes: int, sources: WeightsSources) -> BuiltDetector:
+    """The base model for `classes` classes; `spec.seed` decides what is random.
+
+    Raises:
+        InvalidArgumentError: the family does not take the encoder or the image size.
+        ExtraMissingError: the family's packages are not installed.
+        WeightsUnavailableError: no source has the pretrained weights.
+        WeightsCorruptError: a weights file is damaged or of another network.
+    """
+    encoder = get_facts(spec.encoder or DEFAULT_ENCODER) if facts.takes_encoder else None
+    preprocess = _preprocess(spec, facts, encoder or facts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        if encoder is not None:
+            backbone, loaded = build_backbone(encoder.name, spec.weights, sources, seed=spec.seed)
+            detector: Detector = grafted.BUILDERS[facts.name](backbone, classes, preprocess)
+        else:
+            build = _builder(facts)
+            loaded = load_weights(facts, sources) if spec.weights is Weights.PRETRAINED else None
+            detector = build(loaded, classes, preprocess)
+    return BuiltDetector(detector.requires_grad_(False).eval(), preprocess, loaded)
+
+
+_Build = Callable[[LoadedWeights | None, int, PreprocessSpec], Detector]
+
+
+def _builder(facts: BaseModelFacts) -> _Build:
+    package, name = facts.library.split("/", 1)
+    if package == "torchvision":
+        return coco.BUILDERS[name]
+    if importlib.util.find_spec(package) is None:
+        raise ExtraMissingError(facts, facts.required_extra or package)
+    if package == "ultralytics":
+        from enxerto.vision.torch.detection.ultralytics_yolo import build_ultralytics  # noqa: PLC0415 - an extra
+
+        return lambda loaded, classes, preprocess: build_ultralytics(name, loaded, classes, preprocess)
+    from enxerto.vision.torch.detection.libre_yolo import build_libre  # noqa: PLC0415 - an extra
+
+    return lambda loaded, classes, preprocess: build_libre(name, loaded, classes, preprocess)
+
+
+def _preprocess(spec: FinetuneSpec, facts: BaseModelFacts, pretrained: BaseModelFacts) -> PreprocessSpec:
+    side = spec.image_size or facts.preprocess.height
+    # SSD300 is made for its own side, which is no multiple.
+    if side % _SIDE_STEP and side != facts.preprocess.height:
+        raise InvalidArgumentError([Violation("image_size", f"must be a multiple of {_SIDE_STEP} for detection")])
+    return replace(
+        facts.preprocess,
+        height=side,
+        width=side,
+        crop_fraction=1.0,
+        mean=pretrained.preprocess.mean,
+        std=pretrained.preprocess.std,
+        resize=Resize.LETTERBOX,
+    )
