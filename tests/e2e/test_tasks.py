@@ -6,13 +6,13 @@ One family of each task protects main; the others are slow.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_folders import write_folder
 from enxerto.inference.v1 import (
     deployment_pb2,
     deployment_service_pb2,
@@ -32,14 +32,18 @@ from enxerto.training.v1 import (
 )
 from enxerto.type.v1 import task_pb2
 from enxerto.vision.specs import Split, Task
-from dataset_folders import write_folder
 from fakes.datasets import Scenes
 from platforms import Platform
 from training_stack import eventually
 
 PROJECT = "projects/default"
 RUN_S = 280.0
-FAST = {Task.CLASSIFICATION: "mobilenet-v3-small", Task.DETECTION: "ssdlite", Task.SEGMENTATION: "unet", Task.STYLE: "fast-style"}  # fmt: skip
+FAST = {
+    Task.CLASSIFICATION: "mobilenet-v3-small",
+    Task.DETECTION: "ssdlite",
+    Task.SEGMENTATION: "unet",
+    Task.STYLE: "fast-style",
+}
 
 
 @dataclass(frozen=True)
