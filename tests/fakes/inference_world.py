@@ -4,9 +4,12 @@ import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from enxerto.inference.adapters.registry_client import servable
+from enxerto.inference.adapters.replica_client import answer_from_proto, predict_request
 from enxerto.inference.domain import (
     Application,
     ApplicationState,
@@ -19,6 +22,7 @@ from enxerto.inference.domain import (
     PayloadKind,
     ServableVersion,
     State,
+    Tensor,
 )
 from enxerto.inference.errors import (
     DeploymentChangedError,
@@ -29,12 +33,20 @@ from enxerto.inference.errors import (
     VersionNotFoundError,
     VersionNotServableError,
 )
+from enxerto.inference.replica.messages import answer_form, response
+from enxerto.inference.replica.predictor import Predictor
+from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.errors import UnavailableError
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
+from enxerto.type.v1 import task_pb2
+from enxerto.vision.images import ImageLimits
+from enxerto.vision.specs import Task, TensorSpec
+from fakes.tiny_onnx import TinyModel
 
 LABELS = ("cat", "dog", "fish")
 BAD_IMAGE = b"bad"
+OUTPUT = TensorSpec("probabilities", "FP32", (-1, len(LABELS)))
 
 
 class InMemoryDeploymentStore:
@@ -97,7 +109,16 @@ class InMemoryModelRegistry:
 
     def add(self, number: int, model: str = "pets") -> VersionName:
         name = VersionName("default", model, number)
-        self.versions[name] = ServableVersion(name, LABELS, 2, 2)
+        self.versions[name] = ServableVersion(name, Task.CLASSIFICATION, LABELS, 2, 2, (OUTPUT,))
+        return name
+
+    def add_tiny(self, number: int, tiny: TinyModel, model: str) -> VersionName:
+        """A version as the real client of the registry reads it."""
+        name = VersionName("default", model, number)
+        message = tiny.version("0" * 64)
+        message.name, message.state = str(name), message.STATE_READY
+        message.task = task_pb2.Task.Value(f"TASK_{tiny.task.value}")
+        self.versions[name] = servable(message)
         return name
 
     def point(self, alias: str, version: VersionName) -> VersionReference:
@@ -184,10 +205,40 @@ class InMemoryReplicas:
             # Each row says which image it answers, so that a mix-up shows.
             answer[:, 1] = [len(part) for index, part in enumerate(parts) if index not in bad]
         refusals = tuple(ItemRefusal(index, "CORRUPT_IMAGE", "the image is damaged") for index in bad)
-        return BatchAnswer(answer.tobytes(), len(LABELS), refusals, 0.001, 0.002)
+        return BatchAnswer((Tensor(OUTPUT.name, "FP32", (len(LABELS),), answer.tobytes()),), (), refusals, 0.001, 0.002)
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         self.kept = endpoints
+
+
+class InProcessReplicas:
+    """`Replicas` that are predictors of this process; what they say crosses the wire's format."""
+
+    def __init__(self, folder: Path, max_answer_bytes: int = 2**20) -> None:
+        self._folder = folder
+        self._max_answer_bytes = max_answer_bytes
+        self._predictors: dict[VersionName, Predictor] = {}
+        self.batches: list[int] = []
+
+    def load(self, version: VersionName, tiny: TinyModel) -> None:
+        path = self._folder / f"{version.model}.onnx"
+        path.write_bytes(tiny.data)
+        self._predictors[version] = Predictor(path, 2, ImageLimits(10**6, 10**6), self._max_answer_bytes)
+
+    async def predict(
+        self, endpoint: Endpoint, version: VersionName, payloads: Sequence[Payload], timeout_s: float
+    ) -> BatchAnswer:
+        request = pb.PredictRequest.FromString(predict_request(version, payloads).SerializeToString())
+        self.batches.append(sum(payload.items for payload in payloads))
+        predictor = self._predictors[version]
+        if request.WhichOneof("batch") == "encoded":
+            answer = await predictor.encoded(request.encoded.contents, answer_form(request.encoded))
+        else:
+            answer = await predictor.tensor(request.tensor.parts, tuple(request.tensor.shape))
+        return answer_from_proto(pb.PredictResponse.FromString(response(answer).SerializeToString()))
+
+    async def keep(self, endpoints: frozenset[Endpoint]) -> None:
+        """Nothing is open."""
 
 
 class CountingMeter:

@@ -1,23 +1,30 @@
 """Serving through real processes: front, registry, Ray Serve."""
 
+import io
 import json
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
-from enxerto.inference.v1 import deployment_pb2, replica_service_pb2, replica_service_pb2_grpc, vision_service_pb2
+from enxerto.inference.v1 import (
+    deployment_pb2,
+    replica_service_pb2,
+    replica_service_pb2_grpc,
+    vision_pb2,
+    vision_service_pb2,
+)
 from enxerto.local.ports import Ports
 from enxerto.vision.images import load, to_batch
 from enxerto.vision.onnx.session import OnnxModel
-from fakes.tiny_onnx import LABELS, SIZE, TinyModel
+from fakes.tiny_onnx import LABELS, SIZE, TinyDetector, TinyModel, TinyNegative, TinySegmenter
 from grpc_details import failed_call
 from inference_images import BAD, GOOD, encode
 
@@ -31,7 +38,8 @@ def probabilities(response: vision_service_pb2.ClassifyResponse, index: int = 0)
 
 def directly(tiny: TinyModel, *images: bytes) -> np.ndarray:
     classifier = OnnxModel(tiny.data)
-    return classifier.run(to_batch([load(image, classifier.card.preprocess) for image in images]))["probabilities"]
+    batch = to_batch([load(image, classifier.card.preprocess) for image in images])
+    return classifier.run(batch)["probabilities"]["probabilities"]
 
 
 def test_classify_equals_onnx_runtime(served) -> None:
@@ -284,6 +292,53 @@ def test_a_version_that_cannot_start_leaves_the_old_one_serving(served) -> None:
     assert "Traceback" not in deployment.error.message
     assert served.front.classify(name, GOOD["png"]).model_version == good
     served.front.delete(name)
+
+
+SCENE = np.zeros((96, 128, 3), np.uint8)
+SCENE[40:80, 20:60] = (255, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def of_every_task(served) -> Iterator[dict[str, str]]:
+    """Deployments of a detector, a segmenter and a painter; names by task."""
+    names = {}
+    for tiny in (TinyDetector(), TinySegmenter(), TinyNegative()):
+        task = tiny.task.value.lower()
+        model = served.registry.create_model(task, tiny.task)
+        names[task] = served.front.create(task, served.registry.add_version(model, tiny)).name
+    for name in names.values():
+        served.front.ready(name)
+    yield names
+    for name in names.values():
+        served.front.delete(name)
+
+
+def test_objects_masks_and_paintings_come_from_replicas(served, of_every_task: dict[str, str]) -> None:
+    images = [{"content": encode(Image.fromarray(SCENE), "PNG")}]
+    vision = served.front.vision
+    request = vision_service_pb2.DetectRequest(deployment=of_every_task["detection"], images=images)
+    ((found,),) = [result.objects for result in vision.Detect(request, timeout=30).results]
+    box = found.box
+    assert found.label == "red"
+    np.testing.assert_allclose([box.x_min, box.y_min, box.x_max, box.y_max], [20, 40, 60, 80], atol=2)
+    request = vision_service_pb2.SegmentRequest(
+        deployment=of_every_task["segmentation"], images=images, format=vision_pb2.MASK_FORMAT_POLYGONS
+    )
+    (mask,) = vision.Segment(request, timeout=30).results
+    assert [segment.label for segment in mask.segments] == ["black", "red"]
+    assert [polygon.hole for polygon in mask.segments[0].polygons] == [False, True]
+    request = vision_service_pb2.StylizeRequest(deployment=of_every_task["style"], images=images)
+    response = vision.Stylize(request, timeout=30)
+    painted = np.asarray(Image.open(io.BytesIO(response.results[0].content)))
+    np.testing.assert_allclose(painted, 255 - SCENE, atol=40)
+    assert response.timings.encode.ToTimedelta().total_seconds() > 0
+
+
+def test_another_task_is_refused(served, of_every_task: dict[str, str]) -> None:
+    with pytest.raises(grpc.RpcError) as refusal:
+        served.front.classify(of_every_task["detection"], GOOD["png"])
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert failed_call(refusal.value).reason == "TASK_MISMATCH"
 
 
 def test_a_killed_front_finds_its_deployments_again(served) -> None:

@@ -11,8 +11,10 @@ from enxerto.inference.oip.converters import model_key, payload
 from enxerto.inference.oip.tensors import TensorError, check_floats, parse_bytes
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.kernel.names import DeploymentName, VersionName
+from enxerto.vision.specs import Task, TensorSpec
 
-VERSION = ServableVersion(VersionName("default", "pets", 3), ("cat", "dog"), 2, 2)
+OUTPUT = TensorSpec("probabilities", "FP32", (-1, 2))
+VERSION = ServableVersion(VersionName("default", "pets", 3), Task.CLASSIFICATION, ("cat", "dog"), 2, 2, (OUTPUT,))
 TENSOR = np.full((1, 3, 2, 2), 0.5, "<f4")
 
 

@@ -84,7 +84,7 @@ class World:
 async def answer(front: UseCases, *images: bytes) -> int:
     payload = Payload(PayloadKind.ENCODED, images, len(images))
     prediction = await front.predictions.answer(NAME, payload, "images[{}].content", 5.0)
-    rows = np.frombuffer(prediction.probabilities, "<f4").reshape(-1, len(LABELS))
+    rows = np.frombuffer(prediction.tensors[0].content, "<f4").reshape(-1, len(LABELS))
     assert rows[0, 0] == prediction.version.name.number
     return prediction.version.name.number
 
