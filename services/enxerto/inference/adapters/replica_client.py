@@ -64,12 +64,12 @@ class GrpcReplicas:
         metadata = ((SECRET_KEY, self._secret), (APPLICATION_KEY, endpoint.application))
         stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
         try:
-            answer = await stub.Predict(_request(version, payloads), timeout=timeout_s, metadata=metadata)
+            answer = await stub.Predict(predict_request(version, payloads), timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             # Whatever a replica says instead of an answer, another one, or the same later, may answer.
             message = f"{error.code().name}: {(error.details() or '')[:300]}"
             raise ReplicasUnavailableError(message) from error
-        return _answer(answer)
+        return answer_from_proto(answer)
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         """Close the channels to all other addresses."""
@@ -84,7 +84,8 @@ class GrpcReplicas:
         return channel
 
 
-def _request(version: VersionName, payloads: Sequence[Payload]) -> pb.PredictRequest:
+def predict_request(version: VersionName, payloads: Sequence[Payload]) -> pb.PredictRequest:
+    """One call for payloads of one kind."""
     parts = [part for payload in payloads for part in payload.parts]
     if payloads[0].kind is PayloadKind.ENCODED:
         return pb.PredictRequest(
@@ -94,7 +95,8 @@ def _request(version: VersionName, payloads: Sequence[Payload]) -> pb.PredictReq
     return pb.PredictRequest(model_version=str(version), tensor=pb.RawTensor(parts=parts, shape=shape))
 
 
-def _answer(response: pb.PredictResponse) -> BatchAnswer:
+def answer_from_proto(response: pb.PredictResponse) -> BatchAnswer:
+    """What a replica said."""
     return BatchAnswer(
         tuple(map(_tensor, response.outputs)),
         tuple(
