@@ -53,11 +53,20 @@ def model_version(sha256: str, *, agreement: float = 1.0) -> model_version_pb2.M
         ],
         label_map=tensor_pb2.LabelMap(names=["cat", "dog"]),
         preprocess=tensor_pb2.PreprocessSpec(
-            height=224, width=224, crop_fraction=0.875, interpolation="bicubic", mean=[0.5] * 3, std=[0.5] * 3
+            height=224,
+            width=224,
+            crop_fraction=0.875,
+            interpolation="bicubic",
+            mean=[0.5] * 3,
+            std=[0.5] * 3,
+            resize=tensor_pb2.PreprocessSpec.RESIZE_CENTER_CROP,
         ),
         inputs=[tensor_pb2.TensorSpec(name="images", datatype="FP32", shape=[-1, 3, 224, 224])],
         outputs=[tensor_pb2.TensorSpec(name="probabilities", datatype="FP32", shape=[-1, 2])],
-        metrics=[metric_pb2.Metric(name="accuracy", value=0.9, split="test")],
+        metrics=[
+            metric_pb2.Metric(name="accuracy", value=0.9, split="test"),
+            metric_pb2.Metric(name="recall", value=0.8, split="test", class_name="dog"),
+        ],
         parity=model_version_pb2.Parity(
             max_abs_difference=1e-6, agreement=agreement, sample_count=32, batch_sizes=[1, 2, 8]
         ),

@@ -49,6 +49,8 @@ class Metric:
     name: str
     value: float
     split: str
+    class_name: str = ""
+    """Empty for a metric of all classes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,6 +110,8 @@ class PreprocessSpec:
             ValueError: a field is missing, unknown, or out of range.
         """
         known = {field.name for field in fields(cls)}
+        # Files from before there was a choice say nothing of it.
+        value = {"resize": Resize.CENTER_CROP.value, **value}
         if set(value) != known:
             raise ValueError(f"preprocess needs exactly the fields {sorted(known)}, got {sorted(value)}")
         try:

@@ -56,7 +56,10 @@ def version_to_proto(version: Version) -> model_version_pb2.ModelVersion:
         ),
         inputs=[_tensor(item) for item in content.inputs],
         outputs=[_tensor(item) for item in content.outputs],
-        metrics=[metric_pb2.Metric(name=item.name, value=item.value, split=item.split) for item in content.metrics],
+        metrics=[
+            metric_pb2.Metric(name=item.name, value=item.value, split=item.split, class_name=item.class_name)
+            for item in content.metrics
+        ],
         parity=_parity(content.parity) if content.parity else None,
         lineage=model_version_pb2.Lineage(
             snapshot=lineage.snapshot,

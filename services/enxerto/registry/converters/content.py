@@ -17,7 +17,7 @@ _MAX_CLASSES = 100_000
 _MAX_CLASS_NAME = 500
 _MAX_LABELS = 64
 _MAX_LABEL_VALUE = 500
-_MAX_METRICS = 1000
+_MAX_METRICS = 20_000
 _MAX_TENSORS = 100
 _MAX_TEXT = 500
 # As large as `PreprocessSpec` allows.
@@ -169,8 +169,10 @@ def _metrics(items: Sequence[metric_pb2.Metric], violations: Violations) -> tupl
             violations.add(f"{path}[{index}].value", "must be finite")
         if item.split not in _SPLITS:
             violations.add(f"{path}[{index}].split", f"must be one of {', '.join(_SPLITS)}")
-    _check_unique([f"{item.split} {item.name}" for item in items], path, "name", violations)
-    return tuple(Metric(item.name, item.value, item.split) for item in items)
+        if len(item.class_name) > _MAX_CLASS_NAME:
+            violations.add(f"{path}[{index}].class_name", f"must have at most {_MAX_CLASS_NAME} characters")
+    _check_unique([f"{item.split} {item.name} {item.class_name}" for item in items], path, "name", violations)
+    return tuple(Metric(item.name, item.value, item.split, item.class_name) for item in items)
 
 
 def _parity(item: pb.Parity, violations: Violations) -> Parity:
