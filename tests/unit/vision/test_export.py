@@ -1,103 +1,150 @@
-import json
+"""Every task's graph: exported, described, read again and compared with the module that it came from."""
+
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
+from torch import nn
 
-from enxerto.vision.images import to_batch
-from enxerto.vision.onnx.parity import PARITY_GATE, compare
-from enxerto.vision.onnx.session import ModelCardError, OnnxClassifier, choose_providers
-from enxerto.vision.snapshots import FolderBlobs, Manifest
-from enxerto.vision.finetuning import Weights
-from enxerto.vision.specs import LabelMap, PreprocessSpec, Split, Task, TensorSpec
-from enxerto.vision.torch.base_models import build_backbone
-from enxerto.vision.torch.data import ImageArray, load_split
-from enxerto.vision.torch.export import check_parity, export
-from enxerto.vision.torch.network import GraftedNetwork, LinearHead
-from enxerto.vision.torch.weights import WeightsSources
+from enxerto.vision.contracts import output_names
+from enxerto.vision.onnx.parity import compare
+from enxerto.vision.onnx.session import OnnxModel, choose_providers
+from enxerto.vision.specs import PreprocessSpec, Resize, Task, TensorSpec
+from enxerto.vision.torch.export import ExportError, check_parity, export, torch_network
 
-SMALL = PreprocessSpec(64, 64, 0.875, "bicubic", (0.5, 0.4, 0.3), (0.5, 0.6, 0.7))
-LABELS = LabelMap(tuple(f"class {index}" for index in range(10)))
-PROVENANCE = {"dataset": "sha256:1", "épreuve": "oui"}
+NAMES = ("a", "b", "c")
+PROVENANCE = {"dataset_digest": "0123", "base_model": "tiny"}
 
 
-@pytest.fixture(scope="module")
-def images(digits: tuple[Manifest, FolderBlobs]) -> ImageArray:
-    return load_split(*digits, Split.VAL, SMALL)
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3, 2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.body(images).mean(dim=(2, 3)).mul(20).softmax(dim=1)
 
 
-@pytest.fixture(scope="module")
-def network(images: ImageArray) -> GraftedNetwork:
-    backbone, _ = build_backbone("efficientnet_lite0", Weights.PRETRAINED, WeightsSources(download=False))
-    head = LinearHead(1280, 10)
-    network = GraftedNetwork(backbone, head, SMALL).eval()
+class Detector(nn.Module):
+    """A box around the brightest column, 100 times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(32, 100)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        bright = images.mean(dim=(1, 2))
+        scores = self.scores(bright).sigmoid().sort(dim=1, descending=True).values
+        left = bright.argmax(dim=1, keepdim=True).float().expand(-1, 100)
+        boxes = torch.stack([left, torch.zeros_like(left), left + 9, torch.full_like(left, 20.0)], dim=2)
+        return boxes, scores, (scores > 0.5).long(), scores > 0.4
+
+
+class Segmenter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        best = self.body(images).softmax(dim=1).max(dim=1)
+        return best.indices.to(torch.uint8), best.values.mean(dim=(1, 2))
+
+
+class Painter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 8, 3, 4, 1), nn.Conv2d(8, 3, 3, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.up(nn.functional.interpolate(self.down(images), scale_factor=4.0)).sigmoid()
+
+
+MODULES = {
+    Task.CLASSIFICATION: Classifier,
+    Task.DETECTION: Detector,
+    Task.SEGMENTATION: Segmenter,
+    Task.STYLE: Painter,
+}
+
+
+def spec(task: Task) -> PreprocessSpec:
+    resize = Resize.FIT if task is Task.STYLE else Resize.LETTERBOX
+    return PreprocessSpec(32, 32, 1.0, "bilinear", (0.0,) * 3, (1.0,) * 3, resize)
+
+
+def module(task: Task) -> nn.Module:
     torch.manual_seed(0)
-    with torch.no_grad():
-        head.calibrate(network.features(images.batch(slice(None)).float() / 255))
-        torch.nn.init.normal_(head.linear.weight, std=0.05)
-    return network
+    return MODULES[task]().eval()
 
 
 @pytest.fixture(scope="module")
-def exported(network: GraftedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("export") / "model.onnx"
-    export(network, path, labels=LABELS, preprocess=SMALL, provenance=PROVENANCE)
-    return path
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[Task, Path]:
+    folder = tmp_path_factory.mktemp("exported")
+    for task in Task:
+        path = folder / f"{task}.onnx"
+        export(
+            module(task),
+            path,
+            task=task,
+            class_names=NAMES,
+            preprocess=spec(task),
+            provenance={**PROVENANCE, "t": task},
+        )
+    return {task: folder / f"{task}.onnx" for task in Task}
 
 
-def test_the_file_agrees_with_torch_at_every_batch_size(
-    network: GraftedNetwork, exported: Path, images: ImageArray
-) -> None:
-    parity = check_parity(network, exported, images)
+@pytest.mark.parametrize("task", Task)
+def test_the_file_agrees_with_torch_at_every_batch_size(task: Task, files: dict[Task, Path]) -> None:
+    images = np.random.default_rng(1).random((9, 3, 32, 32), np.float32)
+    parity = check_parity(module(task), OnnxModel(files[task]), images)
     assert parity.passes
     assert parity.max_abs_difference < 1e-4
-    assert (parity.agreement, parity.samples, parity.batch_sizes) == (1.0, len(images), (1, 2, 8))
+    assert (parity.agreement, parity.samples, parity.batch_sizes) == (1.0, 9, (1, 2, 8))
 
 
-def test_the_file_says_all_that_serving_needs(exported: Path) -> None:
-    card = OnnxClassifier(exported).card
-    assert (card.task, card.labels, card.preprocess, card.provenance) == (
-        Task.CLASSIFICATION, LABELS, SMALL, PROVENANCE,
-    )  # fmt: skip
-    assert card.inputs == (TensorSpec("images", "FP32", (-1, 3, 64, 64)),)
-    assert card.outputs == (TensorSpec("probabilities", "FP32", (-1, 10)),)
+def test_pictures_of_any_size_are_painted(files: dict[Task, Path]) -> None:
+    model = OnnxModel(files[Task.STYLE])
+    for height, width in ((8, 8), (48, 24), (32, 80)):
+        images = np.random.default_rng(1).random((3, 3, height, width), np.float32)
+        assert check_parity(module(Task.STYLE), model, images).passes
 
 
-def test_probabilities_add_up_from_pictures_in_the_unit_range(exported: Path, images: ImageArray) -> None:
-    classifier = OnnxClassifier(exported.read_bytes(), threads=2)
-    answers = classifier.run(to_batch(list(images.images[:5])))
-    assert answers.shape == (5, 10)
-    assert np.allclose(answers.sum(axis=1), 1, atol=1e-5)
-    assert classifier.providers[-1] == "CPUExecutionProvider"
+@pytest.mark.parametrize("task", Task)
+def test_the_file_says_all_that_serving_needs(task: Task, files: dict[Task, Path]) -> None:
+    card = OnnxModel(files[task]).card
+    assert (card.task, card.labels.names, card.preprocess) == (task, NAMES, spec(task))
+    assert card.provenance == {**PROVENANCE, "t": task}
+    sides = (-1, -1) if task is Task.STYLE else (32, 32)
+    assert card.inputs == (TensorSpec("images", "FP32", (-1, 3, *sides)),)
+    assert tuple(one.name for one in card.outputs) == output_names(task)
 
 
-def test_the_file_names_no_path_of_this_machine(exported: Path) -> None:
-    assert b"site-packages" not in exported.read_bytes()
-    assert str(Path.cwd()).encode() not in exported.read_bytes()
+def test_the_file_names_no_path_of_this_machine(files: dict[Task, Path]) -> None:
+    for path in files.values():
+        assert b"site-packages" not in path.read_bytes()
+        assert str(Path.cwd()).encode() not in path.read_bytes()
 
 
-def test_the_export_leaves_the_network_as_it_was(network: GraftedNetwork) -> None:
-    assert isinstance(network.head, LinearHead)
+class Talkative(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.sum() > 0:
+            return images
+        return -images
 
 
-def test_files_that_cannot_be_served_are_refused(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelCardError, match="cannot load"):
-        OnnxClassifier(b"nonsense")
-    model = onnx.load(exported)
-    kept = [entry for entry in model.metadata_props if entry.key != "enxerto.labels"]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
-    onnx.save(model, tmp_path / "no_labels.onnx")
-    with pytest.raises(ModelCardError, match=r"enxerto\.labels"):
-        OnnxClassifier(tmp_path / "no_labels.onnx")
-    model.metadata_props.add(key="enxerto.labels", value=json.dumps(["just", "two"]))
-    onnx.save(model, tmp_path / "few_labels.onnx")
-    with pytest.raises(ModelCardError, match="output must be"):
-        OnnxClassifier(tmp_path / "few_labels.onnx")
+def test_a_module_that_cannot_be_exported_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="torch cannot export"):
+        export(
+            Talkative(),
+            tmp_path / "x.onnx",
+            task=Task.STYLE,
+            class_names=NAMES,
+            preprocess=spec(Task.STYLE),
+            provenance={},
+        )
 
 
 @pytest.mark.parametrize(
@@ -122,30 +169,71 @@ def test_providers(available: list[str], tensorrt: bool, expected: tuple[str, ..
     assert choose_providers(available, tensorrt=tensorrt) == expected
 
 
-def _answers(images: np.ndarray) -> np.ndarray:
-    return np.stack([images.mean(axis=(1, 2, 3)), 1 - images.mean(axis=(1, 2, 3))], axis=1).astype(np.float32)
+@pytest.mark.parametrize("task", [Task.DETECTION, Task.SEGMENTATION, Task.STYLE])
+def test_a_network_that_is_wrong_at_one_batch_size_fails_the_gate(task: Task) -> None:
+    right = torch_network(module(task), task)
+    images = np.random.default_rng(2).random((16, 3, 32, 32), np.float32)
 
+    def wrong_in_pairs(part: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(right(1 - part if len(part) == 2 else part))
 
-def test_a_network_that_is_wrong_at_one_batch_size_fails_the_gate() -> None:
-    images = np.linspace(0, 0.4, 16, dtype=np.float32).reshape(16, 1, 1, 1).repeat(3, axis=1)
-    assert compare(_answers, _answers, images).agreement == 1.0
-    wrong = compare(_answers, lambda part: _answers(part)[:, ::-1] if len(part) == 2 else _answers(part), images)
-    assert wrong.agreement < PARITY_GATE
+    assert compare(task, right, right, images).agreement == 1.0
+    wrong = compare(task, right, wrong_in_pairs, images)
+    assert wrong.agreement < 0.99
     assert not wrong.passes
-    assert wrong.max_abs_difference == pytest.approx(1.0)
 
 
-def test_nan_fails_the_gate() -> None:
-    images = np.zeros((4, 3, 1, 1), dtype=np.float32)
-    parity = compare(_answers, lambda part: np.full((len(part), 2), np.nan, np.float32), images)
+@pytest.mark.parametrize("task", [Task.CLASSIFICATION, Task.DETECTION, Task.STYLE])
+def test_nan_fails_the_gate(task: Task) -> None:
+    right = torch_network(module(task), task)
+
+    def broken(part: np.ndarray) -> dict[str, np.ndarray]:
+        return {k: np.full_like(v, np.nan) if v.dtype == np.float32 else v for k, v in right(part).items()}
+
+    parity = compare(task, right, broken, np.random.default_rng(3).random((4, 3, 32, 32), np.float32))
     assert parity.agreement == 0.0
     assert not parity.passes
 
 
+def test_a_classifier_that_mixes_up_the_rows_of_a_batch_fails_the_gate() -> None:
+    def mean_colour(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {"probabilities": images.mean(axis=(2, 3))}
+
+    images = np.random.default_rng(4).random((16, 3, 1, 1), np.float32)
+    parity = compare(Task.CLASSIFICATION, mean_colour, lambda part: mean_colour(part[::-1]), images)
+    assert parity.agreement < 0.9
+    assert not parity.passes
+
+
+def _found(*scores: float) -> dict[str, np.ndarray]:
+    count = len(scores)
+    boxes = np.zeros((1, 5, 4), np.float32)
+    boxes[0, :count] = [[20 * place, 0, 20 * place + 10, 10] for place in range(count)]
+    padded = np.array([[*scores, *[0.0] * (5 - count)]], np.float32)
+    classes = np.array([[0] * count + [-1] * (5 - count)], np.int64)
+    return {"boxes": boxes, "scores": padded, "classes": classes, "accepted": padded > 0.5}
+
+
+def test_a_box_that_is_missing_disagrees_unless_it_ties_with_the_last() -> None:
+    image = np.zeros((1, 3, 8, 8), np.float32)
+
+    def agreement(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> float:
+        return compare(Task.DETECTION, lambda _: ours, lambda _: theirs, image, (1,)).agreement
+
+    assert agreement(_found(), _found()) == 1.0
+    assert agreement(_found(0.9, 0.2), _found(0.9)) == 1.0
+    shifted = _found(0.9, 0.8, 0.7, 0.1)
+    shifted["boxes"][0, 1] += 2
+    assert agreement(_found(0.9, 0.8, 0.7, 0.1), shifted) == pytest.approx(6 / 8)
+    other = _found(0.9, 0.8, 0.7, 0.1)
+    other["classes"][0, 0] = 1
+    assert agreement(_found(0.9, 0.8, 0.7, 0.1), other) == pytest.approx(6 / 8)
+
+
 def test_nothing_outside_vision_torch_imports_torch() -> None:
     names = (
-        "specs", "images", "archives", "imagefolder", "snapshots", "metrics", "catalogue", "report",
-        "onnx.session", "onnx.parity",
+        "specs", "images", "archives", "datasets", "snapshots", "metrics", "catalogue", "report", "contracts",
+        "onnx.session", "onnx.parity", "onnx.answers", "onnx.quantization",
     )  # fmt: skip
     imports = "; ".join(f"import enxerto.vision.{name}" for name in names)
     subprocess.run([sys.executable, "-c", f"import sys; {imports}; assert 'torch' not in sys.modules"], check=True)

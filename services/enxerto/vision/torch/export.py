@@ -1,41 +1,29 @@
-"""Export a grafted network to one ONNX file that carries all that serving needs."""
+"""Export a trained network to one ONNX file that carries all that serving needs."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import nn
 
 from enxerto.kernel.errors import FailedPreconditionError
+from enxerto.vision.contracts import INPUT_NAME, Outputs, output_names
 from enxerto.vision.images import Float32Images
 from enxerto.vision.onnx.parity import Parity, compare
-from enxerto.vision.contracts import INPUT_NAME
-from enxerto.vision.onnx.session import (
-    LABELS_KEY,
-    PREPROCESS_KEY,
-    PROVENANCE_KEY,
-    TASK_KEY,
-    OnnxModel,
-)
-from enxerto.vision.specs import LabelMap, PreprocessSpec, Task
-from enxerto.vision.torch.data import ImageArray
-from enxerto.vision.torch.network import GraftedNetwork, LinearHead
+from enxerto.vision.onnx.session import LABELS_KEY, PREPROCESS_KEY, PROVENANCE_KEY, TASK_KEY, OnnxModel
+from enxerto.vision.specs import FIT_MULTIPLE, LabelMap, PreprocessSpec, Resize, Task
 
 OPSET: Final = 20
 """Newest that the oldest supported ONNX Runtime and its CUDA provider run throughout."""
 
-_MAX_PARITY_IMAGES: Final = 64
 _NOISY: Final = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
@@ -45,52 +33,51 @@ class ExportError(FailedPreconditionError):
     reason = "EXPORT_FAILED"
 
 
-class _Served(nn.Module):
-    """What is exported: [0, 1] images to probabilities."""
-
-    def __init__(self, network: GraftedNetwork) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).eval()
-        if isinstance(network.head, LinearHead):
-            self.network.head = network.head.folded()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network(images).softmax(dim=1)  # type: ignore[no-any-return]
-
-
 def export(
-    network: GraftedNetwork,
+    served: nn.Module,
     path: Path,
     *,
-    labels: LabelMap,
+    task: Task,
+    class_names: tuple[str, ...],
     preprocess: PreprocessSpec,
     provenance: Mapping[str, Any],
-    task: Task = Task.CLASSIFICATION,
 ) -> None:
-    """Write an ONNX file: `images` (N, 3, H, W) float32 in [0, 1] to `probabilities` (N, classes).
+    """Write an ONNX file with the input and the outputs that `vision.contracts` gives the task.
+
+    A module with operators of its own says how they are written in ONNX: its `translations` are the exporter's
+    `custom_translation_table`.
 
     Args:
-        network: on the CPU; not changed.
+        served: [0, 1] images to the outputs, a tensor or a tuple in the contract's order; on the CPU, in eval mode.
         path: of the file to write.
-        labels: in the order of the head's outputs.
-        preprocess: of the network's input.
+        task: what it answers.
+        class_names: in label order.
+        preprocess: of its input; with `Resize.FIT` rows and columns are free, multiples of 8.
         provenance: JSON values that travel with the file.
-        task: what the network answers.
 
     Raises:
         ExportError: the exporter or ONNX's checker refuses it.
     """
-    served = _Served(network).eval()
     # Two images: a batch of one is taken for a constant.
     example = torch.rand(2, 3, preprocess.height, preprocess.width)
+    axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
+    if preprocess.resize is Resize.FIT:
+        rows, columns = (side // FIT_MULTIPLE * FIT_MULTIPLE for side in (preprocess.height, preprocess.width))
+        example = torch.rand(2, 3, rows, columns - FIT_MULTIPLE if columns > FIT_MULTIPLE else columns)
+        axes |= {
+            2: FIT_MULTIPLE * torch.export.Dim("rows", min=1),
+            3: FIT_MULTIPLE * torch.export.Dim("columns", min=1),
+        }
+    translations: Mapping[Any, Callable[..., Any]] = getattr(served, "translations", {})
     try:
         with _quiet():
             program = torch.onnx.export(
                 served,
                 (example,),
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                output_names=list(output_names(task)),
+                dynamic_shapes=(axes,),
+                custom_translation_table=dict(translations) or None,
                 opset_version=OPSET,
                 dynamo=True,
                 external_data=False,
@@ -99,8 +86,8 @@ def export(
         assert program is not None
         model = program.model_proto
     except Exception as error:  # the exporter raises whatever the traced code does
-        raise ExportError(f"torch cannot export the network: {str(error).splitlines()[0]}") from error
-    _describe(model, labels, preprocess, task, provenance)
+        raise ExportError(f"torch cannot export the network: {_first_line(error)}") from error
+    _describe(model, LabelMap(class_names), preprocess, task, provenance)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -108,23 +95,37 @@ def export(
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def check_parity(network: GraftedNetwork, model: Path, images: ImageArray, *, threads: int = 1) -> Parity:
-    """Compare the file with the network on real images, spread evenly over at most 64 of them.
+def torch_network(served: nn.Module, task: Task) -> Callable[[Float32Images], Outputs]:
+    """The module as what `OnnxModel.run` is: arrays in, outputs by name."""
+    names = output_names(task)
+
+    def run(images: Float32Images) -> Outputs:
+        with torch.inference_mode():
+            answer = served(torch.from_numpy(images))
+        answers = answer if isinstance(answer, tuple | list) else (answer,)
+        return {name: one.numpy() for name, one in zip(names, answers, strict=True)}
+
+    return run
+
+
+def check_parity(served: nn.Module, model: OnnxModel, images: Float32Images) -> Parity:
+    """Compare the file with the module that it came from on real images.
+
+    Args:
+        served: as for `export`.
+        model: the exported file.
+        images: (N, 3, H, W) float32, in [0, 1].
 
     Raises:
-        ModelCardError: the file was not exported by this package.
-        ValueError: there are no images.
+        ValueError: there are no images, or the outputs have other shapes.
     """
-    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), _MAX_PARITY_IMAGES)).astype(np.int64))
-    batch = images.batch(rows).float().div(255).numpy() if len(images) else np.empty((0, 3, 1, 1), np.float32)
-    network.eval().to("cpu")
+    task = model.card.task
+    return compare(task, torch_network(served, task), model.run, images)
 
-    def reference(part: Float32Images) -> npt.NDArray[np.float32]:
-        with torch.inference_mode():
-            answer: npt.NDArray[np.float32] = network(torch.from_numpy(part)).softmax(dim=1).numpy()
-        return answer
 
-    return compare(reference, OnnxModel(model, threads=threads).run, batch)
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _describe(
