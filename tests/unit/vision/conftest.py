@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from enxerto.vision.imagefolder import scan
+from enxerto.vision.datasets.scanning import scan
 from enxerto.vision.snapshots import FolderBlobs, Manifest, write_snapshot
 
 IMAGES = 240

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from enxerto.kernel.errors import DataLossError
+from enxerto.vision.datasets.scanning import scan
 from enxerto.vision.datasets.scans import Scan
-from enxerto.vision.imagefolder import scan
 from enxerto.vision.snapshots import FolderBlobs, Manifest, read_manifest, read_samples, write_snapshot
 from enxerto.vision.specs import Split
 from fakes.datasets import (

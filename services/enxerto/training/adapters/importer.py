@@ -19,7 +19,7 @@ from enxerto.training.errors import PathNotAllowedError, SourceRefusedError
 from enxerto.training.ports import ImportRefusedError
 from enxerto.vision.archives import ArchiveError, ArchiveLimits, extract
 from enxerto.vision.datasets.findings import Severity
-from enxerto.vision.imagefolder import scan
+from enxerto.vision.datasets.scanning import scan
 from enxerto.vision.images import ImageLimits
 from enxerto.vision.snapshots import write_snapshot
 from enxerto.vision.specs import Split

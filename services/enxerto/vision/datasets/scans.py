@@ -29,6 +29,11 @@ class MaskError(ValueError):
 class MaskSource(Protocol):
     """Where a mask is drawn from, each time that it is needed: masks of a data set do not fit in memory."""
 
+    @property
+    def path(self) -> str:
+        """File that says it, relative to the root, for findings."""
+        ...
+
     def render(self, width: int, height: int) -> Mask:
         """The mask of a picture of this size; raises MaskError."""
         ...

@@ -1,0 +1,176 @@
+"""Masks drawn from polygons, run lengths and image files, each time that they are needed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as coco_mask  # type: ignore[import-untyped, unused-ignore]
+
+from enxerto.vision.datasets.scans import Mask, MaskError
+
+IGNORED: Final = 255
+"""Value of pixels that are neither trained on nor counted."""
+
+_MAX_MASK_BYTES: Final = 64 * 1024 * 1024
+_MAX_PIXELS: Final = 50_000_000
+_BINARY_THRESHOLD: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One object's pixels.
+
+    Attributes:
+        label: value that its pixels get.
+        polygons: rings of x, y, x, y, ... as float64; pixels, or parts of the size when `relative`.
+        counts: COCO's run lengths, column by column, beginning with background; None with polygons.
+        size: (height, width) that the run lengths are of.
+        relative: whether the polygons are parts of the picture's size.
+    """
+
+    label: int
+    polygons: tuple[npt.NDArray[np.float64], ...] = ()
+    counts: tuple[int, ...] | bytes | None = None
+    size: tuple[int, int] = (0, 0)
+    relative: bool = False
+
+    def pixels(self, width: int, height: int) -> npt.NDArray[np.bool_]:
+        """(H, W) where the object is; raises MaskError."""
+        if self.counts is not None:
+            if self.size != (height, width):
+                message = (
+                    f"has run lengths of {self.size[1]} x {self.size[0]} pixels, the picture is {width} x {height}"
+                )
+                raise MaskError("MASK_SIZE", message)
+            return self._from_counts(width, height)
+        drawn = []
+        for ring in self.polygons:
+            points = ring.copy()
+            if self.relative:
+                points[0::2] *= width
+                points[1::2] *= height
+            if not np.isfinite(points).all():
+                raise MaskError("POLYGON_NOT_FINITE", "a polygon has coordinates that are not finite")
+            # Far outside of the picture the rasteriser would count for ever, and draws nothing.
+            drawn.append(np.clip(points, -1e5, 1e5).tolist())
+        runs = coco_mask.frPyObjects(drawn, height, width)
+        return np.asarray(coco_mask.decode(coco_mask.merge(runs)), dtype=bool)
+
+    def _from_counts(self, width: int, height: int) -> npt.NDArray[np.bool_]:
+        try:
+            runs = self.counts
+            if isinstance(runs, bytes):
+                decoded: dict[str, Any] = {"size": [height, width], "counts": runs}
+            else:
+                # The sum is checked first: the decoder writes as many pixels as the runs say.
+                if sum(runs or ()) != width * height or min(runs or (0,)) < 0:
+                    raise ValueError("they do not add up to the picture's pixels")
+                decoded = coco_mask.frPyObjects({"size": [height, width], "counts": list(runs or ())}, height, width)
+            if int(coco_mask.area(decoded)) > width * height:
+                raise ValueError("they cover more than the picture")
+            return np.asarray(coco_mask.decode(decoded), dtype=bool)
+        except (ValueError, TypeError, IndexError) as error:
+            raise MaskError("MALFORMED_MASK", f"has run lengths that cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RegionMask:
+    """Regions drawn over background (0), in order: later ones lie on top.
+
+    Attributes:
+        path: the annotation file.
+        regions: in drawing order.
+    """
+
+    path: str
+    regions: tuple[Region, ...]
+
+    def render(self, width: int, height: int) -> Mask:
+        """The mask of a picture of this size; raises MaskError."""
+        mask = np.zeros((height, width), dtype=np.uint8)
+        for region in self.regions:
+            mask[region.pixels(width, height)] = region.label
+        return mask
+
+
+@dataclass(frozen=True, slots=True)
+class FileMask:
+    """A mask in an image file of indices, palette or colours.
+
+    Attributes:
+        root: folder of the data set.
+        path: relative to it.
+        classes: how many there are; None when the values themselves tell.
+        colours: (red, green, blue) to class, for masks painted in colours.
+        binary: whether the file is black and white: white is class 1.
+    """
+
+    root: Path
+    path: str
+    classes: int | None
+    colours: Mapping[tuple[int, int, int], int]
+    binary: bool = False
+
+    def render(self, width: int, height: int) -> Mask:
+        """The mask of a picture of this size; raises MaskError."""
+        values = read_values(self.root / self.path)
+        if values.shape[:2] != (height, width):
+            found = f"{values.shape[1]} x {values.shape[0]}"
+            raise MaskError("MASK_SIZE", f"is {found} pixels, its picture is {width} x {height}")
+        if values.ndim == 3:
+            return self._from_colours(values)
+        if self.binary:
+            return (values >= _BINARY_THRESHOLD).astype(np.uint8)
+        self._check(values)
+        return values.astype(np.uint8)
+
+    def _check(self, values: npt.NDArray[np.int64]) -> None:
+        found = np.unique(values)
+        most = IGNORED if self.classes is None else self.classes
+        unknown = [int(value) for value in found if value != IGNORED and not 0 <= value < most]
+        if unknown:
+            raise MaskError("MASK_VALUE", f"has values without a class: {', '.join(map(str, unknown[:10]))}")
+
+    def _from_colours(self, values: npt.NDArray[np.int64]) -> Mask:
+        if not self.colours:
+            message = "is painted in colours and no file says which class each is (labelmap.txt or class_dict.csv)"
+            raise MaskError("MASK_COLOURS", message)
+        packed = values[..., 0] << 16 | values[..., 1] << 8 | values[..., 2]
+        mask = np.full(packed.shape, IGNORED, dtype=np.uint8)
+        known = {red << 16 | green << 8 | blue: label for (red, green, blue), label in self.colours.items()}
+        for colour in np.unique(packed):
+            if int(colour) not in known:
+                raise MaskError("MASK_VALUE", f"has the colour #{int(colour):06x}, which has no class")
+            mask[packed == colour] = known[int(colour)]
+        return mask
+
+
+def read_values(file: Path) -> npt.NDArray[np.int64]:
+    """(H, W) values of an index, palette or grey image; (H, W, 3) of one in colours.
+
+    Raises:
+        MaskError: it cannot be read.
+    """
+    try:
+        data = file.read_bytes() if file.stat().st_size <= _MAX_MASK_BYTES else b""
+        with Image.open(io.BytesIO(data), formats=("PNG", "BMP")) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise MaskError("IMAGE_TOO_LARGE", f"declares {image.width} x {image.height} pixels")
+            if image.mode in ("RGB", "RGBA"):
+                colours = np.asarray(image.convert("RGB"), dtype=np.int64)
+                grey = (colours[..., 0] == colours[..., 1]) & (colours[..., 1] == colours[..., 2])
+                return colours[..., 0] if grey.all() else colours
+            pixels = np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, MaskError):
+            raise
+        raise MaskError("CORRUPT_MASK", f"is not a readable PNG: {error}") from error
+    values = pixels if pixels.ndim == 2 else pixels[..., 0]
+    return values.astype(np.int64)

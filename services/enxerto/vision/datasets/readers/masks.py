@@ -1,0 +1,184 @@
+"""Pictures with masks: `images/` and `masks/`, `JPEGImages/` and `SegmentationClass/`, or `x.jpg` and `x_mask.png`."""
+
+from __future__ import annotations
+
+import csv
+import posixpath
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from enxerto.vision.datasets.findings import Finding, error, warning
+from enxerto.vision.datasets.pictures import Format, Picture, Reading
+from enxerto.vision.datasets.rasters import IGNORED, FileMask, read_values
+from enxerto.vision.datasets.readers.voc import read_sets
+from enxerto.vision.datasets.scans import MaskError
+from enxerto.vision.datasets.tree import Tree, split_of, stem, suffix
+from enxerto.vision.specs import Task
+
+_MASK_FOLDERS: Final = frozenset(
+    {"masks", "mask", "segmentationclass", "segmentation", "labels", "annotations", "gt", "trimaps", "labelids"}
+)
+_MASK_SUFFIXES: Final = ("_mask", "-mask", "_label", "_labels", "_seg", "_gt", "_l")
+_NAME_FILES: Final = ("classes.txt", "labels.txt", "class_names.txt", "label_names.txt", "labelmap.txt")
+_COLOUR_TABLE: Final = "class_dict.csv"
+_LOOKED_AT: Final = 50
+_VOC_NAMES: Final = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+@dataclass(slots=True)
+class _Names:
+    """Class names, and colours where a file has them."""
+
+    names: tuple[str, ...] = ()
+    colours: dict[tuple[int, int, int], int] = field(default_factory=dict)
+
+
+def _is_mask(path: str) -> bool:
+    if suffix(path) not in (".png", ".bmp"):
+        return False
+    folders = {part.lower() for part in path.split("/")[:-1]}
+    return bool(folders & _MASK_FOLDERS) or stem(path).lower().endswith(_MASK_SUFFIXES)
+
+
+def _key(path: str) -> str:
+    """What a picture and its mask have in common."""
+    name = stem(path).lower()
+    for ending in _MASK_SUFFIXES:
+        if name.endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def _pairs(tree: Tree) -> tuple[dict[str, str], list[str], list[str]]:
+    """Pictures to masks, masks without a picture, and pictures without a mask."""
+    masks: dict[tuple[str, str], str] = {}
+    for path in tree.images:
+        # Instances have one index for each object, which no class has.
+        if _is_mask(path) and "segmentationobject" not in path.lower():
+            masks[str(split_of(path)), _key(path)] = path
+    pairs, bare = {}, []
+    for path in tree.images:
+        if _is_mask(path) or "segmentationobject" in path.lower():
+            continue
+        mask = masks.get((str(split_of(path)), _key(path)))
+        if mask is None:
+            bare.append(path)
+        else:
+            pairs[path] = mask
+    used = set(pairs.values())
+    return pairs, [mask for mask in masks.values() if mask not in used], bare
+
+
+def _recognise(tree: Tree, _task: Task) -> str | None:
+    pairs, _, _ = _pairs(tree)
+    if not pairs:
+        return None
+    picture, mask = next(iter(pairs.items()))
+    return f"{len(pairs)} pictures with masks, such as {picture} and {mask}"
+
+
+def _read(tree: Tree, _task: Task) -> Reading:
+    findings: list[Finding] = []
+    pairs, lonely, bare = _pairs(tree)
+    known = _names(tree, findings)
+    binary = not known.colours and len(known.names) in (0, 2) and _are_binary(tree, list(pairs.values()))
+    if binary and not known.names:
+        known = _Names(("background", "foreground"))
+    sets = read_sets(tree, "Segmentation")
+    if sets:
+        bare = [path for path in bare if stem(path) in sets]
+    classes = len(known.names) or None
+    reading = Reading(known.names, findings=findings)
+    for path, mask in pairs.items():
+        if sets and stem(path) not in sets:
+            continue
+        source = FileMask(tree.root, mask, classes, known.colours, binary)
+        reading.pictures.append(Picture(path, sets.get(stem(path)) or split_of(path), mask=source, origin=mask))
+    findings.extend(error(mask, "MISSING_IMAGE", "is a mask without a picture") for mask in lonely)
+    for path in bare:
+        # Without a mask nothing is known of a single pixel, not even that it is background.
+        findings.append(warning(path, "IMAGE_WITHOUT_ANNOTATION", "has no mask and is skipped"))
+    return reading
+
+
+def _are_binary(tree: Tree, masks: list[str]) -> bool:
+    """Whether the masks are black and white: 255 is a class then, not ignored."""
+    step = max(1, len(masks) // _LOOKED_AT)
+    white = False
+    for mask in masks[::step]:
+        try:
+            values = np.unique(read_values(tree.root / mask))
+        except MaskError:
+            # The examination names it.
+            continue
+        if not set(values.tolist()) <= {0, IGNORED}:
+            return False
+        white = white or IGNORED in values
+    return white
+
+
+def _names(tree: Tree, findings: list[Finding]) -> _Names:
+    by_name = {posixpath.basename(path).lower(): path for path in reversed(tree.files)}
+    if _COLOUR_TABLE in by_name:
+        return _from_table(tree, by_name[_COLOUR_TABLE], findings)
+    file = next((by_name[name] for name in _NAME_FILES if name in by_name), None)
+    if file is None:
+        is_voc = any("segmentationclass" in path.lower() for path in tree.folders)
+        return _Names(_VOC_NAMES if is_voc else ())
+    found = _Names()
+    names: list[str] = []
+    for number, line in enumerate(tree.read_text(file).splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        # CVAT writes name:red,green,blue:parts:actions.
+        name, _, rest = line.strip().partition(":")
+        colour = rest.partition(":")[0]
+        if colour and not _add_colour(found, colour.split(","), len(names)):
+            findings.append(error(file, "MALFORMED_ROW", f"{colour!r} is not a colour", number))
+        names.append(name)
+    found.names = tuple(names)
+    _refuse_twins(found, file, findings)
+    return found
+
+
+def _from_table(tree: Tree, file: str, findings: list[Finding]) -> _Names:
+    found = _Names()
+    names: list[str] = []
+    for number, row in enumerate(csv.reader(tree.read_text(file).splitlines()), start=1):
+        if len(row) < 4 or not row[1].strip().isdecimal():
+            if number > 1 and row:
+                findings.append(error(file, "MALFORMED_ROW", "must be name,r,g,b", number))
+            continue
+        if not _add_colour(found, row[1:4], len(names)):
+            findings.append(error(file, "MALFORMED_ROW", f"{row[1:4]} is not a colour", number))
+        names.append(row[0].strip())
+    found.names = tuple(names)
+    _refuse_twins(found, file, findings)
+    return found
+
+
+def _add_colour(found: _Names, parts: list[str], label: int) -> bool:
+    values = [int(part) for part in parts if part.strip().isdecimal()]
+    if len(values) != 3 or max(values) > 255:
+        return False
+    found.colours[values[0], values[1], values[2]] = label
+    return True
+
+
+def _refuse_twins(found: _Names, file: str, findings: list[Finding]) -> None:
+    if len(set(found.names)) != len(found.names) or len(found.names) > IGNORED:
+        findings.append(error(file, "DUPLICATE_CLASS", f"must have at most {IGNORED} names, each once"))
+
+
+MASKS: Final = Format(
+    "MASKS",
+    frozenset({Task.SEGMENTATION}),
+    "pictures and mask PNGs (images/ and masks/, JPEGImages/ and SegmentationClass/, or x.jpg and x_mask.png)",
+    _recognise,
+    _read,
+)

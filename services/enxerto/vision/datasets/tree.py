@@ -1,0 +1,204 @@
+"""The files of a data set: found once, never left."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from enxerto.vision.datasets.findings import Finding, error
+from enxerto.vision.images import EXTENSIONS
+from enxerto.vision.specs import Split
+
+IMAGE_EXTENSIONS: Final = frozenset(extension for group in EXTENSIONS.values() for extension in group)
+# Pictures of a format that we do not read: an error, because leaving them out would quietly shrink the dataset.
+FOREIGN_EXTENSIONS: Final = frozenset({".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".tga"})
+_SPLITS: Final = {
+    "train": Split.TRAIN,
+    "training": Split.TRAIN,
+    "val": Split.VAL,
+    "valid": Split.VAL,
+    "validation": Split.VAL,
+    "test": Split.TEST,
+    "testing": Split.TEST,
+}
+
+
+class PathEscapeError(ValueError):
+    """An annotation refers to a file outside of the data set."""
+
+
+def split_named(name: str) -> Split | None:
+    """The split that a folder or a file's stem is named after, `val` and `instances_val2017` alike."""
+    lowered = name.lower()
+    if lowered in _SPLITS:
+        return _SPLITS[lowered]
+    words = "".join(letter if letter.isalpha() else " " for letter in lowered).split()
+    named = {_SPLITS[word] for word in words if word in _SPLITS}
+    return named.pop() if len(named) == 1 else None
+
+
+def suffix(path: str) -> str:
+    """The extension in lower case, with its dot."""
+    return posixpath.splitext(path)[1].lower()
+
+
+def stem(path: str) -> str:
+    """The file's name without folder and extension."""
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
+class Tree:
+    """Everything visible below a folder, by POSIX paths relative to it.
+
+    Hidden files are not there. Links and special files are findings and are never followed; a lone folder around all
+    of it is stepped into.
+
+    Raises:
+        NotADirectoryError: the folder is none.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise NotADirectoryError(root)
+        self.root = _unwrap(root.resolve())
+        self.findings: list[Finding] = []
+        self.folders: list[str] = []
+        self.files: list[str] = []
+        self._walk()
+
+    def _walk(self) -> None:
+        for parent, folder_names, file_names in os.walk(self.root, followlinks=False):
+            here = Path(parent)
+            folder_names[:] = sorted(name for name in folder_names if not _is_hidden(name) and self._stays(here / name))
+            self.folders.extend((here / name).relative_to(self.root).as_posix() for name in folder_names)
+            for name in sorted(file_names):
+                if _is_hidden(name) or not self._stays(here / name):
+                    continue
+                path = (here / name).relative_to(self.root).as_posix()
+                if (here / name).is_file():
+                    self.files.append(path)
+                else:
+                    self.findings.append(error(path, "SPECIAL_FILE", "is not a plain file"))
+
+    def _stays(self, entry: Path) -> bool:
+        if not entry.is_symlink():
+            return True
+        path = entry.relative_to(self.root).as_posix()
+        # Links that stay inside would count the same picture twice, perhaps in two splits: refused alike.
+        self.findings.append(error(path, "SYMLINK", "is a symbolic link; put the files themselves here"))
+        return False
+
+    @cached_property
+    def images(self) -> list[str]:
+        """Files that are pictures by their extension, also of kinds that we do not read."""
+        return [path for path in self.files if suffix(path) in IMAGE_EXTENSIONS | FOREIGN_EXTENSIONS]
+
+    @cached_property
+    def _present(self) -> frozenset[str]:
+        return frozenset(self.files)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for path in self.images:
+            found[posixpath.basename(path)].append(path)
+            found[stem(path)].append(path)
+        return found
+
+    def named(self, *extensions: str) -> list[str]:
+        """Files with one of these extensions."""
+        return [path for path in self.files if suffix(path) in extensions]
+
+    def below(self, folder: str) -> Iterator[str]:
+        """Files anywhere below a folder; "." is the root."""
+        prefix = "" if folder in ("", ".") else folder.rstrip("/") + "/"
+        return (path for path in self.files if path.startswith(prefix))
+
+    def children(self, folder: str) -> list[str]:
+        """Folders directly below a folder; "." is the root."""
+        wanted = "" if folder == "." else folder
+        return [path for path in self.folders if posixpath.dirname(path) == wanted]
+
+    def has(self, path: str) -> bool:
+        """Whether a file is there."""
+        return path in self._present
+
+    def read_text(self, path: str, limit_bytes: int = 64 * 2**20) -> str:
+        """A text file's content, UTF-8.
+
+        Raises:
+            ValueError: it is larger than the limit or not UTF-8.
+        """
+        file = self.root / path
+        if file.stat().st_size > limit_bytes:
+            raise ValueError(f"is larger than {limit_bytes} bytes")
+        return file.read_bytes().decode("utf-8-sig")
+
+    def locate(self, reference: str, folders: Iterable[str], split: Split | None = None) -> str | None:
+        """The picture that an annotation refers to, or None when it is not there.
+
+        Looked for below each of `folders`, then anywhere by its name, with or without extension, when only one has it
+        (one of the split's, when several do).
+
+        Raises:
+            PathEscapeError: the reference is absolute or leaves the data set.
+        """
+        cleaned = reference.strip().replace("\\", "/")
+        if not cleaned or "\0" in cleaned:
+            return None
+        if cleaned.startswith("/") or PurePosixPath(cleaned).parts[0].endswith(":"):
+            raise PathEscapeError(f"{reference!r} is an absolute path; it must be relative to the data set")
+        escapes = True
+        for folder in folders:
+            path = posixpath.normpath(posixpath.join(folder, cleaned))
+            if path.startswith("../") or path == "..":
+                continue
+            escapes = False
+            if path in self._present:
+                return path
+        if escapes or posixpath.normpath(cleaned).startswith(".."):
+            raise PathEscapeError(f"{reference!r} leads out of the data set")
+        return self._by_its_name(posixpath.normpath(cleaned), split)
+
+    def _by_its_name(self, path: str, split: Split | None) -> str | None:
+        found = self._by_name.get(posixpath.basename(path), [])
+        tail = [one for one in found if one.endswith("/" + path) or posixpath.splitext(one)[0].endswith("/" + path)]
+        for some in (tail, found):
+            if len(some) == 1:
+                return some[0]
+            of_split = [one for one in some if split is not None and split_of(one) is split]
+            if len(of_split) == 1:
+                return of_split[0]
+        return None
+
+
+def split_of(path: str) -> Split | None:
+    """The split that one of a path's folders is named after; the innermost counts."""
+    for part in reversed(PurePosixPath(path).parts[:-1]):
+        if (split := split_named(part)) is not None:
+            return split
+    return None
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not _is_hidden(entry.name))
+
+
+def _unwrap(root: Path) -> Path:
+    """Step into a lone folder that holds more than pictures, as archives of a dataset have."""
+    entries = _visible(root)
+    while len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
+        inner = _visible(entries[0])
+        if not any(entry.is_dir() or entry.suffix.lower() in (".csv", ".json", ".yaml", ".yml") for entry in inner):
+            break
+        root, entries = entries[0], inner
+    return root
