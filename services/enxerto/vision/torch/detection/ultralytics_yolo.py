@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils.loss import v8DetectionLoss
 
 from enxerto.vision.specs import PreprocessSpec
@@ -47,8 +47,9 @@ class UltralyticsDetector(Detector):
 
     @property
     def heads(self) -> Sequence[nn.Module]:
-        """Neck and predictors."""
-        return list(self.network.model)[self._depth :]
+        """Neck and predictors, but not the head's constant weights, which no loss reaches."""
+        *neck, head = list(self.network.model)[self._depth :]
+        return [*neck, head.cv2, head.cv3]
 
     def raw(self, images: torch.Tensor) -> dict[str, Any]:
         """(N, 3, H, W) images in [0, 1] to logits, distances and maps, whatever the mode."""
@@ -97,7 +98,7 @@ def build_ultralytics(
     Raises:
         WeightsCorruptError: the weights are of another network.
     """
-    network = DetectionModel(f"{name}.yaml", nc=classes, verbose=False)
+    network = DetectionModel({**yaml_model_load(f"{name}.yaml"), "nc": classes}, verbose=False)
     network.args = _GAINS
     head: Any = network.model[-1]
     if head.end2end or getattr(head, "one2one_cv2", None) is not None:

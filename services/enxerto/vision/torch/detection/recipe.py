@@ -1,0 +1,123 @@
+"""How detection is trained and measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from enxerto.kernel.errors import Violations
+from enxerto.vision.images import Float32Images, load, to_batch
+from enxerto.vision.snapshots import read_samples
+from enxerto.vision.specs import PreprocessSpec, Split, Task
+from enxerto.vision.torch.detection.boxed_pictures import BoxedPictures, load_boxed
+from enxerto.vision.torch.detection.detector import ServedDetector
+from enxerto.vision.torch.detection.evaluation import evaluate_boxes
+from enxerto.vision.torch.detection.families import BuiltDetector, build_detector
+from enxerto.vision.torch.detection.learner import DetectionData, DetectionLearner
+from enxerto.vision.torch.engine import fit
+from enxerto.vision.torch.progress import Phase
+from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
+
+NO_WEIGHTS: Final = "none: random numbers from the seed"
+
+
+class DetectionRecipe:
+    """Faster R-CNN, RetinaNet, SSD, SSDLite, and the YOLO families of the extras."""
+
+    task: Task = Task.DETECTION
+
+    def train(self, job: Job) -> Trained:
+        """Train pyramid and predictors, and with FINE_TUNE the backbone with them; then choose operating thresholds.
+
+        Raises:
+            InvalidArgumentError: the spec does not fit the base model or the data.
+            ExtraMissingError: the base model's packages are not installed.
+            WeightsUnavailableError: no source has the pretrained weights.
+        """
+        spec, names = job.spec, job.manifest.class_names
+        _validate(job)
+        built = build_detector(spec, job.facts, len(names), job.sources)
+        _check_stages(job, built)
+        learner = DetectionLearner(
+            built.detector, _load(job, built.preprocess), spec, where=job.where, compute=job.compute
+        )
+        phase = Phase.FINE_TUNE if spec.tunes else Phase.TRAIN
+        fitted = fit(learner, job, phase=phase, epochs=spec.epochs, trains_backbone=spec.tunes)
+        job.on_phase("choosing operating thresholds", 0, 0)
+        thresholds = learner.thresholds()
+        network, weights, preprocess = built.detector.cpu().eval(), built.weights, built.preprocess
+        chosen = {name: round(float(value), 4) for name, value in zip(names, thresholds, strict=True)}
+        return Trained(
+            network=network,
+            served=ServedDetector(network, thresholds, preprocess.height, preprocess.width).eval(),
+            preprocess=preprocess,
+            class_names=names,
+            history=fitted.history,
+            best=fitted.best_epoch - 1,
+            stop_reason=fitted.stop_reason.value,
+            weights_sha256="" if weights is None else weights.sha256,
+            weights_source=NO_WEIGHTS if weights is None else weights.source,
+            notes={**fitted.notes, "thresholds": json.dumps(chosen, ensure_ascii=False)},
+        )
+
+    def evaluate(self, predict: Predict, job: Job, split: Split, trained: Trained) -> Evaluation:
+        """COCO's metrics of a split, in picture pixels."""
+        samples = read_samples(job.manifest, job.blobs, split)
+        return evaluate_boxes(
+            predict, samples, trained.preprocess, trained.class_names, job.limits, threads=job.compute.threads
+        )
+
+    def calibration_images(self, job: Job, preprocess: PreprocessSpec, count: int) -> Float32Images:
+        """(n, 3, H, W) float32 training images in [0, 1], at most `count`, drawn with the seed."""
+        drawn = np.random.default_rng(job.spec.seed).permutation(job.manifest.count(Split.TRAIN))[:count]
+        wanted = {int(row) for row in drawn}
+        samples = read_samples(job.manifest, job.blobs, Split.TRAIN)
+        images = [load(one.data, preprocess, job.limits) for row, one in enumerate(samples) if row in wanted]
+        if not images:
+            return np.empty((0, 3, preprocess.height, preprocess.width), np.float32)
+        return to_batch(images)
+
+
+def _validate(job: Job) -> None:
+    violations = Violations()
+    job.spec.validate(violations)
+    manifest, workers = job.manifest, job.where.world_size
+    if not manifest.class_names:
+        violations.add("dataset", "needs at least one class")
+    if manifest.count(Split.TRAIN) < workers or not manifest.count(Split.VAL):
+        violations.add("dataset", "needs pictures in the training split for every worker, and in the validation split")
+    if job.spec.batch_size < 2 * workers:
+        violations.add("batch_size", "must be at least 2 for each worker: new layers have batch norm")
+    violations.raise_if_any()
+
+
+def _check_stages(job: Job, built: BuiltDetector) -> None:
+    violations = Violations()
+    names = [name for name, _ in built.detector.stages]
+    if job.spec.unfreezing.stages > len(names):
+        violations.add("unfreezing.stages", f"there are {len(names)} here: {', '.join(names)}")
+    violations.raise_if_any()
+
+
+def _load(job: Job, preprocess: PreprocessSpec) -> DetectionData:
+    def load_part(split: Split, report: Callable[[int, int], None]) -> BoxedPictures:
+        return load_boxed(
+            job.manifest,
+            job.blobs,
+            split,
+            preprocess,
+            rank=job.where.rank,
+            world_size=job.where.world_size,
+            limits=job.limits,
+            threads=job.compute.threads,
+            progress=report,
+        )
+
+    def report(done: int, total: int) -> None:
+        job.on_phase("decoding pictures", done, total)
+
+    train, val = load_part(Split.TRAIN, report), load_part(Split.VAL, report)
+    return DetectionData(job.manifest.class_names, preprocess, train, val)
