@@ -71,7 +71,7 @@ def _construct(name: str, loaded: LoadedWeights | None) -> Any:
     if loaded is None:
         return network
     try:
-        missing = [key for key in network.load_state_dict(dict(loaded.tensors), strict=False).missing_keys]
+        missing = network.load_state_dict(dict(loaded.tensors), strict=False).missing_keys
     except RuntimeError as error:
         raise WeightsCorruptError(f"{loaded.source}: does not fit torchvision/{name}: {error}") from error
     # Files of networks with frozen statistics do not count batches, and the networks with them do not need it.

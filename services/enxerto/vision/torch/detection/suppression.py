@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import onnx_ir
 import torch
-from onnxscript import opset20 as op
+from onnxscript import opset20
 from torchvision.ops import nms
 
 from enxerto.vision.contracts import MAX_DETECTIONS
@@ -15,6 +15,10 @@ from enxerto.vision.torch.detection.candidates import Candidates
 
 MAX_CANDIDATES: Final = 1000
 """Of an image that are compared with each other: the most certain ones. YOLO and torchvision take 1000 to 30000."""
+
+
+# The opset's stubs take values only, where a translation passes the nodes of the graph.
+_OP: Final[Any] = opset20
 
 
 @torch.library.custom_op("enxerto::suppress", mutates_args=())
@@ -41,18 +45,18 @@ def _(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.
 
 def _suppress_in_onnx(boxes: Any, scores: Any, iou_threshold: float) -> Any:
     """The operator's translation: NonMaxSuppression of one class, whose (image, class, box) rows become a mask."""
-    most = op.Constant(value_ints=[boxes.shape[1]])
-    picked = op.NonMaxSuppression(
+    most = _OP.Constant(value_ints=[boxes.shape[1]])
+    picked = _OP.NonMaxSuppression(
         boxes,
-        op.Unsqueeze(scores, op.Constant(value_ints=[1])),
+        _OP.Unsqueeze(scores, _OP.Constant(value_ints=[1])),
         most,
-        op.Constant(value_float=iou_threshold),
-        op.Constant(value_float=0.0),
+        _OP.Constant(value_float=iou_threshold),
+        _OP.Constant(value_float=0.0),
     )
-    rows = op.Gather(picked, op.Constant(value_ints=[0, 2]), axis=1)
-    nothing = op.ConstantOfShape(op.Shape(scores), value=onnx_ir.tensor([0], dtype=onnx_ir.DataType.INT64))
-    ones = op.Expand(op.Constant(value_int=1), op.Shape(rows, start=0, end=1))
-    return op.Cast(op.ScatterND(nothing, rows, ones), to=onnx_ir.DataType.BOOL.value)
+    rows = _OP.Gather(picked, _OP.Constant(value_ints=[0, 2]), axis=1)
+    nothing = _OP.ConstantOfShape(_OP.Shape(scores), value=onnx_ir.tensor([0], dtype=onnx_ir.DataType.INT64))
+    ones = _OP.Expand(_OP.Constant(value_int=1), _OP.Shape(rows, start=0, end=1))
+    return _OP.Cast(_OP.ScatterND(nothing, rows, ones), to=onnx_ir.DataType.BOOL.value)
 
 
 TRANSLATIONS: Final[Mapping[Any, Callable[..., Any]]] = {torch.ops.enxerto.suppress.default: _suppress_in_onnx}
@@ -71,7 +75,10 @@ def suppress_by_class(
         iou_threshold: as for `suppress`.
         largest: no coordinate is larger, pixels.
     """
-    return suppress(boxes + (classes * (largest + 1.0)).unsqueeze(2).to(boxes.dtype), scores, iou_threshold)
+    kept: torch.Tensor = suppress(
+        boxes + (classes * (largest + 1.0)).unsqueeze(2).to(boxes.dtype), scores, iou_threshold
+    )
+    return kept
 
 
 def select(

@@ -87,7 +87,7 @@ class TwoStage(Detector):
         proposals, real = self._proposals(raw)
         logits, codes = self._predict(raw, proposals)
         count = logits.shape[2] - 1
-        codes = codes.unflatten(2, (count + 1, 4))[:, :, 1:]
+        codes = codes.reshape(*codes.shape[:2], count + 1, 4)[:, :, 1:]
         weights = cast(Any, self.network.roi_heads).box_coder.weights
         boxes = clip(decode(codes, proposals.unsqueeze(2), weights), *raw.size)
         scores = logits.softmax(dim=-1)[..., 1:] * real.unsqueeze(2) * large_enough(boxes, _SMALLEST_BOX)
@@ -135,7 +135,8 @@ class TwoStage(Detector):
         heads = cast(Any, self.network.roi_heads)
         pooled = self._pool(raw, proposals)
         logits, codes = heads.box_predictor(heads.box_head(pooled))
-        return logits.float().unflatten(0, proposals.shape[:2]), codes.float().unflatten(0, proposals.shape[:2])
+        first = proposals.shape[:2]
+        return logits.float().reshape(*first, -1), codes.float().reshape(*first, -1)
 
     def _pool(self, raw: Maps, proposals: torch.Tensor) -> torch.Tensor:
         """(N x P, channels, 7, 7) features of the proposals, each from the level of its size."""

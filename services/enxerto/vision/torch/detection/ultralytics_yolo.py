@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ class UltralyticsDetector(Detector):
 
     iou_threshold = 0.7
 
-    def __init__(self, network: DetectionModel, preprocess: PreprocessSpec) -> None:
+    def __init__(self, network: Any, preprocess: PreprocessSpec) -> None:
         super().__init__(preprocess)
         self.network = network
         self._depth = len(network.yaml["backbone"])
@@ -65,7 +65,8 @@ class UltralyticsDetector(Detector):
     def loss_of(self, raw: dict[str, Any], targets: Sequence[Target]) -> torch.Tensor:
         """The task-aligned loss of `ultralytics`, for each image."""
         parts, _ = v8DetectionLoss(self.network).loss(raw, self._labels(raw, targets))
-        return cast(torch.Tensor, parts.sum() / len(targets))
+        loss: torch.Tensor = parts.sum() / len(targets)
+        return loss
 
     def candidates_of(self, raw: dict[str, Any]) -> Candidates:
         """Every cell for every class."""
@@ -98,7 +99,9 @@ def build_ultralytics(
     Raises:
         WeightsCorruptError: the weights are of another network.
     """
-    network = DetectionModel({**yaml_model_load(f"{name}.yaml"), "nc": classes}, verbose=False)
+    construct: Any = DetectionModel
+    read: Any = yaml_model_load
+    network = construct({**read(f"{name}.yaml"), "nc": classes}, verbose=False)
     network.args = _GAINS
     head: Any = network.model[-1]
     if head.end2end or getattr(head, "one2one_cv2", None) is not None:
