@@ -92,3 +92,36 @@ def classification_metrics(
         ),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far confidence and truth are apart.
+
+    Attributes:
+        error: expected calibration error, in [0, 1] (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599, eq. 3).
+        log_loss: mean negative logarithm of the true class's probability, nats.
+    """
+
+    error: float
+    log_loss: float
+
+
+def calibration(
+    labels: npt.NDArray[np.integer[Any]], probabilities: npt.NDArray[np.floating[Any]], *, bins: int = 15
+) -> Calibration:
+    """Of (N, classes) probabilities against (N,) true class indices; confidence falls into bins of equal width."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    gaps = np.bincount(place, weights=right, minlength=bins) - np.bincount(place, weights=confidence, minlength=bins)
+    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    # What rounded to nothing is as unlikely as float32 can tell.
+    log_loss = -np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean()
+    return Calibration(float(np.abs(gaps).sum() / max(1, counts.sum())), float(log_loss))
+
+
+def top_k_accuracy(labels: npt.NDArray[np.integer[Any]], probabilities: npt.NDArray[np.floating[Any]], k: int) -> float:
+    """Part of the (N,) labels that are among the k most probable of (N, classes); equal ones count as beaten."""
+    true = probabilities[np.arange(len(labels)), labels]
+    return float(((probabilities >= true[:, None]).sum(axis=1) <= k).mean())

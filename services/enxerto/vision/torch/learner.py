@@ -44,8 +44,13 @@ class Learner(Protocol):
     With several workers every worker's `batches` yields the same number of batches.
     """
 
-    network: nn.Module
-    """All that is trained, averaged and saved; on the device. What is frozen stays in eval mode: the engine decides."""
+    @property
+    def network(self) -> nn.Module:
+        """All that is trained, averaged and saved; on the device; always the same object, an attribute will do.
+
+        What is frozen stays in eval mode: the engine decides.
+        """
+        ...
 
     @property
     def stages(self) -> Stages:

@@ -75,6 +75,7 @@ def fit(
     trains_backbone: bool,
     start: Score | None = None,
     before: Before = _NOTHING_BEFORE,
+    replicated: bool = False,
 ) -> Fitted:
     """Train a phase as the job's spec says, and leave the best epoch's weights in the network, frozen, in eval mode.
 
@@ -90,12 +91,16 @@ def fit(
         trains_backbone: whether stages learn, as the spec's unfreezing says; else the heads alone.
         start: score of the network as it is, which makes it a candidate: the phase then never ends below it.
         before: what the recipe did so far; kept in the checkpoints.
+        replicated: whether every worker's batches are whole ones, the same everywhere, so that nothing is exchanged.
 
     Raises:
         TrainingDivergedError: the loss became infinite or no number in the first epoch, and there is no `start`.
     """
     layers = Layers(learner, job.spec, trains_backbone=trains_backbone)
-    return _Fit(learner, job, phase=phase, epochs=epochs, layers=layers, start=start, before=before).run()
+    made = _Fit(
+        learner, job, phase=phase, epochs=epochs, layers=layers, start=start, before=before, replicated=replicated
+    )
+    return made.run()
 
 
 class _Fit:
@@ -109,10 +114,12 @@ class _Fit:
         layers: Layers,
         start: Score | None,
         before: Before,
+        replicated: bool,
     ) -> None:
         self._learner, self._job, self._phase, self._epochs = learner, job, phase, epochs
         self._layers, self._before = layers, before
-        self._size = max(1, job.spec.batch_size // job.where.world_size)
+        self._exchanges = job.where.world_size > 1 and not replicated
+        self._size = max(1, job.spec.batch_size // job.where.world_size) if self._exchanges else job.spec.batch_size
         self._batches = learner.batch_count(self._size)
         self._steps_per_epoch = math.ceil(self._batches / job.spec.accumulation_steps)
         self._history: list[EpochReport] = []
@@ -129,7 +136,7 @@ class _Fit:
         spent_s = before.spent_s if resumed is None else float(resumed.meta["spent_s"])
         self._budget = Budget(job.spec.stop, job.where, spent_s=spent_s)
         self._learning_rate = self._choose_rate() if resumed is None else float(resumed.meta["learning_rate"])
-        self._stepper = Stepper(learner, job, layers, self._learning_rate)
+        self._stepper = Stepper(learner, job, layers, self._learning_rate, exchanges=self._exchanges)
         self._factor = make_schedule(job.spec.schedule, epochs * self._steps_per_epoch, job.spec.warmup_fraction)
         if resumed is not None:
             self._resume(resumed)
@@ -194,7 +201,9 @@ class _Fit:
             if out_of_time:
                 break
         sums = sum_over_workers(torch.stack((loss_sum, loss_sum.new_tensor(float(images)))), job.where).tolist()
-        return sums[0] / max(sums[1], 1.0), int(sums[1]), out_of_time
+        # What every worker did counts once.
+        seen = sums[1] if self._exchanges else sums[1] / job.where.world_size
+        return sums[0] / max(sums[1], 1.0), round(seen), out_of_time
 
     def _update(self) -> None:
         self._stepper.set_rate(self._factor(self._step))
@@ -255,7 +264,7 @@ class _Fit:
         if not self._job.spec.find_learning_rate:
             return self._job.spec.learning_rate
         self._job.on_phase("finding the learning rate", 0, 0)
-        found = find_learning_rate(self._learner, self._job, self._layers)
+        found = find_learning_rate(self._learner, self._job, self._layers, size=self._size, exchanges=self._exchanges)
         rate = self._job.spec.learning_rate if found is None else found
         said = f"{rate:.3g}" if found is not None else f"not found: the loss never fell; {rate:.3g} as the spec says"
         self._notes["learning_rate"] = said

@@ -23,16 +23,15 @@ _EPOCH: Final = 1_000_000
 """Of the test's first batches, far from those of training."""
 
 
-def find_learning_rate(learner: Learner, job: Job, layers: Layers) -> float | None:
+def find_learning_rate(learner: Learner, job: Job, layers: Layers, *, size: int, exchanges: bool) -> float | None:
     """The rate of the heads at which the loss is lowest while the rate grows step by step, divided by ten.
 
-    The weights are as before afterwards. None when the loss never fell.
+    `size` is of this worker's batches. The weights are as before afterwards. None when the loss never fell.
     """
     before = {name: tensor.detach().clone() for name, tensor in learner.network.state_dict().items()}
-    stepper = Stepper(learner, job, layers, 1.0)
+    stepper = Stepper(learner, job, layers, 1.0, exchanges=exchanges)
     stepper.prepare(1)
     highest = _HIGHEST[job.spec.optimizer]
-    size = max(1, job.spec.batch_size // job.where.world_size)
     smooth = 0.0
     losses: list[float] = []
     rates: list[float] = []

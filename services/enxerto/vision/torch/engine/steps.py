@@ -15,15 +15,19 @@ from enxerto.vision.torch.recipe import Job
 
 
 class Stepper:
-    """Moves a learner's weights. The learning rates are set by `set_rate` before each update."""
+    """Moves a learner's weights. The learning rates are set by `set_rate` before each update.
 
-    def __init__(self, learner: Learner, job: Job, layers: Layers, learning_rate: float) -> None:
+    `exchanges` is whether the workers' gradients are averaged.
+    """
+
+    def __init__(self, learner: Learner, job: Job, layers: Layers, learning_rate: float, *, exchanges: bool) -> None:
         self._learner = learner
         self._job = job
         self._layers = layers
         self._model: nn.Module = learner.network
         self._learning: list[nn.Parameter] = []
         self._pending = 0
+        self._exchanges = exchanges
         self.optimizer = layers.make_optimizer(learning_rate)
         self._peaks = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(job.compute.device, enabled=job.compute.scales_gradients)
@@ -71,7 +75,7 @@ class Stepper:
         self.scaler.update()
 
     def _wrapped(self, network: nn.Module) -> nn.Module:
-        if self._job.where.world_size == 1:
+        if not self._exchanges:
             return network
         device = self._job.compute.device
         return DistributedDataParallel(network, device_ids=[device] if device.startswith("cuda") else None)

@@ -1,0 +1,1 @@
+"""Classification: a new head on a pretrained backbone, which may be fine-tuned after it."""

