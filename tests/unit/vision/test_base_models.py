@@ -9,15 +9,141 @@ import torch
 from torch import nn
 
 from enxerto.kernel.errors import InvalidArgumentError
-from enxerto.vision.finetuning import Weights
-from enxerto.vision.torch.base_models import ChainBackbone, StagedBackbone, build_backbone
+from enxerto.vision.catalogue import BaseModelNotFoundError, get_facts, list_facts
+from enxerto.vision.finetuning import FinetuneSpec, Weights
+from enxerto.vision.specs import Task
+from enxerto.vision.torch.base_models import (
+    ChainBackbone,
+    StagedBackbone,
+    build_backbone,
+    get_base_model,
+    list_base_models,
+    preprocess_of,
+    register_base_model,
+)
 from enxerto.vision.torch.weights import WeightsSources
 
 _NONE = WeightsSources(download=False)
+_BACKBONES = [model.facts.name for model in list_base_models()]
 
 
 def _random(name: str) -> StagedBackbone:
     return build_backbone(name, Weights.NONE, _NONE)[0]
+
+
+@pytest.mark.parametrize("name", _BACKBONES)
+def test_the_catalogues_facts_are_true(name: str) -> None:
+    model = get_base_model(name)
+    with torch.device("meta"):
+        backbone = model.backbone(model.construct()).eval()
+        features = backbone.features(torch.empty(1, 3, model.facts.preprocess.height, model.facts.preprocess.width))
+    assert tuple(stage for stage, _ in backbone.stages) == model.facts.stages
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == model.facts.parameters
+    assert features.shape == (1, model.facts.feature_dim) == (1, backbone.feature_dim)
+    in_stages = [parameter for _, stage in backbone.stages for parameter in stage.parameters()]
+    assert len(set(map(id, in_stages))) == len(in_stages) == len(list(backbone.parameters()))
+
+
+def test_every_backbone_of_the_catalogue_can_be_built_and_nothing_else() -> None:
+    assert [model.facts for model in list_base_models()] == [
+        facts for facts in list_facts() if facts.task is Task.CLASSIFICATION
+    ]
+    with pytest.raises(BaseModelNotFoundError, match="did you mean resnet18"):
+        get_base_model("resnet19")
+    with pytest.raises(InvalidArgumentError, match="a network for segmentation, not a backbone"):
+        get_base_model("unet")
+    with pytest.raises(ValueError, match="registered"):
+        register_base_model(get_base_model("resnet18"))
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "side"),
+    [
+        ("efficientnet_lite0", ["classifier"], 64),
+        ("resnet18", ["fc"], 64),
+        ("efficientnet_b0", ["classifier"], 64),
+        ("mobilenet_v3_small", ["classifier.2", "classifier.3"], 64),
+        ("convnext_tiny", ["classifier.2"], 64),
+        ("vit_b_32", ["heads"], 224),
+    ],
+)
+def test_features_through_the_librarys_own_classifier_are_the_librarys_answer(
+    name: str, last: list[str], side: int
+) -> None:
+    model = get_base_model(name)
+    network = model.construct().eval()
+    images = torch.rand(1, 3, side, side)
+    with torch.inference_mode():
+        expected = network(images)
+        answer = model.backbone(network).eval().features(images)
+        for part in last:
+            answer = network.get_submodule(part)(answer)
+    torch.testing.assert_close(answer, expected)
+
+
+def test_a_vit_takes_another_size() -> None:
+    with torch.inference_mode():
+        assert _random("vit_b_32").features(torch.rand(1, 3, 96, 128)).shape == (1, 768)
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "stages"),
+    [
+        ("timm_test_resnet", (2, 4, 8, 16, 32), ("stem", "layer1", "layer2", "layer3", "layer4")),
+        ("timm_test_efficientnet_r160_in1k", (2, 4, 8, 16, 32), ("stem", *(f"block{i}" for i in range(5)), "top")),
+        ("timm_convnext_atto", (4, 8, 16, 32), ("stem", *(f"stage{i}" for i in range(4)), "top")),
+        ("timm_test_vit", (), ("stem", *(f"block{i}" for i in range(6)), "top")),
+    ],
+)
+def test_any_network_of_timm_is_a_backbone(name: str, strides: tuple[int, ...], stages: tuple[str, ...]) -> None:
+    backbone = _random(name).eval()
+    assert tuple(stage for stage, _ in backbone.stages) == stages
+    in_stages = [parameter for _, stage in backbone.stages for parameter in stage.parameters()]
+    assert len(set(map(id, in_stages))) == len(in_stages) == len(list(backbone.parameters()))
+    side = get_base_model(name).facts.preprocess.height
+    images = torch.rand(2, 3, side, side)
+    with torch.inference_mode():
+        assert backbone.features(images).shape == (2, backbone.feature_dim)
+        if not strides:
+            with pytest.raises(InvalidArgumentError, match="no feature pyramid"):
+                backbone.pyramid(images)
+            return
+        maps = backbone.pyramid(images)
+    levels = backbone.pyramid_info()
+    assert tuple(level.stride for level in levels) == strides
+    assert [level.stage for level in levels] == sorted({level.stage for level in levels})
+    for level, features in zip(levels, maps, strict=True):
+        assert features.shape == (2, level.channels, side // level.stride, side // level.stride)
+
+
+def test_a_network_of_timm_with_its_size_built_in_takes_another() -> None:
+    backbone, _ = build_backbone("timm_test_vit", Weights.NONE, _NONE, image_size=96)
+    with torch.inference_mode():
+        assert backbone.features(torch.rand(1, 3, 96, 96)).shape == (1, 64)
+
+
+def test_timm_says_what_the_catalogue_cannot() -> None:
+    known = get_facts("timm_test_vit")
+    assert (known.by_name_only, known.stages, known.licence) == (True, (), "see the model card")
+    facts = get_base_model("timm_test_vit").facts
+    assert (facts.preprocess.height, facts.preprocess.crop_fraction, facts.preprocess.mean[0]) == (160, 0.95, 0.5)
+    assert facts.download is not None
+    assert facts.download.filename == "timm_test_vit.safetensors"
+    assert "apache-2.0" in facts.licence_note
+    with pytest.raises(InvalidArgumentError, match=r"no model 'resnet50x'; close to it are .*timm_resnet50"):
+        get_base_model("timm_resnet50x")
+    with pytest.raises(BaseModelNotFoundError):
+        get_facts("timm_Bad-Name")
+
+
+def test_preprocessing_follows_the_encoder_and_the_size_that_is_asked_for() -> None:
+    own = get_facts("unet").preprocess
+    unet = preprocess_of(get_facts("unet"), FinetuneSpec.with_defaults("unet", encoder="timm_test_vit", image_size=96))
+    assert (unet.height, unet.width, unet.resize, unet.mean) == (96, 96, own.resize, (0.5, 0.5, 0.5))
+    resnet = preprocess_of(get_facts("resnet18"), FinetuneSpec.with_defaults("resnet18", image_size=112))
+    assert (resnet.height, resnet.crop_fraction) == (112, 0.875)
+    timm = preprocess_of(get_facts("timm_test_vit"), FinetuneSpec.with_defaults("timm_test_vit"))
+    assert (timm.height, timm.interpolation) == (160, "bicubic")
 
 
 @pytest.mark.parametrize(

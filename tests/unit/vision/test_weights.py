@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from enxerto.vision.catalogue import BaseModelNotFoundError, DownloadableWeights, get_facts, list_facts
+from enxerto.vision.catalogue import DownloadableWeights, get_facts
 from enxerto.vision.finetuning import Weights
-from enxerto.vision.torch.base_models import build_backbone, get_base_model, list_base_models, register_base_model
+from enxerto.vision.torch.base_models import build_backbone, get_base_model
 from enxerto.vision.torch.weights import (
     WeightsCorruptError,
     WeightsSources,
@@ -47,37 +47,6 @@ def _save(file: Path, tensors: object) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save(tensors, file)
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-@pytest.mark.parametrize("name", [facts.name for facts in list_facts()])
-def test_the_catalogues_facts_are_true(name: str) -> None:
-    facts = get_facts(name)
-    with torch.device("meta"):
-        stages, pool = get_base_model(name).split(get_base_model(name).construct())
-        chain = torch.nn.Sequential(*(module for _, module in stages), pool)
-        features = chain.eval()(torch.empty(1, 3, facts.preprocess.height, facts.preprocess.width))
-    assert tuple(stage for stage, _ in stages) == facts.stages
-    assert sum(parameter.numel() for parameter in chain.parameters()) == facts.parameters
-    assert features.shape == (1, facts.feature_dim)
-
-
-def test_every_base_model_of_the_catalogue_can_be_built() -> None:
-    assert [model.facts for model in list_base_models()] == list(list_facts())
-    with pytest.raises(BaseModelNotFoundError, match="resnet18"):
-        get_base_model("resnet19")
-    with pytest.raises(ValueError, match="registered"):
-        register_base_model(get_base_model("resnet18"))
-
-
-def test_the_stages_are_the_whole_network() -> None:
-    """Features of the stages, through the library's own classifier, are the library's answer."""
-    for name, last in (("resnet18", "fc"), ("efficientnet_lite0", "classifier"), ("efficientnet_b0", "classifier")):
-        network = get_base_model(name).construct().eval()
-        stages, pool = get_base_model(name).split(network)
-        images = torch.rand(2, 3, 64, 64)
-        with torch.inference_mode():
-            features = pool(torch.nn.Sequential(*(module for _, module in stages))(images))
-            torch.testing.assert_close(getattr(network, last)(features), network(images))
 
 
 def test_embedded_weights_fill_all_296_tensors(sources: WeightsSources) -> None:

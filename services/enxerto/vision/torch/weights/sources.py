@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import pickle
 import re
 import tempfile
 import urllib.error
@@ -17,11 +16,12 @@ from urllib.parse import urlsplit
 
 import torch
 
-from enxerto.kernel.errors import DataLossError, FailedPreconditionError, PreconditionViolation
+from enxerto.kernel.errors import FailedPreconditionError, PreconditionViolation
 from enxerto.vision.catalogue import BaseModelFacts, list_facts
+from enxerto.vision.torch.weights.files import WeightsCorruptError, read_tensors
 
 _CHUNK: Final = 1024 * 1024
-_HASH_IN_NAME: Final = re.compile(r"-([0-9a-f]{8,64})\.pth$")
+_HASH_IN_NAME: Final = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|safetensors)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,6 @@ class WeightsUnavailableError(FailedPreconditionError):
     reason = "WEIGHTS_UNAVAILABLE"
 
 
-class WeightsCorruptError(DataLossError):
-    """A weights file is not what its name or its publisher says."""
-
-    reason = "WEIGHTS_CORRUPT"
-
-
 def load_weights(facts: BaseModelFacts, sources: WeightsSources) -> LoadedWeights:
     """The first source that has the weights.
 
@@ -101,7 +95,9 @@ def _folder(facts: BaseModelFacts, sources: WeightsSources, tried: list[str]) ->
     if sources.folder is None:
         tried.append("local folder: none is configured")
         return
-    names = [facts.download.filename, f"{facts.name}.pth"]
+    names = [f"{facts.name}.safetensors", f"{facts.name}.pth"]
+    if facts.download is not None and facts.download.filename not in names:
+        names.insert(0, facts.download.filename)
     if facts.packaged is not None:
         names.append(Path(facts.packaged.path).name)
     for name in names:
@@ -127,6 +123,9 @@ def _package(facts: BaseModelFacts, sources: WeightsSources, tried: list[str]) -
 
 
 def _download(facts: BaseModelFacts, sources: WeightsSources, tried: list[str]) -> _Found:
+    if facts.download is None:
+        tried.append("download: its publisher has no file that can be read safely")
+        return
     url, name = facts.download.url, facts.download.filename
     cached = sources.cache / name
     if not cached.is_file():
@@ -166,13 +165,7 @@ def _read(path: Path, source: str, expected: str | None) -> LoadedWeights:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     _check(digest, expected, source if source != "blob" else str(path))
-    try:
-        # weights_only refuses every pickled object but tensors and plain containers.
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise WeightsCorruptError(f"{source}: not a file of tensors: {str(error).splitlines()[0]}") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise WeightsCorruptError(f"{source}: holds something else than named tensors")
+    tensors = read_tensors(path, source)
     return LoadedWeights(tensors, digest, f"blob:{digest}" if source == "blob" else source)
 
 
@@ -188,12 +181,17 @@ def _check(digest: str, expected: str | None, source: str) -> None:
 
 def _unavailable(facts: BaseModelFacts, sources: WeightsSources, tried: list[str]) -> WeightsUnavailableError:
     offline = ", ".join(one.name for one in list_facts() if one.works_offline)
-    folder = sources.folder or sources.cache
+    name = facts.name.replace("_", "-")
+    file = facts.download.filename if facts.download else f"{facts.name}.safetensors"
+    target = (sources.folder or sources.cache) / file
+    origin = (
+        f"download {facts.download.url} on another machine" if facts.download else "make a safetensors file of them"
+    )
     steps = "\n".join(f"  - {line}" for line in tried)
     message = (
         f"The pretrained weights of {facts.name} were not found:\n{steps}\n"
         f"Base models that work without a network: {offline}.\n"
-        f"To bring the weights in by hand, download {facts.download.url} on another machine and put it at "
-        f"{folder / facts.download.filename}. To train from random weights, ask for weights NONE."
+        f"To bring the weights in by hand, {origin}; then import it with `enxerto base-models import {name} {file}`, "
+        f"or put it at {target}. To train from random weights, ask for weights NONE."
     )
     return WeightsUnavailableError(message, [PreconditionViolation("WEIGHTS", f"baseModels/{facts.name}", tried[-1])])
