@@ -34,14 +34,14 @@ def by_torch(
 
     from enxerto.vision.finetuning import Weights
     from enxerto.vision.torch.base_models import build_backbone
-    from enxerto.vision.torch.network import GraftedNetwork, LinearHead
+    from enxerto.vision.torch.classification.network import ClassifierHead, GraftedNetwork
     from enxerto.vision.torch.weights import WeightsSources
 
     folder = tmp_path_factory.mktemp("version")
     files = grafted.platform.client.download("digits@production", folder, roles=["OTHER"])
     (weights,) = [file for file in files if file.suffix == ".safetensors"]
     backbone, _none = build_backbone("efficientnet_lite0", Weights.NONE, WeightsSources())
-    network = GraftedNetwork(backbone, LinearHead(1280, 10), get_facts("efficientnet_lite0").preprocess).eval()
+    network = GraftedNetwork(backbone, ClassifierHead(1280, 10), get_facts("efficientnet_lite0").preprocess).eval()
     network.load_state_dict(load_file(weights))
     with torch.inference_mode():
         return network(torch.from_numpy(batch)).softmax(1).numpy()

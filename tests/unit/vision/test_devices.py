@@ -1,5 +1,7 @@
 import pytest
 
+from enxerto.kernel.errors import InvalidArgumentError
+from enxerto.vision.finetuning import Precision
 from enxerto.vision.torch.devices import Compute, DeviceFacts, choose_compute, detect
 
 
@@ -33,3 +35,14 @@ def test_only_float16_scales_gradients() -> None:
 
 def test_this_machine_has_cores() -> None:
     assert detect().cores >= 1
+
+
+def test_a_precision_asked_for_is_used_or_refused() -> None:
+    gpu = DeviceFacts(1, True, 8)
+    asked = {precision: choose_compute(gpu, precision=precision).amp_dtype for precision in Precision}
+    assert asked == {"AUTO": "bfloat16", "FP32": None, "BF16": "bfloat16", "FP16": "float16"}
+    assert choose_compute(DeviceFacts(0, False, 2), precision=Precision.BF16).amp_dtype == "bfloat16"
+    with pytest.raises(InvalidArgumentError, match="needs a GPU"):
+        choose_compute(DeviceFacts(0, False, 2), precision=Precision.FP16)
+    with pytest.raises(InvalidArgumentError, match="BF16"):
+        choose_compute(DeviceFacts(1, False, 2), precision=Precision.BF16)

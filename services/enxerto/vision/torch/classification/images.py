@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -100,15 +101,15 @@ class _FileRows:
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
         self._row_bytes = int(np.prod(shape))
-        handle, name = tempfile.mkstemp(prefix="enxerto-images-")
-        self._file = os.fdopen(handle, "r+b", buffering=0)
+        self._file, name = tempfile.mkstemp(prefix="enxerto-images-")
+        weakref.finalize(self, os.close, self._file)
         Path(name).unlink()
 
     def read(self, rows: Indices) -> Pixels:
         batch = np.empty((len(rows), *self._shape), np.uint8)
         flat = batch.reshape(len(rows), -1)
         for target, row in zip(flat, rows.tolist(), strict=True):
-            done = os.preadv(self._file.fileno(), [target.data], row * self._row_bytes)
+            done = os.preadv(self._file, [target.data], row * self._row_bytes)
             if done != self._row_bytes:
                 raise DataLossError("the decoded images on the local disk are cut off: is the disk full?")
         return batch
@@ -117,7 +118,7 @@ class _FileRows:
         rest = memoryview(np.ascontiguousarray(pixels).tobytes())
         offset = first * self._row_bytes
         while rest:
-            done = os.pwrite(self._file.fileno(), rest, offset)
+            done = os.pwrite(self._file, rest, offset)
             rest, offset = rest[done:], offset + done
 
 
