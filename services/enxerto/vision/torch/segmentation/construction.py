@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 import torchvision
 from torch import nn
 
-from enxerto.kernel.errors import InvalidArgumentError, Violation, Violations
-from enxerto.vision.catalogue import BaseModelFacts, get_facts
+from enxerto.kernel.errors import Violations
+from enxerto.vision.catalogue import BaseModelFacts
 from enxerto.vision.finetuning import FinetuneSpec, Weights
-from enxerto.vision.specs import PreprocessSpec, Resize
-from enxerto.vision.torch.base_models import build_backbone
+from enxerto.vision.specs import PreprocessSpec
+from enxerto.vision.torch.base_models import DEFAULT_ENCODER, build_backbone, preprocess_of
 from enxerto.vision.torch.segmentation.decoders import build_decoder
 from enxerto.vision.torch.segmentation.network import EncoderDecoder, SegmentationNetwork, WholeNetwork
 from enxerto.vision.torch.weights import LoadedWeights, WeightsCorruptError, WeightsSources, load_weights
@@ -37,13 +37,6 @@ class BuiltSegmenter:
     weights: LoadedWeights | None
 
 
-def choose_preprocess(spec: FinetuneSpec, facts: BaseModelFacts) -> PreprocessSpec:
-    """The whole picture, stretched to a square: of the encoder's mean and deviation, of the run's size."""
-    pixels = get_facts(spec.encoder).preprocess if facts.takes_encoder else facts.preprocess
-    side = spec.image_size or facts.preprocess.height
-    return replace(pixels, height=side, width=side, crop_fraction=1.0, resize=Resize.STRETCH)
-
-
 def build_segmenter(spec: FinetuneSpec, facts: BaseModelFacts, classes: int, sources: WeightsSources) -> BuiltSegmenter:
     """Build what the spec names; what is new is drawn with the seed.
 
@@ -52,12 +45,11 @@ def build_segmenter(spec: FinetuneSpec, facts: BaseModelFacts, classes: int, sou
         BaseModelNotFoundError: the encoder is not in the catalogue.
         WeightsUnavailableError: pretrained weights are asked for and no source has them.
     """
-    if facts.takes_encoder and not spec.encoder:
-        raise InvalidArgumentError([Violation("encoder", f"{facts.name} needs one")])
-    preprocess = choose_preprocess(spec, facts)
+    preprocess = preprocess_of(facts, spec)
     network: SegmentationNetwork
     if facts.takes_encoder:
-        backbone, weights = build_backbone(spec.encoder, spec.weights, sources, seed=spec.seed)
+        encoder = spec.encoder or DEFAULT_ENCODER
+        backbone, weights = build_backbone(encoder, spec.weights, sources, seed=spec.seed, image_size=preprocess.height)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             network = EncoderDecoder(backbone, build_decoder(facts.name, backbone, classes), preprocess)
@@ -66,7 +58,7 @@ def build_segmenter(spec: FinetuneSpec, facts: BaseModelFacts, classes: int, sou
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             network = WholeNetwork(_construct(facts, weights), classes, preprocess)
-    _check_stages(spec, network)
+    _check_stages(spec, facts, network)
     return BuiltSegmenter(network.eval(), preprocess, weights)
 
 
@@ -85,9 +77,9 @@ def _construct(facts: BaseModelFacts, weights: LoadedWeights | None) -> nn.Modul
     return network
 
 
-def _check_stages(spec: FinetuneSpec, network: SegmentationNetwork) -> None:
+def _check_stages(spec: FinetuneSpec, facts: BaseModelFacts, network: SegmentationNetwork) -> None:
     violations = Violations()
     count = len(network.stages)
     if spec.unfreezing.stages > count:
-        violations.add("unfreezing.stages", f"{spec.encoder or spec.base_model} has {count} stages here")
+        violations.add("unfreezing.stages", f"{facts.name} has {count} stages here")
     violations.raise_if_any()
