@@ -14,13 +14,14 @@ from grpc_status import rpc_status
 
 from enxerto.inference.v1 import deployment_service_pb2_grpc, vision_service_pb2_grpc
 from enxerto.registry.v1 import registry_service_pb2_grpc
-from enxerto.training.v1 import dataset_service_pb2_grpc, training_service_pb2_grpc
+from enxerto.training.v1 import dataset_service_pb2_grpc, sweep_service_pb2_grpc, training_service_pb2_grpc
 
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 
 _SERVICERS = (
     (registry_service_pb2_grpc, "RegistryService"),
     (dataset_service_pb2_grpc, "DatasetService"),
+    (sweep_service_pb2_grpc, "SweepService"),
     (training_service_pb2_grpc, "TrainingService"),
     (deployment_service_pb2_grpc, "DeploymentService"),
     (vision_service_pb2_grpc, "VisionService"),

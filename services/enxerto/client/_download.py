@@ -31,6 +31,17 @@ def download_artifact(
     if target.is_file() and _sha256(target) == artifact.sha256:
         return target
     request = registry_service_pb2.DownloadBlobRequest(parent=parent, sha256=artifact.sha256)
+    return download_file(send, request, target, timeout_s, artifact.sha256)
+
+
+def download_file(
+    send: Callable[..., Any], request: Any, target: Path, timeout_s: float, expected_sha256: str = ""
+) -> Path:
+    """Write a stream of chunks to a file that appears when it is whole.
+
+    Raises:
+        ChecksumError: the bytes do not have the sha256 that is expected, if any; no file is left.
+    """
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
 
     def fetch(request: Any, **options: Any) -> str:
@@ -43,9 +54,9 @@ def download_artifact(
 
     try:
         sha256 = call(fetch, request, timeout_s=timeout_s)
-        if sha256 != artifact.sha256:
+        if expected_sha256 and sha256 != expected_sha256:
             raise ChecksumError(
-                f"{artifact.filename}: expected sha256 {artifact.sha256}, received {sha256}",
+                f"{target.name}: expected sha256 {expected_sha256}, received {sha256}",
                 code="DATA_LOSS",
                 reason="CHECKSUM_MISMATCH",
             )

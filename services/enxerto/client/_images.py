@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from enxerto.client._errors import InvalidArgumentError, Violation
-from enxerto.inference.v1 import vision_pb2, vision_service_pb2
 
-_MAX_IMAGES = 64
+MAX_IMAGES = 64
+"""In one request."""
 _MAX_BYTES = 24 * 2**20
 _INDEX = re.compile(r"^images\[(\d+)\]")
 
@@ -23,11 +23,6 @@ class Batch:
     contents: list[bytes] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     """Where each image was read from; empty for bytes."""
-
-    def request(self, deployment: str, top_k: int) -> vision_service_pb2.ClassifyRequest:
-        """The request for these images."""
-        images = [vision_pb2.Image(content=content) for content in self.contents]
-        return vision_service_pb2.ClassifyRequest(deployment=deployment, images=images, top_k=top_k)
 
     @contextlib.contextmanager
     def blaming(self) -> Iterator[None]:
@@ -49,12 +44,12 @@ class Batch:
         return Violation(name, violation.description)
 
 
-def batches(images: Sequence[Path | str | bytes]) -> Iterator[Batch]:
-    """Read and group images: at most 64 and 24 MiB a request, and a larger image alone."""
+def batches(images: Sequence[Path | str | bytes], most: int = MAX_IMAGES) -> Iterator[Batch]:
+    """Read and group images: at most so many and 24 MiB a request, and a larger image alone."""
     batch, size_bytes = Batch(0), 0
     for position, image in enumerate(images):
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
-        if batch.contents and (len(batch.contents) == _MAX_IMAGES or size_bytes + len(content) > _MAX_BYTES):
+        if batch.contents and (len(batch.contents) == most or size_bytes + len(content) > _MAX_BYTES):
             yield batch
             batch, size_bytes = Batch(position), 0
         batch.contents.append(content)

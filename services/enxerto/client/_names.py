@@ -20,6 +20,10 @@ class Names:
         """`r1` → `projects/default/trainingRuns/r1`."""
         return self._full("trainingRuns", text)
 
+    def sweep(self, text: str) -> str:
+        """`s1` → `projects/default/sweeps/s1`."""
+        return self._full("sweeps", text)
+
     def model(self, text: str) -> str:
         """`flowers` → `projects/default/models/flowers`."""
         return self._full("models", text)

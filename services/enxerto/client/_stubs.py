@@ -11,7 +11,7 @@ from enxerto.client._errors import PlatformNotRunningError
 from enxerto.inference.v1 import deployment_service_pb2_grpc, vision_service_pb2_grpc
 from enxerto.local.state import PlatformState, default_home
 from enxerto.registry.v1 import registry_service_pb2_grpc
-from enxerto.training.v1 import dataset_service_pb2_grpc, training_service_pb2_grpc
+from enxerto.training.v1 import dataset_service_pb2_grpc, sweep_service_pb2_grpc, training_service_pb2_grpc
 
 
 class Stubs:
@@ -56,6 +56,11 @@ class Stubs:
     def training(self) -> training_service_pb2_grpc.TrainingServiceStub:
         """Runs and base models."""
         return training_service_pb2_grpc.TrainingServiceStub(self._channel("training"))
+
+    @property
+    def sweeps(self) -> sweep_service_pb2_grpc.SweepServiceStub:
+        """Sweeps."""
+        return sweep_service_pb2_grpc.SweepServiceStub(self._channel("training"))
 
     @property
     def deployments(self) -> deployment_service_pb2_grpc.DeploymentServiceStub:

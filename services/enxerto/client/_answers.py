@@ -1,0 +1,98 @@
+"""Answers to images, for each task."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from enxerto.client import _converters, _images, _results
+from enxerto.client._deployments import DeploymentCalls
+from enxerto.inference.v1 import vision_pb2, vision_service_pb2
+
+T = TypeVar("T")
+
+# Paintings come back as large as the pictures, and have to fit one message.
+_PAINTED = 1
+
+Images = Sequence[Path | str | bytes]
+"""Paths, or the bytes of JPEG, PNG, WebP or BMP files; sent in as few requests as the limits allow."""
+
+
+class AnswerCalls(DeploymentCalls):
+    """Images in, answers out.
+
+    Bad images raise InvalidArgumentError, which names every one of them. Asking a deployment of another task raises
+    FailedPreconditionError with the reason TASK_MISMATCH.
+    """
+
+    def classify(self, deployment: str, images: Images, *, top_k: int = 5) -> list[_results.Prediction]:
+        """Say what is in each image.
+
+        Args:
+            deployment: the deployment to ask.
+            images: paths or bytes.
+            top_k: classes to return for each image.
+        """
+        request = vision_service_pb2.ClassifyRequest(deployment=self._names.deployment(deployment), top_k=top_k)
+        return self._answers(self._stubs.vision.Classify, request, images, _converters.predictions)
+
+    def detect(
+        self, deployment: str, images: Images, *, score_threshold: float | None = None, max_objects: int = 0
+    ) -> list[_results.Detection]:
+        """Find the objects in each image.
+
+        Args:
+            deployment: the deployment to ask.
+            images: paths or bytes.
+            score_threshold: least score, in [0, 1]; the version's own of each class when left out.
+            max_objects: to return for each image; 0 is all.
+        """
+        request = vision_service_pb2.DetectRequest(
+            deployment=self._names.deployment(deployment), score_threshold=score_threshold, max_objects=max_objects
+        )
+        return self._answers(self._stubs.vision.Detect, request, images, _converters.detections)
+
+    def segment(self, deployment: str, images: Images, *, mask_format: str = "PNG") -> list[_results.Segmentation]:
+        """Say of every pixel of each image what it belongs to.
+
+        Args:
+            deployment: the deployment to ask.
+            images: paths or bytes.
+            mask_format: PNG, RLE or POLYGONS.
+
+        Raises:
+            ValueError: another format.
+        """
+        known = vision_pb2.MaskFormat.items()
+        formats = {name.removeprefix("MASK_FORMAT_"): value for name, value in known if value}
+        if mask_format.upper() not in formats:
+            raise ValueError(f"mask_format {mask_format!r} is not one of {', '.join(formats)}")
+        request = vision_service_pb2.SegmentRequest(
+            deployment=self._names.deployment(deployment), format=formats[mask_format.upper()]
+        )
+        return self._answers(self._stubs.vision.Segment, request, images, _converters.segmentations)
+
+    def stylize(self, deployment: str, images: Images) -> list[_results.StylizedImage]:
+        """Paint each image in the style that the model has learned.
+
+        Args:
+            deployment: the deployment to ask.
+            images: paths or bytes.
+        """
+        request = vision_service_pb2.StylizeRequest(deployment=self._names.deployment(deployment))
+        return self._answers(self._stubs.vision.Stylize, request, images, _converters.stylized, most=_PAINTED)
+
+    def _answers(
+        self,
+        send: Callable[..., Any],
+        request: Any,
+        images: Images,
+        convert: Callable[[Any], list[T]],
+        most: int = _images.MAX_IMAGES,
+    ) -> list[T]:
+        answers: list[T] = []
+        for batch in _images.batches(images, most):
+            del request.images[:]
+            request.images.extend(vision_pb2.Image(content=content) for content in batch.contents)
+            with batch.blaming():
+                answers += convert(self._call(send, request))
+        return answers

@@ -1,0 +1,27 @@
+"""From the contracts' messages to the values that callers read."""
+
+from enxerto.client._converters.answers import detections, predictions, segmentations, stylized
+from enxerto.client._converters.datasets import dataset, snapshot, validation
+from enxerto.client._converters.models import deployment, model, version
+from enxerto.client._converters.runs import base_model, estimate, event, ranking, run, sweep
+from enxerto.client._converters.shared import progress
+
+__all__ = [
+    "base_model",
+    "dataset",
+    "deployment",
+    "detections",
+    "estimate",
+    "event",
+    "model",
+    "predictions",
+    "progress",
+    "ranking",
+    "run",
+    "segmentations",
+    "snapshot",
+    "stylized",
+    "sweep",
+    "validation",
+    "version",
+]

@@ -1,0 +1,97 @@
+"""What a caller reads: small frozen values, without protobuf.
+
+Times are aware datetimes in UTC; sizes are in bytes, durations in seconds, ratios in [0, 1].
+"""
+
+from enxerto.client._results.answers import (
+    Box,
+    Category,
+    DetectedObject,
+    Detection,
+    Polygon,
+    Prediction,
+    Segment,
+    Segmentation,
+    StylizedImage,
+    Timings,
+)
+from enxerto.client._results.datasets import (
+    ClassCount,
+    Dataset,
+    Finding,
+    Snapshot,
+    SnapshotState,
+    Statistics,
+    ValidationReport,
+)
+from enxerto.client._results.models import (
+    Artifact,
+    Deployment,
+    DeploymentState,
+    Lineage,
+    Model,
+    Parity,
+    Version,
+    VersionState,
+)
+from enxerto.client._results.runs import (
+    BaseModel,
+    BaseModelScore,
+    Checkpoint,
+    Estimate,
+    Event,
+    Progress,
+    QueueStatus,
+    Ranking,
+    Run,
+    RunFile,
+    RunState,
+)
+from enxerto.client._results.shared import Failure, Metric, Task
+from enxerto.client._results.sweeps import Between, Sweep, SweepState, Trial
+
+__all__ = [
+    "Artifact",
+    "BaseModel",
+    "BaseModelScore",
+    "Between",
+    "Box",
+    "Category",
+    "Checkpoint",
+    "ClassCount",
+    "Dataset",
+    "Deployment",
+    "DeploymentState",
+    "DetectedObject",
+    "Detection",
+    "Estimate",
+    "Event",
+    "Failure",
+    "Finding",
+    "Lineage",
+    "Metric",
+    "Model",
+    "Parity",
+    "Polygon",
+    "Prediction",
+    "Progress",
+    "QueueStatus",
+    "Ranking",
+    "Run",
+    "RunFile",
+    "RunState",
+    "Segment",
+    "Segmentation",
+    "Snapshot",
+    "SnapshotState",
+    "Statistics",
+    "StylizedImage",
+    "Sweep",
+    "SweepState",
+    "Task",
+    "Timings",
+    "Trial",
+    "ValidationReport",
+    "Version",
+    "VersionState",
+]
