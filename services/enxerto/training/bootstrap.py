@@ -8,7 +8,8 @@ from enxerto.runtime.metrics import new_registry
 from enxerto.runtime.ray_dashboard import RayDashboard
 from enxerto.runtime.sql import create_engine, migrate
 from enxerto.training.adapters.event_log import ObjectJobOutput
-from enxerto.training.adapters.importer import ImageFolderImporter, ImportLimits
+from enxerto.training.adapters.import_sources import ImportSources
+from enxerto.training.adapters.importer import DatasetImporter
 from enxerto.training.adapters.object_store import ObjectUploadStore, StoredBlobs, open_store
 from enxerto.training.adapters.ray_jobs import RayJobRunner, WorkerLayout
 from enxerto.training.adapters.registry_client import GrpcRegistry, open_channel
@@ -37,7 +38,15 @@ async def run(settings: TrainingSettings) -> None:
         ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels),
     )
     scratch = settings.cache_folder / "scratch"
-    importer = ImageFolderImporter(store, scratch, settings.import_roots, limits, settings.concurrent_imports)
+    sources = ImportSources(
+        store,
+        scratch,
+        settings.import_roots,
+        settings.import_locations,
+        ArchiveLimits(total_bytes=settings.max_unpacked_bytes, entries=settings.max_archive_members),
+    )
+    limits = ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels)
+    importer = DatasetImporter(sources, store, scratch, limits, settings.concurrent_imports)
     layout = WorkerLayout(
         python=settings.worker_python,
         blob_url=settings.blob_url,

@@ -11,7 +11,8 @@ NotFoundError
 DataLossError
 └── RunBrokenError              a run that cannot be driven on
 PermissionDeniedError
-└── PathNotAllowedError         a path outside of the folders that the operator allows
+├── PathNotAllowedError         a path outside of the folders that the operator allows
+└── LocationNotAllowedError     a URI outside of the locations that the operator allows
 AlreadyExistsError
 └── RequestIdReusedError        one request id, two contents
 InvalidArgumentError
@@ -85,6 +86,19 @@ class PathNotAllowedError(errors.PermissionDeniedError):
         super().__init__(
             f"{path!r} is not below an allowed folder: the setting ENXERTO_TRAINING_IMPORT_ROOTS {allowed}; "
             "upload an archive instead, or ask the operator to allow the folder"
+        )
+
+
+class LocationNotAllowedError(errors.PermissionDeniedError):
+    """The operator has not allowed imports from this location."""
+
+    reason = "IMPORT_LOCATION_NOT_ALLOWED"
+
+    def __init__(self, uri: str, locations: tuple[str, ...]) -> None:
+        allowed = "is empty" if not locations else f"allows {', '.join(locations)}"
+        super().__init__(
+            f"{uri!r} is not below an allowed location: the setting ENXERTO_TRAINING_IMPORT_LOCATIONS {allowed}; "
+            "upload an archive instead, or ask the operator to allow the location"
         )
 
 

@@ -11,6 +11,7 @@ from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.domain import (
     Dataset,
+    DatasetValidation,
     EventBody,
     Finding,
     JobEvent,
@@ -23,6 +24,8 @@ from enxerto.training.domain import (
     TrainingResult,
     TrainingRun,
 )
+from enxerto.vision.datasets.statistics import DatasetStatistics
+from enxerto.vision.specs import Task
 
 StatusEncoder = Callable[[EnxertoError], bytes]
 """Turns an error into the serialised google.rpc.Status that a failed resource keeps."""
@@ -132,6 +135,69 @@ class UploadStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ImportedWeights:
+    """Weights of a base model that were brought in by hand."""
+
+    base_model: str
+    """Name in the catalogue."""
+    sha256: str
+    size_bytes: int
+    import_time: datetime
+
+
+class WeightsCatalogue(Protocol):
+    """Keeps which weights were imported."""
+
+    async def put(self, weights: ImportedWeights) -> None:
+        """Note a base model's weights; those noted before are forgotten."""
+        ...
+
+    async def all(self) -> Mapping[str, ImportedWeights]:
+        """Every base model's weights, by its name in the catalogue."""
+        ...
+
+
+class WeightsVault(Protocol):
+    """Keeps the bytes of imported weights where jobs can read them, and a copy in the registry."""
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> tuple[str, bytes]:
+        """Store bytes for jobs; they count only once `chunks` has ended. Returns the sha256 and the first bytes.
+
+        The first bytes are as many as the header of a safetensors file takes, at most some megabytes.
+        """
+        ...
+
+    async def publish(self, sha256: str, size_bytes: int) -> None:
+        """Copy to the registry, from where other clusters have it; raises UnavailableError."""
+        ...
+
+    async def fetch(self, weights: ImportedWeights) -> None:
+        """Copy from the registry for jobs, when it is not there already; raises UnavailableError, DataLossError."""
+        ...
+
+
+Searches = Callable[[SweepPlan], Search]
+"""Builds the search of a sweep."""
+
+
+class UploadStore(Protocol):
+    """Keeps uploaded archives by their content."""
+
+    async def put(self, project: str, sha256: str, chunks: AsyncIterator[bytes]) -> None:
+        """Store bytes; they become visible all at once after `chunks` has ended. If it raises, nothing is left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import stored and found."""
+
+    content: SnapshotContent
+    findings: tuple[Finding, ...]
+    statistics: DatasetStatistics
+
+
 class Importer(Protocol):
     """Reads, checks and stores labelled images."""
 
@@ -140,12 +206,13 @@ class Importer(Protocol):
 
         Raises:
             PathNotAllowedError: the path lies outside of the allowed folders.
-            FailedPreconditionError: nothing is at the path.
+            LocationNotAllowedError: the URI lies outside of the allowed locations.
+            FailedPreconditionError: nothing is there.
             NotFoundError: the upload is not there.
         """
         ...
 
-    async def run(self, snapshot: Snapshot) -> tuple[SnapshotContent, tuple[Finding, ...]]:
+    async def run(self, snapshot: Snapshot, task: Task) -> Imported:
         """Import a snapshot's source.
 
         Raises:
@@ -154,14 +221,29 @@ class Importer(Protocol):
         """
         ...
 
+    def validate(
+        self, project: str, source: Source, task: Task, split_seed: int
+    ) -> AsyncIterator[tuple[int, int] | DatasetValidation]:
+        """Look at a source as an import does and store nothing.
+
+        Gives (images done, images in all) now and then, and what was found last. Closing the iterator stops the work.
+
+        Raises:
+            EnxertoError: the source cannot be read at all.
+        """
+        ...
+
 
 class ImportRefusedError(Exception):
     """The images have errors; nothing was stored."""
 
-    def __init__(self, error: EnxertoError, findings: tuple[Finding, ...]) -> None:
+    def __init__(
+        self, error: EnxertoError, findings: tuple[Finding, ...], statistics: DatasetStatistics | None = None
+    ) -> None:
         super().__init__(str(error))
         self.error = error
         self.findings = findings
+        self.statistics = statistics
 
 
 class JobState(enum.StrEnum):

@@ -29,6 +29,8 @@ class TrainingSettings(ServerSettings):
     """Interpreter of jobs, as the cluster's machines know it."""
     import_roots: tuple[Path, ...] = ()
     """Folders from which `path` sources may be imported; none by default."""
+    import_locations: tuple[str, ...] = ()
+    """Locations from which `uri` sources may be imported, such as `s3://bucket/prefix`; none by default."""
     cache_folder: Path
     """Scratch space of this service for archives being received or unpacked."""
     worker_cache_folder: Path | None = None

@@ -160,7 +160,7 @@ class _Target:
 
     def place(self, name: str, is_folder: bool) -> Path | Offender:
         """Where the member goes, or why it may not."""
-        path = _safe_path(name)
+        path = safe_path(name)
         if isinstance(path, Offender):
             return path
         parents = set(path.parents)
@@ -175,7 +175,8 @@ class _Target:
         return self._folder / path
 
 
-def _safe_path(name: str) -> PurePosixPath | Offender:
+def safe_path(name: str) -> PurePosixPath | Offender:
+    """A name from outside as a relative path that stays below its folder, or why it is none."""
     path = PurePosixPath(name)
     if path.is_absolute() or (len(name) > 1 and name[1] == ":"):
         return Offender(name, "ABSOLUTE_PATH", "has an absolute path")

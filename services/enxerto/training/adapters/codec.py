@@ -26,6 +26,7 @@ from enxerto.training.domain import (
     StateChanged,
     TrainingResult,
     UploadSource,
+    UriSource,
 )
 from enxerto.vision.finetuning import FinetuneSpec
 from enxerto.vision.specs import LabelMap, PreprocessSpec, TensorSpec
@@ -115,6 +116,8 @@ def source_to_json(source: Source) -> dict[str, Any]:
 
 def source_from_json(value: Json) -> Source:
     """The reverse of `source_to_json`."""
+    if "uri" in value:
+        return UriSource(value["uri"])
     return PathSource(value["path"]) if "path" in value else UploadSource(value["sha256"])
 
 

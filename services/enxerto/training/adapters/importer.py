@@ -1,155 +1,155 @@
-"""Imports image folders and archives into content-addressed snapshots."""
+"""Imports labelled images into content-addressed snapshots, or only looks at them."""
 
 import asyncio
-import shutil
-import tempfile
+import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import obstore
 from obstore.store import ObjectStore
 
-from enxerto.kernel.errors import FailedPreconditionError, NotFoundError, PreconditionViolation, Violation
-from enxerto.training.adapters.object_store import StoredBlobs, store_errors, upload_key
-from enxerto.training.domain import Finding, PathSource, Snapshot, SnapshotContent, Source
-from enxerto.training.errors import PathNotAllowedError, SourceRefusedError
-from enxerto.training.ports import ImportRefusedError
-from enxerto.vision.archives import ArchiveError, ArchiveLimits, extract
+from enxerto.training.adapters.import_sources import ImportSources, refused_source
+from enxerto.training.adapters.object_store import StoredBlobs
+from enxerto.training.domain import DatasetValidation, Finding, Snapshot, SnapshotContent, Source
+from enxerto.training.ports import Imported, ImportRefusedError
 from enxerto.vision.datasets.findings import Severity
 from enxerto.vision.datasets.scanning import scan
+from enxerto.vision.datasets.scans import Scan
 from enxerto.vision.images import ImageLimits
 from enxerto.vision.snapshots import write_snapshot
-from enxerto.vision.specs import Split
+from enxerto.vision.specs import Split, Task
 
-_CHUNK_BYTES = 2**20
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ImportLimits:
-    """What an import may cost."""
+class _Wanted:
+    """What to look at, and what for."""
 
-    archive: ArchiveLimits
-    image: ImageLimits
+    project: str
+    source: Source
+    task: Task
+    split_seed: int
 
 
-class ImageFolderImporter:
-    """An `Importer` of class folders, and of archives of them.
+_TELL_EVERY_S = 0.25
+
+
+class DatasetImporter:
+    """An `Importer` of every format and source.
 
     Args:
-        store: where uploads are and snapshots go.
-        scratch: folder to unpack in.
-        roots: folders that `path` sources may lie in.
-        limits: what an import may cost.
-        concurrent: imports at the same time; the others wait.
+        sources: where images come from.
+        store: where snapshots go.
+        scratch: folder for shards in the making.
+        limits: of one image.
+        concurrent: imports at the same time; the others wait. As many validations run beside them.
     """
 
     def __init__(
-        self, store: ObjectStore, scratch: Path, roots: tuple[Path, ...], limits: ImportLimits, concurrent: int
+        self, sources: ImportSources, store: ObjectStore, scratch: Path, limits: ImageLimits, concurrent: int
     ) -> None:
+        self._sources = sources
         self._store = store
         self._scratch = scratch
-        self._roots = roots
         self._limits = limits
-        self._turn = asyncio.Semaphore(concurrent)
+        self._imports = asyncio.Semaphore(concurrent)
+        self._validations = asyncio.Semaphore(concurrent)
 
     async def check(self, project: str, source: Source) -> None:
         """Whether the source may be read and is there."""
-        if isinstance(source, PathSource):
-            await asyncio.to_thread(allowed_path, source.path, self._roots)
-            return
-        key = upload_key(project, source.sha256)
-        with store_errors(key):
-            try:
-                await obstore.head_async(self._store, key)
-            except FileNotFoundError:
-                raise NotFoundError("Upload", f"projects/{project}/uploads/{source.sha256}") from None
+        await asyncio.to_thread(self._sources.check, project, source)
 
-    async def run(self, snapshot: Snapshot) -> tuple[SnapshotContent, tuple[Finding, ...]]:
+    async def run(self, snapshot: Snapshot, task: Task) -> Imported:
         """Import a snapshot's source."""
         stop = threading.Event()
-        async with self._turn:
+        async with self._imports:
             try:
-                return await asyncio.to_thread(self._import, snapshot, stop)
+                return await asyncio.to_thread(self._import, snapshot, task, stop)
             finally:
                 # A thread cannot be cancelled: it looks here after every image, so that the process can end.
                 stop.set()
 
-    def _import(self, snapshot: Snapshot, stop: threading.Event) -> tuple[SnapshotContent, tuple[Finding, ...]]:
-        def look(_done: int, _total: int) -> None:
-            if stop.is_set():
-                raise InterruptedError("the service is stopping")
+    async def validate(
+        self, project: str, source: Source, task: Task, split_seed: int
+    ) -> AsyncIterator[tuple[int, int] | DatasetValidation]:
+        """Look at a source as an import does and store nothing."""
+        stop = threading.Event()
+        latest = (0, 0)
 
-        with self._folder(snapshot) as folder:
-            scanned = scan(folder, limits=self._limits.image, seed=snapshot.split_seed, progress=look)
-            findings = tuple(
-                Finding(one.severity is Severity.ERROR, one.path, one.code, one.message) for one in scanned.findings
-            )
+        def progress(done: int, total: int) -> None:
+            nonlocal latest
+            latest = (done, total)
+
+        async with self._validations:
+            wanted = _Wanted(project, source, task, split_seed)
+            work = asyncio.create_task(asyncio.to_thread(self._validate, wanted, stop, progress))
+            try:
+                told = None
+                while not (await asyncio.wait({work}, timeout=_TELL_EVERY_S))[0]:
+                    if latest != told:
+                        told = latest
+                        yield latest
+                yield latest
+                yield await work
+            finally:
+                stop.set()
+                # The turn ends with the thread, not with the caller's patience.
+                with contextlib.suppress(InterruptedError):
+                    await asyncio.shield(work)
+
+    def _validate(self, wanted: _Wanted, stop: threading.Event, progress: Progress) -> DatasetValidation:
+        try:
+            with self._scanned(wanted, stop, progress) as scanned:
+                return DatasetValidation(_findings(scanned), scanned.statistics, _split_counts(scanned))
+        except ImportRefusedError as refused:
+            return DatasetValidation(refused.findings, None, {})
+
+    def _import(self, snapshot: Snapshot, task: Task, stop: threading.Event) -> Imported:
+        wanted = _Wanted(snapshot.name.project, snapshot.source, task, snapshot.split_seed)
+        with self._scanned(wanted, stop) as scanned:
+            findings = _findings(scanned)
             if scanned.errors:
-                raise ImportRefusedError(
-                    SourceRefusedError([Violation(one.path, f"{one.code}: {one.message}") for one in scanned.errors]),
-                    findings,
-                )
+                raise ImportRefusedError(refused_source(findings), findings, scanned.statistics)
             # Shards before the manifest: until the manifest is named by a READY snapshot, nothing refers to them.
             blobs = StoredBlobs(self._store, self._scratch)
-            manifest, manifest_sha256 = write_snapshot(scanned, blobs)
-        content = SnapshotContent(
-            digest=manifest.digest,
-            manifest_sha256=manifest_sha256,
-            class_names=manifest.class_names,
-            split_counts={split.value.lower(): manifest.count(split) for split in Split},
-            size_bytes=sum(shard.size_bytes for shard in manifest.shards),
-        )
-        return content, findings
+            manifest, manifest_sha256 = write_snapshot(scanned, blobs, progress=lambda *_: _check(stop))
+            content = SnapshotContent(
+                digest=manifest.digest,
+                manifest_sha256=manifest_sha256,
+                class_names=manifest.class_names,
+                split_counts=_split_counts(scanned),
+                size_bytes=sum(shard.size_bytes for shard in manifest.shards),
+            )
+            return Imported(content, findings, scanned.statistics)
 
     @contextmanager
-    def _folder(self, snapshot: Snapshot) -> Iterator[Path]:
-        source = snapshot.source
-        if isinstance(source, PathSource):
-            path = allowed_path(source.path, self._roots)
-            if path.is_dir():
-                yield path
-                return
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._scratch, prefix="import-") as scratch:
-            if isinstance(source, PathSource):
-                archive = path
-            else:
-                archive = Path(scratch) / "archive"
-                self._fetch(upload_key(snapshot.name.project, source.sha256), archive)
-            unpacked = Path(scratch) / "unpacked"
-            try:
-                extract(archive, unpacked, self._limits.archive)
-            except ArchiveError as error:
-                raise _refused_archive(error) from error
-            yield unpacked
-            shutil.rmtree(unpacked, ignore_errors=True)
+    def _scanned(
+        self, wanted: _Wanted, stop: threading.Event, progress: Progress = lambda _done, _total: None
+    ) -> Iterator[Scan]:
+        """What the source holds, its files there for as long as the context lasts."""
 
-    def _fetch(self, key: str, into: Path) -> None:
-        with store_errors(key), into.open("wb") as file:
-            for chunk in obstore.get(self._store, key).stream(min_chunk_size=_CHUNK_BYTES):
-                file.write(chunk)
+        def look(done: int, total: int) -> None:
+            _check(stop)
+            progress(done, total)
+
+        with self._sources.folder(wanted.project, wanted.source, lambda: _check(stop)) as folder:
+            yield scan(folder, wanted.task, limits=self._limits, seed=wanted.split_seed, progress=look)
 
 
-def _refused_archive(error: ArchiveError) -> ImportRefusedError:
-    violations = [Violation(one.member or "archive", f"{one.code}: {one.description}") for one in error.offenders]
-    findings = tuple(Finding(True, one.member or ".", one.code, one.description) for one in error.offenders)
-    return ImportRefusedError(SourceRefusedError(violations), findings)
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise InterruptedError("the service is stopping, or the caller has left")
 
 
-def allowed_path(path: str, roots: tuple[Path, ...]) -> Path:
-    """The real path, when it lies below one of the roots and something is there.
+def _findings(scanned: Scan) -> tuple[Finding, ...]:
+    found = (
+        Finding(one.severity is Severity.ERROR, one.path, one.code, one.message, one.line) for one in scanned.findings
+    )
+    return tuple(sorted(found, key=lambda one: not one.is_error))
 
-    Raises:
-        PathNotAllowedError: it lies elsewhere, links followed.
-        FailedPreconditionError: nothing readable is there.
-    """
-    real = Path(path).resolve()
-    if not any(real.is_relative_to(root.resolve()) for root in roots):
-        raise PathNotAllowedError(path, roots)
-    if not real.is_dir() and not real.is_file():
-        description = "there is no such folder or archive on the training service's machine"
-        raise FailedPreconditionError(f"{path}: {description}", [PreconditionViolation("PATH", path, description)])
-    return real
+
+def _split_counts(scanned: Scan) -> dict[str, int]:
+    return {split.value.lower(): sum(one.split is split for one in scanned.samples) for split in Split}

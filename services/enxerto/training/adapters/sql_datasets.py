@@ -18,6 +18,7 @@ from enxerto.training.adapters.tables import datasets, snapshots
 from enxerto.training.domain import Dataset, Finding, Snapshot, SnapshotContent, SnapshotState, Source
 from enxerto.training.errors import StaleRevisionError
 from enxerto.training.ports import Idempotency
+from enxerto.vision.datasets.statistics import DatasetStatistics
 from enxerto.vision.specs import Task
 
 
@@ -198,6 +199,7 @@ def _changing(snapshot: Snapshot) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in snapshot.findings],
         "finding_count": snapshot.finding_count,
         "content": asdict(snapshot.content) if snapshot.content else None,
+        "statistics": snapshot.statistics.to_json() if snapshot.statistics else None,
         "update_time": snapshot.update_time,
         "revision": snapshot.revision,
     }
@@ -216,5 +218,6 @@ def _snapshot(row: Row[Any]) -> Snapshot:
         findings=tuple(Finding(**finding) for finding in row.findings),
         finding_count=row.finding_count,
         content=SnapshotContent(**{**content, "class_names": tuple(content["class_names"])}) if content else None,
+        statistics=DatasetStatistics.from_json(row.statistics) if row.statistics else None,
         revision=row.revision,
     )

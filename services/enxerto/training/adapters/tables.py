@@ -70,6 +70,7 @@ snapshots = Table(
     Column("findings", JSON, nullable=False),
     Column("finding_count", Integer, nullable=False),
     Column("content", JSON(none_as_null=True)),
+    Column("statistics", JSON(none_as_null=True)),
     Column("create_time", UtcDateTime, nullable=False),
     Column("update_time", UtcDateTime, nullable=False),
     Column("revision", Integer, nullable=False),

@@ -8,8 +8,10 @@ from enxerto.training.converters.datasets import (
     dataset_to_proto,
     new_dataset,
     new_snapshot,
+    new_validation,
     snapshot_to_proto,
     upload_name,
+    validation_to_proto,
 )
 from enxerto.training.converters.fields import project_page
 from enxerto.training.converters.requests import catalogue_page, new_run, run_name, watch
@@ -25,10 +27,12 @@ __all__ = [
     "new_dataset",
     "new_run",
     "new_snapshot",
+    "new_validation",
     "project_page",
     "run_name",
     "run_to_proto",
     "snapshot_to_proto",
     "upload_name",
+    "validation_to_proto",
     "watch",
 ]

@@ -1,5 +1,6 @@
 """Datasets, their snapshots and uploads, between the contract and the domain."""
 
+import re
 from dataclasses import dataclass
 
 from enxerto.kernel.errors import Violations
@@ -7,13 +8,26 @@ from enxerto.kernel.names import DatasetName, ProjectName, check_id, is_sha256
 from enxerto.kernel.paging import PageRequest, page_request
 from enxerto.runtime.timestamps import timestamp
 from enxerto.training.converters.fields import idempotency, read_labels, status_to_proto
-from enxerto.training.domain import Dataset, PathSource, Snapshot, Source, UploadSource
+from enxerto.training.domain import (
+    Dataset,
+    DatasetValidation,
+    Finding,
+    PathSource,
+    Snapshot,
+    Source,
+    UploadSource,
+    UriSource,
+)
+from enxerto.training.domain.datasets import MAX_FINDINGS
 from enxerto.training.ports import Idempotency
 from enxerto.training.v1 import dataset_pb2, dataset_service_pb2
 from enxerto.type.v1 import task_pb2
-from enxerto.vision.specs import Task
+from enxerto.vision.datasets.statistics import DatasetStatistics
+from enxerto.vision.specs import Split, Task
 
 _MAX_DISPLAY_NAME = 200
+_TASKS = {task_pb2.Task.Value(f"TASK_{one}"): one for one in Task}
+_URI = re.compile(r"(s3|gs)://[a-z0-9][a-z0-9._-]{1,221}(/[^\x00-\x1f?#]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +65,44 @@ def new_dataset(request: dataset_service_pb2.CreateDatasetRequest) -> NewDataset
     violations = Violations()
     parent = ProjectName.check(request.parent, "parent", violations)
     dataset_id = check_id(request.dataset_id, "dataset_id", violations)
-    if request.dataset.task != task_pb2.TASK_CLASSIFICATION:
-        violations.add("dataset.task", "must be TASK_CLASSIFICATION")
+    task = _TASKS.get(request.dataset.task)
+    if task is None:
+        violations.add("dataset.task", f"must be one of {', '.join(f'TASK_{one}' for one in Task)}")
     if len(request.dataset.display_name) > _MAX_DISPLAY_NAME:
         violations.add("dataset.display_name", f"must have at most {_MAX_DISPLAY_NAME} characters")
     labels = read_labels(request.dataset.labels, "dataset.labels", violations)
     key = idempotency(request, violations)
     violations.raise_if_any()
     assert parent is not None
+    assert task is not None
     name = DatasetName(parent.project, dataset_id)
-    return NewDataset(name, Task.CLASSIFICATION, request.dataset.display_name, labels, key)
+    return NewDataset(name, task, request.dataset.display_name, labels, key)
 
 
 def new_snapshot(request: dataset_service_pb2.CreateSnapshotRequest) -> NewSnapshot:
     """Read a CreateSnapshot request."""
     violations = Violations()
     parent = DatasetName.check(request.parent, "parent", violations)
-    field, given = "snapshot.source", request.snapshot.source
+    source = _source(request.snapshot.source, parent, "snapshot.source", violations)
+    key = idempotency(request, violations)
+    violations.raise_if_any()
+    assert parent is not None
+    return NewSnapshot(parent, source, request.snapshot.source.split_seed, key)
+
+
+def new_validation(request: dataset_service_pb2.ValidateDatasetRequest) -> NewSnapshot:
+    """Read a ValidateDataset request."""
+    violations = Violations()
+    parent = DatasetName.check(request.dataset, "dataset", violations)
+    source = _source(request.source, parent, "source", violations)
+    violations.raise_if_any()
+    assert parent is not None
+    return NewSnapshot(parent, source, request.source.split_seed, None)
+
+
+def _source(
+    given: dataset_pb2.SnapshotSource, parent: DatasetName | None, field: str, violations: Violations
+) -> Source:
     source: Source = PathSource("")
     match given.WhichOneof("source"):
         case "path":
@@ -81,14 +116,15 @@ def new_snapshot(request: dataset_service_pb2.CreateSnapshotRequest) -> NewSnaps
             elif parent is not None and parts[1] != parent.project:
                 violations.add(f"{field}.upload", "must be of the same project as the dataset")
             source = UploadSource(parts[-1])
+        case "uri":
+            if not _URI.fullmatch(given.uri):
+                violations.add(f"{field}.uri", "must be s3://bucket/prefix or gs://bucket/prefix")
+            source = UriSource(given.uri)
         case _:
-            violations.add(field, "needs a path or an upload")
+            violations.add(field, "needs a path, an upload or a uri")
     if given.split_seed < 0:
         violations.add(f"{field}.split_seed", "must not be negative")
-    key = idempotency(request, violations)
-    violations.raise_if_any()
-    assert parent is not None
-    return NewSnapshot(parent, source, given.split_seed, key)
+    return source
 
 
 def archive_header(request: dataset_service_pb2.UploadArchiveRequest | None) -> ArchiveAnnouncement:
@@ -134,7 +170,7 @@ def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
     return dataset_pb2.Dataset(
         name=str(dataset.name),
         display_name=dataset.display_name,
-        task=task_pb2.TASK_CLASSIFICATION,
+        task=task_pb2.Task.Value(f"TASK_{dataset.task}"),
         labels=dict(dataset.labels),
         latest_snapshot=latest,
         create_time=timestamp(dataset.create_time),
@@ -145,27 +181,13 @@ def dataset_to_proto(dataset: Dataset) -> dataset_pb2.Dataset:
 
 def snapshot_to_proto(snapshot: Snapshot) -> dataset_pb2.Snapshot:
     """A snapshot as clients see it."""
-    source = dataset_pb2.SnapshotSource(split_seed=snapshot.split_seed)
-    if isinstance(snapshot.source, PathSource):
-        source.path = snapshot.source.path
-    else:
-        source.upload = upload_name(snapshot.name.project, snapshot.source.sha256)
-    kinds = dataset_pb2.Finding.Severity
     content = snapshot.content
     return dataset_pb2.Snapshot(
         name=str(snapshot.name),
         state=dataset_pb2.Snapshot.State.Value(f"STATE_{snapshot.state.value}"),
-        source=source,
+        source=_source_to_proto(snapshot),
         error=status_to_proto(snapshot.error),
-        findings=[
-            dataset_pb2.Finding(
-                severity=kinds.Value("SEVERITY_ERROR" if one.is_error else "SEVERITY_WARNING"),
-                path=one.path,
-                code=one.code,
-                message=one.message,
-            )
-            for one in snapshot.findings
-        ],
+        findings=[_finding(one) for one in snapshot.findings],
         finding_count=snapshot.finding_count,
         digest=content.digest if content else "",
         class_names=content.class_names if content else (),
@@ -174,6 +196,62 @@ def snapshot_to_proto(snapshot: Snapshot) -> dataset_pb2.Snapshot:
         create_time=timestamp(snapshot.create_time),
         update_time=timestamp(snapshot.update_time),
         etag=f'"{snapshot.revision}"',
+        statistics=_statistics(snapshot.statistics),
+    )
+
+
+def validation_to_proto(found: tuple[int, int] | DatasetValidation) -> dataset_service_pb2.ValidateDatasetResponse:
+    """Progress (images done, images in all), or what was found."""
+    if not isinstance(found, DatasetValidation):
+        progress = dataset_service_pb2.ValidationProgress(images_done=found[0], image_count=found[1])
+        return dataset_service_pb2.ValidateDatasetResponse(progress=progress)
+    report = dataset_pb2.ValidationReport(
+        importable=found.importable,
+        findings=[_finding(one) for one in found.findings[:MAX_FINDINGS]],
+        finding_count=len(found.findings),
+        statistics=_statistics(found.statistics),
+        split_counts=dict(found.split_counts),
+    )
+    return dataset_service_pb2.ValidateDatasetResponse(report=report)
+
+
+def _source_to_proto(snapshot: Snapshot) -> dataset_pb2.SnapshotSource:
+    source = dataset_pb2.SnapshotSource(split_seed=snapshot.split_seed)
+    match snapshot.source:
+        case PathSource(path):
+            source.path = path
+        case UploadSource(sha256):
+            source.upload = upload_name(snapshot.name.project, sha256)
+        case UriSource(uri):
+            source.uri = uri
+    return source
+
+
+def _finding(finding: Finding) -> dataset_pb2.Finding:
+    severity = "SEVERITY_ERROR" if finding.is_error else "SEVERITY_WARNING"
+    return dataset_pb2.Finding(
+        severity=dataset_pb2.Finding.Severity.Value(severity),
+        path=finding.path,
+        code=finding.code,
+        message=finding.message,
+        line=finding.line,
+    )
+
+
+def _statistics(found: DatasetStatistics | None) -> dataset_pb2.DatasetStatistics | None:
+    if found is None:
+        return None
+    return dataset_pb2.DatasetStatistics(
+        format=found.format,
+        image_count=found.image_count,
+        annotation_count=found.annotation_count,
+        classes=[
+            dataset_pb2.ClassCount(
+                class_name=one.class_name, split_counts={split.value.lower(): one.count(split) for split in Split}
+            )
+            for one in found.classes
+        ],
+        sizes=[dataset_pb2.SizeBin(max_side=one.max_side, count=one.count) for one in found.sizes],
     )
 
 

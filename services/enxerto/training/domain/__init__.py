@@ -2,6 +2,7 @@
 
 from enxerto.training.domain.datasets import (
     Dataset,
+    DatasetValidation,
     Finding,
     PathSource,
     Snapshot,
@@ -9,6 +10,7 @@ from enxerto.training.domain.datasets import (
     SnapshotState,
     Source,
     UploadSource,
+    UriSource,
 )
 from enxerto.training.domain.events import (
     EpochCompleted,
@@ -30,6 +32,7 @@ from enxerto.training.domain.states import RunState
 
 __all__ = [
     "Dataset",
+    "DatasetValidation",
     "EpochCompleted",
     "EventBody",
     "Finding",
@@ -56,4 +59,5 @@ __all__ = [
     "TrainingResult",
     "TrainingRun",
     "UploadSource",
+    "UriSource",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from enxerto.kernel.names import DatasetName, SnapshotName
+from enxerto.vision.datasets.statistics import DatasetStatistics
 from enxerto.vision.specs import Task
 
 MAX_FINDINGS = 1000
@@ -32,6 +33,8 @@ class Finding:
     """Stable, upper snake case."""
     message: str
     """For people."""
+    line: int = 0
+    """Of the file, from 1; 0 when it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,31 @@ class UploadSource:
     sha256: str
 
 
-Source = PathSource | UploadSource
+@dataclass(frozen=True, slots=True)
+class UriSource:
+    """A folder or an archive in an object store: `s3://…` or `gs://…`."""
+
+    uri: str
+
+
+Source = PathSource | UploadSource | UriSource
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetValidation:
+    """What looking at a source has found; nothing is stored."""
+
+    findings: tuple[Finding, ...]
+    """Everything; errors first."""
+    statistics: DatasetStatistics | None
+    """None when the source could not even be unpacked."""
+    split_counts: Mapping[str, int]
+    """Images by `train`, `val`, `test`."""
+
+    @property
+    def importable(self) -> bool:
+        """Whether an import would succeed."""
+        return not any(finding.is_error for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +124,31 @@ class Snapshot:
     finding_count: int = 0
     content: SnapshotContent | None = None
     """Set for READY."""
+    statistics: DatasetStatistics | None = None
+    """What was found; also of FAILED, when there was anything to count."""
     revision: int = 1
 
-    def ready(self, content: SnapshotContent, findings: tuple[Finding, ...], *, now: datetime) -> "Snapshot":
+    def ready(
+        self,
+        content: SnapshotContent,
+        findings: tuple[Finding, ...],
+        *,
+        now: datetime,
+        statistics: DatasetStatistics | None = None,
+    ) -> "Snapshot":
         """The import succeeded."""
-        return self._end(SnapshotState.READY, findings, now, content=content)
+        return self._end(SnapshotState.READY, findings, now, content=content, statistics=statistics)
 
-    def fail(self, error: bytes, findings: tuple[Finding, ...], *, now: datetime) -> "Snapshot":
+    def fail(
+        self,
+        error: bytes,
+        findings: tuple[Finding, ...],
+        *,
+        now: datetime,
+        statistics: DatasetStatistics | None = None,
+    ) -> "Snapshot":
         """The import failed and stored nothing."""
-        return self._end(SnapshotState.FAILED, findings, now, error=error)
+        return self._end(SnapshotState.FAILED, findings, now, error=error, statistics=statistics)
 
     def _end(
         self,
@@ -115,6 +158,7 @@ class Snapshot:
         *,
         content: SnapshotContent | None = None,
         error: bytes | None = None,
+        statistics: DatasetStatistics | None = None,
     ) -> "Snapshot":
         if self.state is not SnapshotState.IMPORTING:
             raise ValueError(f"{self.name} is {self.state}, which is final")
@@ -124,6 +168,7 @@ class Snapshot:
             state=state,
             content=content,
             error=error,
+            statistics=statistics,
             findings=tuple(ordered[:MAX_FINDINGS]),
             finding_count=len(findings),
             update_time=now,

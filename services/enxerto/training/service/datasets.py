@@ -1,6 +1,7 @@
 """Use cases of datasets, uploads and snapshots."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 
@@ -8,7 +9,7 @@ from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DatasetName, ProjectName, SnapshotName
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.training.domain import Dataset, Snapshot, Source
+from enxerto.training.domain import Dataset, DatasetValidation, Snapshot, Source
 from enxerto.training.errors import ArchiveTooLargeError, UploadMismatchError
 from enxerto.training.ports import DatasetStore, Idempotency, Importer, UploadStore
 from enxerto.training.service.imports import IMPORTS
@@ -75,6 +76,19 @@ class Datasets:
         snapshot = await self._store.create_snapshot(parent, source, split_seed, self._clock.now(), request)
         self._signals.send(IMPORTS)
         return snapshot
+
+    async def validate(
+        self, name: DatasetName, source: Source, split_seed: int
+    ) -> AsyncIterator[tuple[int, int] | DatasetValidation]:
+        """Look at a source as an import would: (images done, images in all) while it reads, what was found last."""
+        dataset = await self._store.get_dataset(name)
+        await self._importer.check(name.project, source)
+        # Closed with this generator, so that a caller who leaves stops the work.
+        async with contextlib.aclosing(
+            self._importer.validate(name.project, source, dataset.task, split_seed)
+        ) as found:
+            async for one in found:
+                yield one
 
     async def get_snapshot(self, name: SnapshotName) -> Snapshot:
         """Read one snapshot."""

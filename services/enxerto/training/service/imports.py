@@ -74,10 +74,12 @@ class Imports:
     async def _outcome(self, snapshot: Snapshot) -> Snapshot:
         while True:
             try:
-                content, findings = await self._importer.run(snapshot)
-                return snapshot.ready(content, findings, now=self._clock.now())
+                dataset = await self._store.get_dataset(snapshot.name.parent)
+                done = await self._importer.run(snapshot, dataset.task)
+                return snapshot.ready(done.content, done.findings, now=self._clock.now(), statistics=done.statistics)
             except ImportRefusedError as refused:
-                return snapshot.fail(self._encode(refused.error), refused.findings, now=self._clock.now())
+                error = self._encode(refused.error)
+                return snapshot.fail(error, refused.findings, now=self._clock.now(), statistics=refused.statistics)
             except UnavailableError as error:
                 logger.warning("import waits", extra={"snapshot": str(snapshot.name), "error": str(error)})
                 await asyncio.sleep(_RETRY_S)
