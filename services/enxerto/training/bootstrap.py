@@ -33,10 +33,6 @@ async def run(settings: TrainingSettings) -> None:
     store = open_store(settings.blob_url)
     metrics = new_registry()
     telemetry, signals, clock = PrometheusTelemetry(metrics), Signals(), SystemClock()
-    limits = ImportLimits(
-        ArchiveLimits(total_bytes=settings.max_unpacked_bytes, entries=settings.max_archive_members),
-        ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels),
-    )
     scratch = settings.cache_folder / "scratch"
     sources = ImportSources(
         store,

@@ -1,7 +1,7 @@
 """What the use cases need from the outside. Every store has an in-memory twin that passes the same tests."""
 
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -223,7 +223,7 @@ class Importer(Protocol):
 
     def validate(
         self, project: str, source: Source, task: Task, split_seed: int
-    ) -> AsyncIterator[tuple[int, int] | DatasetValidation]:
+    ) -> AsyncGenerator[tuple[int, int] | DatasetValidation, None]:
         """Look at a source as an import does and store nothing.
 
         Gives (images done, images in all) now and then, and what was found last. Closing the iterator stops the work.

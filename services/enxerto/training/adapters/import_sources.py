@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import obstore
+from obstore import ObjectMeta
 from obstore.store import ObjectStore, from_url
 
 from enxerto.kernel.errors import (
@@ -212,7 +213,7 @@ def _open(uri: str) -> tuple[ObjectStore, str]:
     return from_url(f"{parts.scheme}://{parts.netloc}"), parts.path.strip("/")
 
 
-def _listed(store: ObjectStore, key: str) -> Iterator[dict[str, object]]:
+def _listed(store: ObjectStore, key: str) -> Iterator[ObjectMeta]:
     for part in obstore.list(store, prefix=key or None):
         # Consoles make an empty object for a folder.
         yield from (one for one in part if not str(one["path"]).endswith("/") and str(one["path"]) != key)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ class DatasetImporter:
 
     async def validate(
         self, project: str, source: Source, task: Task, split_seed: int
-    ) -> AsyncIterator[tuple[int, int] | DatasetValidation]:
+    ) -> AsyncGenerator[tuple[int, int] | DatasetValidation, None]:
         """Look at a source as an import does and store nothing."""
         stop = threading.Event()
         latest = (0, 0)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violation
@@ -79,7 +79,7 @@ class Datasets:
 
     async def validate(
         self, name: DatasetName, source: Source, split_seed: int
-    ) -> AsyncIterator[tuple[int, int] | DatasetValidation]:
+    ) -> AsyncGenerator[tuple[int, int] | DatasetValidation, None]:
         """Look at a source as an import would: (images done, images in all) while it reads, what was found last."""
         dataset = await self._store.get_dataset(name)
         await self._importer.check(name.project, source)
