@@ -208,7 +208,8 @@ def test_a_classifier_that_mixes_up_the_rows_of_a_batch_fails_the_gate() -> None
 def _found(*scores: float) -> dict[str, np.ndarray]:
     count = len(scores)
     boxes = np.zeros((1, 5, 4), np.float32)
-    boxes[0, :count] = [[20 * place, 0, 20 * place + 10, 10] for place in range(count)]
+    for place in range(count):
+        boxes[0, place] = [20 * place, 0, 20 * place + 10, 10]
     padded = np.array([[*scores, *[0.0] * (5 - count)]], np.float32)
     classes = np.array([[0] * count + [-1] * (5 - count)], np.int64)
     return {"boxes": boxes, "scores": padded, "classes": classes, "accepted": padded > 0.5}

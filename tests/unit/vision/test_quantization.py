@@ -1,0 +1,94 @@
+"""Smaller graphs keep their contract and metadata, and answer nearly the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from enxerto.vision.finetuning import QuantizationMode, QuantizationSpec
+from enxerto.vision.onnx.quantization import QuantizationError, QuantizationLossError, check_loss, quantize
+from enxerto.vision.onnx.session import OnnxModel
+from enxerto.vision.specs import PreprocessSpec, Resize, Task
+from enxerto.vision.torch.export import export
+
+SMALLER = [mode for mode in QuantizationMode if mode is not QuantizationMode.NONE]
+SPEC = PreprocessSpec(32, 32, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 32, 3, 2), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 64, 3, 2), nn.ReLU()
+        )
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(images).mean(dim=(2, 3))).softmax(dim=1)
+
+
+class Masks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 3, 3, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = nn.functional.interpolate(self.body(images), size=images.shape[2:], mode="bilinear")
+        best = logits.softmax(dim=1).max(dim=1)
+        return best.indices.to(torch.uint8), best.values.mean(dim=(1, 2))
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(Network(), Task.CLASSIFICATION, tmp_path_factory.mktemp("c") / "model.onnx", SPEC)
+
+
+def _export(network: nn.Module, task: Task, path: Path, spec: PreprocessSpec) -> Path:
+    torch.manual_seed(0)
+    export(network.eval(), path, task=task, class_names=("a", "b", "c", "d"), preprocess=spec, provenance={"run": "r"})
+    return path
+
+
+def _images(count: int = 12) -> np.ndarray:
+    return np.random.default_rng(0).random((count, 3, 32, 32), np.float32)
+
+
+@pytest.mark.parametrize("mode", SMALLER)
+def test_a_smaller_classifier_answers_nearly_the_same(mode: QuantizationMode, classifier: Path, tmp_path: Path) -> None:
+    target = tmp_path / "smaller.onnx"
+    quantize(classifier, target, mode, _images())
+    before, after = OnnxModel(classifier), OnnxModel(target)
+    assert after.card == before.card
+    expected, actual = before.run(_images(5))["probabilities"], after.run(_images(5))["probabilities"]
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, expected, atol=0.03)
+    assert not np.array_equal(actual, expected)
+    assert target.stat().st_size < (0.65 if mode is QuantizationMode.FP16 else 0.6) * classifier.stat().st_size
+
+
+@pytest.mark.parametrize("mode", SMALLER)
+def test_masks_of_a_smaller_graph_are_nearly_the_same(mode: QuantizationMode, tmp_path: Path) -> None:
+    spec = PreprocessSpec(32, 32, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, Resize.LETTERBOX)
+    source = _export(Masks(), Task.SEGMENTATION, tmp_path / "masks.onnx", spec)
+    quantize(source, tmp_path / "smaller.onnx", mode, _images())
+    expected, actual = OnnxModel(source).run(_images(3)), OnnxModel(tmp_path / "smaller.onnx").run(_images(3))
+    assert actual["classes"].dtype == np.uint8
+    assert (actual["classes"] == expected["classes"]).mean() > 0.9
+
+
+def test_a_graph_that_the_tools_refuse_fails_in_words(classifier: Path, tmp_path: Path) -> None:
+    with pytest.raises(QuantizationError, match="STATIC_INT8"):
+        quantize(classifier, tmp_path / "x.onnx", QuantizationMode.STATIC_INT8, np.zeros((1, 3, 8, 9), np.float32))
+
+
+def test_a_loss_over_the_limit_is_refused_with_both_numbers() -> None:
+    spec = QuantizationSpec(mode=QuantizationMode.STATIC_INT8, max_score_loss=0.01)
+    check_loss(spec, "accuracy", 0.9, 0.895)
+    check_loss(spec, "accuracy", 0.9, 0.95)
+    with pytest.raises(QuantizationLossError, match=r"accuracy from 0\.9000 to 0\.8800") as refused:
+        check_loss(spec, "accuracy", 0.9, 0.88)
+    assert refused.value.reason == "QUANTIZATION_LOSS"
+    with pytest.raises(QuantizationLossError):
+        check_loss(spec, "accuracy", 0.9, float("nan"))
