@@ -1,152 +1,211 @@
-"""Class folders of real pictures, from packages that anyone can install: what the recipes are measured on.
+"""Class folders of real pictures, from packages that anyone can fetch: what small-data recipes are measured on.
 
-    python tests/benchmarks/training/photo_sets.py FOLDER
+    python tests/benchmarks/training/photo_sets.py [FOLDER]
 
-- `stamps`: photographs of the Debian package tuxpaint-stamps-default.
-- `clipart`: drawings of the Debian package openclipart-png.
-- `emoji`: Noto emoji of the npm package emoji-datasource-google, by subcategory.
-- `digits`: scikit-learn's scanned digits.
+makes one folder for each set, with a folder for each class:
 
-A set whose package cannot be fetched is left out with a word on stderr.
+    stamps     photographs of things, cut out (Debian's tuxpaint-stamps-default)
+    clipart    drawings by many hands (Debian's openclipart-png)
+    emoji      small pictograms (npm's emoji-datasource-google)
+    digits     scanned digits (scikit-learn)
+
+Nothing is installed and nothing outside of FOLDER is written. A set whose package cannot be fetched is left out, and
+that is said.
 """
 
-import hashlib
+from __future__ import annotations
+
 import json
+import random
+import shutil
+import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
-MAX_SIDE = 256
-MAX_PER_CLASS = 60
-MAX_BYTES = 1_000_000
+DEFAULT_FOLDER = Path("/tmp/photo-sets")
+SIDE = 256
+LEAST = 9
+MOST = 60
+"""Of a class; larger ones are drawn from with a fixed seed, so that no class drowns the others."""
 
-STAMPS = {
-    "birds": "animals/birds",
-    "mammals": "animals/mammals",
-    "fish": "animals/fish",
-    "insects": "animals/insects",
-    "fruit": "food/fruit",
-    "vegetables": "food/vegetables",
-    "flowers": "plants/flowers",
-    "roadsigns": "town/roadsigns",
-    "clothes": "clothes",
-    "tools": "household/tools",
-    "christmas": "seasonal/christmas",
-    "halloween": "seasonal/halloween",
-}
-CLIPART = {
-    "fruit": "food/fruit",
-    "desserts": "food/desserts",
-    "beverages": "food/beverages",
-    "mammals": "animals/mammals",
-    "birds": "animals/birds",
-    "bugs": "animals/bugs",
-    "music": "recreation/music",
-    "sports": "recreation/sports",
-    "vehicles": "transportation/vehicles",
-    "clothing": "people/clothing",
-    "hardware": "computer/hardware",
-    "roadsigns": "transportation/roadsigns",
-}
-EMOJI = [
-    "animal-mammal",
-    "animal-bird",
-    "animal-marine",
-    "animal-bug",
-    "food-fruit",
-    "food-vegetable",
-    "food-prepared",
-    "food-sweet",
-    "clothing",
-    "transport-ground",
-    "music",
-    "plant-flower",
-    "sport",
-    "tool",
-    "place-building",
-]
+_LARGEST = 20_000_000
+"""Pixels; the few larger drawings take seconds and gigabytes each."""
+
+# The folders that hold one kind of thing; others are as mixed as their names.
+_CLIPART = (
+    "animals/birds",
+    "animals/bugs",
+    "animals/mammals",
+    "computer/hardware",
+    "food/beverages",
+    "food/desserts",
+    "food/fruit",
+    "people/clothing",
+    "recreation/music",
+    "recreation/sports",
+    "transportation/roadsigns",
+    "transportation/vehicles",
+)
+
+_EMOJI = frozenset(
+    {"animal-bird", "animal-bug", "animal-mammal", "animal-marine", "clothing", "food-fruit", "food-prepared"}
+    | {"food-sweet", "food-vegetable", "music", "place-building", "plant-flower", "sport", "tool", "transport-ground"}
+)
 
 
-def main() -> int:
-    """Make every set that can be made."""
-    target = Path(sys.argv[1])
-    for name, make in (("stamps", _stamps), ("clipart", _clipart), ("emoji", _emoji), ("digits", _digits)):
-        if (target / name).is_dir():
+class SetUnavailableError(RuntimeError):
+    """The package of a set cannot be fetched here."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoSet:
+    """One data set on disk.
+
+    Attributes:
+        name: of the set.
+        folder: with a folder of pictures for each class.
+        counts: pictures of each class.
+    """
+
+    name: str
+    folder: Path
+    counts: dict[str, int]
+
+
+Pictures = Iterator[tuple[str, str, Image.Image]]
+"""Class, file stem, picture."""
+
+
+def make_sets(folder: Path = DEFAULT_FOLDER, names: tuple[str, ...] = ()) -> list[PhotoSet]:
+    """The sets of these names, all when empty; those that are there already are not made again."""
+    made = []
+    for name, source in _SOURCES.items():
+        if names and name not in names:
             continue
-        try:
-            with tempfile.TemporaryDirectory() as scratch:
-                pictures = make(Path(scratch))
-                counts = _write(pictures, target / name)
-        except (OSError, subprocess.CalledProcessError, ImportError) as error:
-            print(f"{name}: left out: {error}", file=sys.stderr)
+        target = folder / name
+        if not target.is_dir():
+            try:
+                _make(target, source)
+            except SetUnavailableError as error:
+                print(f"SKIPPED {name}: {error}", file=sys.stderr)
+                continue
+        counts = {one.name: sum(1 for _ in one.iterdir()) for one in sorted(target.iterdir())}
+        made.append(PhotoSet(name, target, counts))
+    return made
+
+
+def _make(target: Path, source: Callable[[Path], Pictures]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        whole = Path(scratch) / "set"
+        for label, stem, picture in source(Path(scratch)):
+            picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+            file = whole / label / f"{stem}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(file)
+        # Renamed at the end, so that half a set is never taken for a whole one.
+        whole.rename(target)
+
+
+def _stamps(scratch: Path) -> Pictures:
+    root = _debian("tuxpaint-stamps-default", scratch) / "usr/share/tuxpaint/stamps"
+    classes: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(root.rglob("*.png")):
+        kind = file.parent.relative_to(root).parts
+        # Drawings and letters are no photographs; some photographs come a second time, mirrored.
+        if "cartoon" not in kind and kind[0] != "symbols" and not file.stem.endswith(("_mirror", "_flip")):
+            classes[(kind[1:] or kind)[0]].append(file)
+    return _read(classes)
+
+
+def _clipart(scratch: Path) -> Pictures:
+    root = _debian("openclipart-png", scratch) / "usr/share/openclipart/png"
+    return _read({Path(kind).name: sorted((root / kind).rglob("*.png")) for kind in _CLIPART})
+
+
+def _emoji(scratch: Path) -> Pictures:
+    name = "emoji-datasource-google"
+    _run(["npm", "pack", "--silent", name], scratch)
+    (packed,) = scratch.glob("*.tgz")
+    with tarfile.open(packed) as archive:
+        archive.extractall(scratch / name, filter="data")
+    root = scratch / name / "package"
+    classes: dict[str, list[Path]] = defaultdict(list)
+    for entry in json.loads((root / "emoji.json").read_text()):
+        file = root / "img/google/64" / entry["image"]
+        if file.is_file() and entry["subcategory"] in _EMOJI:
+            classes[entry["subcategory"]].append(file)
+    return _read(classes)
+
+
+def _digits(scratch: Path) -> Pictures:
+    del scratch
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    for label in range(10):
+        for index in np.flatnonzero(data.target == label)[:MOST]:
+            dark = np.pad(255 - (data.images[index] * 255 / 16).astype(np.uint8), 2, constant_values=255)
+            picture = Image.fromarray(dark).convert("RGB").resize((48, 48), Image.Resampling.BICUBIC)
+            yield str(label), f"{index:04}", picture
+
+
+def _read(classes: dict[str, list[Path]]) -> Pictures:
+    for label, files in sorted(classes.items()):
+        fitting = [file for file in files if _pixels(file) <= _LARGEST]
+        if len(fitting) < LEAST:
             continue
-        print(name, sum(counts.values()), "images,", json.dumps(counts))
-    return 0
+        chosen = fitting if len(fitting) <= MOST else sorted(random.Random(0).sample(fitting, MOST))
+        for index, file in enumerate(chosen):
+            with Image.open(file) as opened:
+                picture = opened.convert("RGBA")
+            white = Image.new("RGBA", picture.size, "white")
+            yield label, f"{index:04}-{file.stem}", Image.alpha_composite(white, picture).convert("RGB")
+
+
+def _pixels(file: Path) -> int:
+    # From the header: opening one that is too large is what is to be avoided.
+    with file.open("rb") as opened:
+        width, height = struct.unpack(">II", opened.read(24)[16:])
+    return int(width * height)
 
 
 def _debian(package: str, scratch: Path) -> Path:
-    subprocess.run(["apt-get", "download", package], cwd=scratch, check=True, capture_output=True)
-    (archive,) = scratch.glob("*.deb")
-    subprocess.run(["dpkg", "-x", archive, scratch / "x"], check=True)
-    return scratch / "x"
+    _run(["apt-get", "download", package], scratch)
+    (archive,) = scratch.glob(f"{package}_*.deb")
+    _run(["dpkg", "-x", archive.name, package], scratch)
+    return scratch / package
 
 
-def _below(root: Path, classes: dict[str, str]) -> Iterator[tuple[str, Image.Image]]:
-    for name, folder in classes.items():
-        for file in sorted((root / folder).rglob("*.png")):
-            # Drawings among the photographs.
-            if "cartoon" not in file.as_posix() and file.stat().st_size <= MAX_BYTES:
-                yield name, Image.open(file)
+def _run(command: list[str], folder: Path) -> None:
+    if shutil.which(command[0]) is None:
+        raise SetUnavailableError(f"there is no {command[0]} here")
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=600)
+    except subprocess.CalledProcessError as error:
+        text = (error.stderr or error.stdout or "").strip().splitlines()
+        raise SetUnavailableError(f"{' '.join(command[:2])} failed: {text[-1] if text else error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise SetUnavailableError(f"{' '.join(command[:2])} took longer than {error.timeout:.0f} s") from error
 
 
-def _stamps(scratch: Path) -> Iterator[tuple[str, Image.Image]]:
-    return _below(_debian("tuxpaint-stamps-default", scratch) / "usr/share/tuxpaint/stamps", STAMPS)
-
-
-def _clipart(scratch: Path) -> Iterator[tuple[str, Image.Image]]:
-    return _below(_debian("openclipart-png", scratch) / "usr/share/openclipart/png", CLIPART)
-
-
-def _emoji(scratch: Path) -> Iterator[tuple[str, Image.Image]]:
-    pack = ["npm", "pack", "emoji-datasource-google@15.1.2", "--silent"]
-    subprocess.run(pack, cwd=scratch, check=True, capture_output=True)
-    (archive,) = scratch.glob("*.tgz")
-    subprocess.run(["tar", "xzf", archive, "-C", scratch], check=True)
-    for one in json.loads((scratch / "package/emoji.json").read_text()):
-        if one["subcategory"] in EMOJI:
-            yield one["subcategory"], Image.open(scratch / "package/img/google/64" / one["image"])
-
-
-def _digits(_: Path) -> Iterator[tuple[str, Image.Image]]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    for pixels, label in zip(digits.images, digits.target, strict=True):
-        yield str(label), Image.fromarray((255 - pixels * 255 / 16).astype("uint8")).resize((64, 64))
-
-
-def _write(pictures: Iterator[tuple[str, Image.Image]], folder: Path) -> dict[str, int]:
-    """On white, at most `MAX_SIDE` long, without copies; a class keeps those whose digests come first."""
-    kept: dict[str, dict[str, Image.Image]] = {}
-    seen: set[str] = set()
-    for name, picture in pictures:
-        rgba = picture.convert("RGBA")
-        whole = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        whole.thumbnail((MAX_SIDE, MAX_SIDE))
-        digest = hashlib.sha256(whole.tobytes()).hexdigest()
-        if digest not in seen:
-            seen.add(digest)
-            kept.setdefault(name, {})[digest] = whole
-    for name, ones in kept.items():
-        (folder / name).mkdir(parents=True)
-        for digest in sorted(ones)[:MAX_PER_CLASS]:
-            ones[digest].save(folder / name / f"{digest[:12]}.png")
-    return {name: min(len(ones), MAX_PER_CLASS) for name, ones in sorted(kept.items())}
+_SOURCES: dict[str, Callable[[Path], Pictures]] = {
+    "stamps": _stamps,
+    "clipart": _clipart,
+    "emoji": _emoji,
+    "digits": _digits,
+}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    for one in make_sets(Path(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_FOLDER):
+        print(f"{one.name}: {sum(one.counts.values())} pictures, {len(one.counts)} classes: {one.counts}")
