@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +21,7 @@ from enxerto.vision.geometry import Placement
 from enxerto.vision.images import DEFAULT_LIMITS, ImageLimits, UInt8Image, load_placed
 from enxerto.vision.snapshots import Manifest, read_samples
 from enxerto.vision.specs import PreprocessSpec, Split
-
-_MEMORY_BYTES: Final = 2 * 1024**3
-_IN_FLIGHT_PER_THREAD: Final = 4
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, allocate, decode_in_order
 
 UInt8Mask = npt.NDArray[np.uint8]
 """(H, W), class indices; 255 is ignored."""
@@ -68,7 +61,7 @@ def load_masked(
     rank: int = 0,
     world_size: int = 1,
     limits: ImageLimits = DEFAULT_LIMITS,
-    memory_bytes: int = _MEMORY_BYTES,
+    memory_bytes: int = MEMORY_BYTES,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MaskedPictures:
@@ -83,10 +76,11 @@ def load_masked(
     """
     total = manifest.count(split)
     mine = len(range(rank, total, world_size))
-    images = _allocate((mine, spec.height, spec.width, 3), memory_bytes)
-    masks = _allocate((mine, spec.height, spec.width), memory_bytes)
+    images = allocate((mine, spec.height, spec.width, 3), memory_bytes)
+    masks = allocate((mine, spec.height, spec.width), memory_bytes)
     part = islice(read_samples(manifest, source, split), rank, None, world_size)
-    for row, (image, mask) in enumerate(_decode_all(part, spec, limits, threads)):
+    decoded = decode_in_order(part, partial(_decode, spec=spec, limits=limits), threads)
+    for row, (image, mask) in enumerate(decoded):
         images[row], masks[row] = image, mask
         if progress is not None:
             progress(row + 1, mine)
@@ -139,28 +133,3 @@ def _nearest(mask: UInt8Mask, height: int, width: int, placed: Placement, *, to_
 def _decode(sample: StoredSample, spec: PreprocessSpec, limits: ImageLimits) -> tuple[UInt8Image, UInt8Mask]:
     image, placed = load_placed(sample.data, spec, limits)
     return image, mask_to_input(decode_mask(sample), placed)
-
-
-def _decode_all(
-    samples: Iterator[StoredSample], spec: PreprocessSpec, limits: ImageLimits, threads: int | None
-) -> Iterator[tuple[UInt8Image, UInt8Mask]]:
-    count = threads or os.cpu_count() or 1
-    running: deque[Future[tuple[UInt8Image, UInt8Mask]]] = deque()
-    with ThreadPoolExecutor(count, thread_name_prefix="decode") as pool:
-        for sample in samples:
-            running.append(pool.submit(_decode, sample, spec, limits))
-            if len(running) >= count * _IN_FLIGHT_PER_THREAD:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-
-
-def _allocate(shape: tuple[int, ...], memory_bytes: int) -> npt.NDArray[np.uint8]:
-    if int(np.prod(shape)) <= memory_bytes:
-        return np.empty(shape, dtype=np.uint8)
-    handle, name = tempfile.mkstemp(prefix="enxerto-masks-")
-    os.close(handle)
-    pixels = np.memmap(name, dtype=np.uint8, mode="w+", shape=shape)
-    # The mapping keeps the file alive; without a name it cannot be left behind.
-    Path(name).unlink()
-    return pixels

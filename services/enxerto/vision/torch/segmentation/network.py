@@ -150,4 +150,6 @@ def _backbone_stages(backbone: nn.Module) -> list[tuple[str, nn.Module]]:
     if any(name == "layer1" for name, _ in children):
         stem = nn.ModuleList(module for name, module in children if not name.startswith("layer"))
         return [("stem", stem), *((name, module) for name, module in children if name.startswith("layer"))]
-    return [("stem" if name == "0" else f"block{name}", module) for name, module in children]
+    last = len(children) - 1
+    names = ["stem", *(f"block{index}" for index in range(1, last)), "top"]
+    return [(name, module) for name, (_, module) in zip(names, children, strict=True)]

@@ -1,0 +1,103 @@
+"""Fast style transfer as the engine trains it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from enxerto.vision.finetuning import AugmentPolicy, FinetuneSpec
+from enxerto.vision.torch.collectives import Distribution, sum_over_workers
+from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.learner import Batch, Score, Stages
+from enxerto.vision.torch.style.objective import Objective, loss_values
+from enxerto.vision.torch.style.perception import StyleLosses
+from enxerto.vision.torch.style.pictures import ContentPictures
+from enxerto.vision.torch.style.similarity import ssim
+from enxerto.vision.torch.style.transformer import TransformerNetwork
+
+_VALIDATION_BATCH: Final = 4
+
+
+class StyleLearner:
+    """A transformer network, content pictures and the perceptual loss."""
+
+    network: nn.Module
+
+    def __init__(
+        self,
+        network: TransformerNetwork,
+        objective: Objective,
+        train: ContentPictures,
+        val: ContentPictures,
+        spec: FinetuneSpec,
+        *,
+        where: Distribution,
+        compute: Compute,
+    ) -> None:
+        self.network = network.to(compute.device)
+        self._objective, self._train, self._val = objective, train, val
+        self._spec, self._where, self._compute = spec, where, compute
+        self._augments = spec.augmentation.policy is not AugmentPolicy.NONE
+
+    @property
+    def stages(self) -> Stages:
+        """None: nothing of this network is pretrained."""
+        return ()
+
+    @property
+    def heads(self) -> Sequence[nn.Module]:
+        """The whole network."""
+        return (self.network,)
+
+    @property
+    def train_count(self) -> int:
+        """Content pictures over all workers."""
+        return self._train.total
+
+    def batch_count(self, size: int) -> int:
+        """Batches of an epoch; by the longest part, so that no worker waits for another."""
+        return math.ceil(math.ceil(self.train_count / self._where.world_size) / size)
+
+    def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
+        """(n, 3, H, W) uint8 pictures, mirrored at random."""
+        generator = np.random.default_rng((self._spec.seed, epoch, self._where.rank))
+        order = generator.permutation(len(self._train))
+        count = self.batch_count(size)
+        longest = math.ceil(self.train_count / self._where.world_size)
+        order = np.resize(order, longest)
+        for step in range(count):
+            pictures = self._train.batch(order[step * size : (step + 1) * size])
+            mirrored = torch.from_numpy(generator.random(len(pictures)) < 0.5)
+            if self._augments:
+                pictures = torch.where(mirrored.view(-1, 1, 1, 1), pictures.flip(3), pictures)
+            yield pictures, len(pictures)
+
+    def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Mean loss of a batch."""
+        contents = self._to_unit(batch)
+        return self._objective.total(self._objective.measure(model(contents).float(), contents))
+
+    def validate(self) -> Score:
+        """Minus the loss over the validation split."""
+        sums = torch.zeros(5, dtype=torch.float64, device=self._compute.device)
+        with torch.inference_mode():
+            for start in range(0, len(self._val), _VALIDATION_BATCH):
+                contents = self._to_unit(self._val.batch(slice(start, start + _VALIDATION_BATCH)))
+                with self._compute.autocast():
+                    pictures = self.network(contents).float()
+                losses = self._objective.measure(pictures, contents)
+                similarity = ssim(pictures, contents).mean()
+                sums += torch.stack([*losses, similarity, torch.ones_like(similarity)]).double() * len(contents)
+        *means, count = sum_over_workers(sums.clone(), self._where)
+        content, style, variation, similarity = (value / count for value in means)
+        losses = StyleLosses(content, style, variation)
+        metrics = loss_values(losses, self._objective.total(losses), similarity)
+        return Score(-metrics["loss"], metrics["loss"], metrics)
+
+    def _to_unit(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures.to(self._compute.device, non_blocking=True).float().mul_(1 / 255)
