@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -29,6 +30,15 @@ def build_fasterrcnn_resnet50_fpn(loaded: LoadedWeights | None, classes: int, pr
     heads = network.roi_heads
     heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes + 1)
     return TwoStage(network, _resnet(network), [network.backbone.fpn, network.rpn, heads], preprocess)
+
+
+def build_fasterrcnn_mobilenet(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
+    """Faster R-CNN, MobileNetV3-Large with a feature pyramid, for small inputs."""
+    network = _construct("fasterrcnn_mobilenet_v3_large_320_fpn", loaded)
+    heads = network.roi_heads
+    heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes + 1)
+    stages = _mobilenet(list(network.backbone.body.values()))
+    return TwoStage(network, stages, [network.backbone.fpn, network.rpn, heads], preprocess)
 
 
 def build_retinanet_resnet50_fpn(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
@@ -71,13 +81,14 @@ def _construct(name: str, loaded: LoadedWeights | None) -> Any:
     if loaded is None:
         return network
     try:
-        missing = network.load_state_dict(dict(loaded.tensors), strict=False).missing_keys
+        # By the library's own loading, which knows how the names of its tensors changed.
+        misfits = network.load_state_dict(dict(loaded.tensors), strict=False)
     except RuntimeError as error:
         raise WeightsCorruptError(f"{loaded.source}: does not fit torchvision/{name}: {error}") from error
     # Files of networks with frozen statistics do not count batches, and the networks with them do not need it.
-    wrong = [key for key in missing if not key.endswith("num_batches_tracked")]
+    wrong = [key for key in misfits.missing_keys if not key.endswith("num_batches_tracked")] + misfits.unexpected_keys
     if wrong:
-        text = f"{loaded.source}: does not fit torchvision/{name}; {len(wrong)} tensors are missing, such as {wrong[0]}"
+        text = f"{loaded.source}: does not fit torchvision/{name}; {len(wrong)} tensors differ, such as {wrong[0]}"
         raise WeightsCorruptError(text)
     if name.endswith("resnet50_fpn"):
         _without_epsilon(network)
@@ -98,6 +109,13 @@ def _resnet(network: Any) -> Stages:
     return [("stem", stem), *((name, body[name]) for name in ("layer1", "layer2", "layer3", "layer4"))]
 
 
+def _mobilenet(layers: Sequence[nn.Module]) -> Stages:
+    """The layers from one halving of the map to the next."""
+    edges = [0, *(index for index, layer in enumerate(layers) if getattr(layer, "_is_cn", False)), len(layers)]
+    pairs = itertools.pairwise(edges)
+    return [(f"c{number}", nn.Sequential(*layers[a:b])) for number, (a, b) in enumerate(pairs, start=1)]
+
+
 def _vgg(body: Any) -> Stages:
     blocks: list[list[nn.Module]] = [[]]
     for layer in body.features:
@@ -110,6 +128,7 @@ def _vgg(body: Any) -> Stages:
 
 BUILDERS: Final[Mapping[str, Callable[[LoadedWeights | None, int, PreprocessSpec], Detector]]] = {
     "fasterrcnn_resnet50_fpn": build_fasterrcnn_resnet50_fpn,
+    "fasterrcnn_mobilenet_v3_large_320_fpn": build_fasterrcnn_mobilenet,
     "retinanet_resnet50_fpn": build_retinanet_resnet50_fpn,
     "ssd300_vgg16": build_ssd300_vgg16,
     "ssdlite320_mobilenet_v3_large": build_ssdlite320,

@@ -10,15 +10,13 @@ from typing import Final
 import torch
 
 from enxerto.kernel.errors import FailedPreconditionError, InvalidArgumentError, PreconditionViolation, Violation
-from enxerto.vision.catalogue import BaseModelFacts, get_facts
+from enxerto.vision.catalogue import BaseModelFacts
 from enxerto.vision.finetuning import FinetuneSpec, Weights
 from enxerto.vision.specs import PreprocessSpec, Resize
-from enxerto.vision.torch.base_models import build_backbone
+from enxerto.vision.torch.base_models import DEFAULT_ENCODER, build_backbone, preprocess_of
 from enxerto.vision.torch.detection import coco, grafted
 from enxerto.vision.torch.detection.detector import Detector
 from enxerto.vision.torch.weights import LoadedWeights, WeightsSources, load_weights
-
-DEFAULT_ENCODER: Final = "efficientnet_lite0"
 
 _SIDE_STEP: Final = 32
 """Sides that every family's maps divide evenly."""
@@ -58,12 +56,12 @@ def build_detector(spec: FinetuneSpec, facts: BaseModelFacts, classes: int, sour
         WeightsUnavailableError: no source has the pretrained weights.
         WeightsCorruptError: a weights file is damaged or of another network.
     """
-    encoder = get_facts(spec.encoder or DEFAULT_ENCODER) if facts.takes_encoder else None
-    preprocess = _preprocess(spec, facts, encoder or facts)
+    preprocess = _preprocess(spec, facts)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        if encoder is not None:
-            backbone, loaded = build_backbone(encoder.name, spec.weights, sources, seed=spec.seed)
+        if facts.takes_encoder:
+            name = spec.encoder or DEFAULT_ENCODER
+            backbone, loaded = build_backbone(name, spec.weights, sources, seed=spec.seed, image_size=spec.image_size)
             detector: Detector = grafted.BUILDERS[facts.name](backbone, classes, preprocess)
         else:
             build = _builder(facts)
@@ -90,17 +88,8 @@ def _builder(facts: BaseModelFacts) -> _Build:
     return lambda loaded, classes, preprocess: build_libre(name, loaded, classes, preprocess)
 
 
-def _preprocess(spec: FinetuneSpec, facts: BaseModelFacts, pretrained: BaseModelFacts) -> PreprocessSpec:
-    side = spec.image_size or facts.preprocess.height
+def _preprocess(spec: FinetuneSpec, facts: BaseModelFacts) -> PreprocessSpec:
     # SSD300 is made for its own side, which is no multiple.
-    if side % _SIDE_STEP and side != facts.preprocess.height:
+    if spec.image_size % _SIDE_STEP and spec.image_size != facts.preprocess.height:
         raise InvalidArgumentError([Violation("image_size", f"must be a multiple of {_SIDE_STEP} for detection")])
-    return replace(
-        facts.preprocess,
-        height=side,
-        width=side,
-        crop_fraction=1.0,
-        mean=pretrained.preprocess.mean,
-        std=pretrained.preprocess.std,
-        resize=Resize.LETTERBOX,
-    )
+    return replace(preprocess_of(facts, spec), crop_fraction=1.0, resize=Resize.LETTERBOX)

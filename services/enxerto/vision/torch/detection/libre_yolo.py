@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from libreyolo.models.yolo9.nn import LibreYOLO9Model
@@ -69,8 +69,8 @@ class YOLOXDetector(Detector):
 
     def raw(self, images: torch.Tensor) -> Grids:
         """(N, 3, H, W) images in [0, 1] to offsets, objectness and class logits."""
-        # Its weights were trained on blue, green, red from 0 to 255.
-        standard = self.standardised(images).flip(1) * 255
+        # Its weights were trained on blue, green, red.
+        standard = self.standardised(images).flip(1)
         head = self.network.head
         maps = []
         for index, features in enumerate(self.network.backbone(standard)):
@@ -167,18 +167,21 @@ class YOLO9Detector(Detector):
         return every_class(boxes, flat[..., 4 * head.reg_max :].sigmoid(), _SCORE_FLOOR, MAX_CANDIDATES)
 
 
+_SIZES: Final = {"nano": "n", "tiny": "t"}
+
+
 def build_libre(name: str, loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
-    """A network by family and size, such as `yolox-s` or `yolo9-t`; `loaded` may be of other classes.
+    """A network by family and size, such as `yolox_s` or `yolov9_t`; `loaded` may be of other classes.
 
     Raises:
         WeightsCorruptError: the weights are of another network.
     """
-    family, size = name.split("-")
-    network: Any = (
-        LibreYOLOXModel(size, nb_classes=classes) if family == "yolox" else LibreYOLO9Model(size, nb_classes=classes)
-    )
-    if family == "yolox":
+    family, size = name.split("_")
+    size = _SIZES.get(size, size)
+    is_x = family == "yolox"
+    network: Any = LibreYOLOXModel(size, nb_classes=classes) if is_x else LibreYOLO9Model(size, nb_classes=classes)
+    if is_x:
         network.init_weights()
     if loaded is not None:
         fill_but_head(network, loaded, f"libreyolo/{name}", head="head.")
-    return YOLOXDetector(network, preprocess) if family == "yolox" else YOLO9Detector(network, preprocess)
+    return YOLOXDetector(network, preprocess) if is_x else YOLO9Detector(network, preprocess)

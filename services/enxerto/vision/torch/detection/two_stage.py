@@ -141,7 +141,7 @@ class TwoStage(Detector):
     def _pool(self, raw: Maps, proposals: torch.Tensor) -> torch.Tensor:
         """(N x P, channels, 7, 7) features of the proposals, each from the level of its size."""
         pool = cast(Any, self.network.roi_heads).box_roi_pool
-        maps = [raw.features[name] for name in pool.featmap_names]
+        maps = [raw.features[name] for name in pool.featmap_names if name in raw.features]
         scales = [2.0 ** round(math.log2(one.shape[3] / raw.size[1])) for one in maps]
         images = torch.arange(proposals.shape[0], device=proposals.device, dtype=proposals.dtype)
         numbers = images.view(-1, 1, 1).expand(-1, proposals.shape[1], 1)
@@ -150,7 +150,7 @@ class TwoStage(Detector):
         # Feature Pyramid Networks (Lin et al. 2017, arXiv:1612.03144), equation 1.
         level = torch.floor(pool.canonical_level + torch.log2(areas.sqrt() / pool.canonical_scale) + 1e-6)
         finest = -math.log2(scales[0])
-        level = level.clamp(finest, finest + len(maps) - 1).flatten() - finest
+        level = level.clamp(finest, -math.log2(scales[-1])).flatten() - finest
         align = partial(roi_align, output_size=pool.output_size, sampling_ratio=pool.sampling_ratio)
         by_level = list(zip(maps, scales, strict=True))
         if torch.compiler.is_exporting():
