@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,8 @@ class Region:
                     f"has run lengths of {self.size[1]} x {self.size[0]} pixels, the picture is {width} x {height}"
                 )
                 raise MaskError("MASK_SIZE", message)
-            return self._from_counts(width, height)
+            runs = _uncompressed(self.counts) if isinstance(self.counts, bytes) else self.counts
+            return _drawn(runs, width, height)
         drawn = []
         for ring in self.polygons:
             points = ring.copy()
@@ -60,24 +61,42 @@ class Region:
                 raise MaskError("POLYGON_NOT_FINITE", "a polygon has coordinates that are not finite")
             # Far outside of the picture the rasteriser would count for ever, and draws nothing.
             drawn.append(np.clip(points, -1e5, 1e5).tolist())
-        runs = coco_mask.frPyObjects(drawn, height, width)
-        return np.asarray(coco_mask.decode(coco_mask.merge(runs)), dtype=bool)
+        rasters = coco_mask.frPyObjects(drawn, height, width)
+        return _drawn(_uncompressed(coco_mask.merge(rasters)["counts"]), width, height)
 
-    def _from_counts(self, width: int, height: int) -> npt.NDArray[np.bool_]:
-        try:
-            runs = self.counts
-            if isinstance(runs, bytes):
-                decoded: dict[str, Any] = {"size": [height, width], "counts": runs}
-            else:
-                # The sum is checked first: the decoder writes as many pixels as the runs say.
-                if sum(runs or ()) != width * height or min(runs or (0,)) < 0:
-                    raise ValueError("they do not add up to the picture's pixels")
-                decoded = coco_mask.frPyObjects({"size": [height, width], "counts": list(runs or ())}, height, width)
-            if int(coco_mask.area(decoded)) > width * height:
-                raise ValueError("they cover more than the picture")
-            return np.asarray(coco_mask.decode(decoded), dtype=bool)
-        except (ValueError, TypeError, IndexError) as error:
-            raise MaskError("MALFORMED_MASK", f"has run lengths that cannot be read: {error}") from error
+
+def _uncompressed(counts: bytes) -> list[int]:
+    """COCO's text of run lengths: six bits a letter, each run after the third as a difference to the last but one.
+
+    The library's own decoder writes wherever broken runs lead it, and warns under NumPy 2.
+
+    Raises:
+        MaskError: it ends within a number, or has letters that are none.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in counts:
+        bits = letter - 48
+        if not 0 <= bits < 64:
+            raise MaskError("MALFORMED_MASK", "has run lengths with letters that COCO's text does not have")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise MaskError("MALFORMED_MASK", "has run lengths that end too early")
+    return runs
+
+
+def _drawn(runs: Sequence[int], width: int, height: int) -> npt.NDArray[np.bool_]:
+    if min(runs, default=0) < 0 or sum(runs) != width * height:
+        raise MaskError("MALFORMED_MASK", "has run lengths that do not add up to the picture's pixels")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
 
 
 @dataclass(frozen=True, slots=True)
