@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from enxerto.cli import datasets, models, platform, quickstart, runs, serving
+from enxerto.cli import (
+    base_models,
+    datasets,
+    models,
+    platform,
+    predicting,
+    quickstart,
+    reports,
+    runs,
+    serving,
+    sweeps,
+    training,
+)
 from enxerto.cli.failures import EXIT_INTERRUPTED, fail
 from enxerto.cli.session import Session
 
@@ -44,9 +56,14 @@ def options(
 
 platform.register(app)
 datasets.register(app)
+base_models.register(app)
+training.register(app)
 runs.register(app)
+sweeps.register(app)
 models.register(app)
+reports.register(app)
 serving.register(app)
+predicting.register(app)
 quickstart.register(app)
 
 

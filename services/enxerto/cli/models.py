@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, emit_table, percent, session, short
+from enxerto.cli.session import (
+    JsonOption,
+    console,
+    emit_json,
+    emit_table,
+    percent,
+    result,
+    session,
+    short,
+    show_files,
+    show_metrics,
+)
 
 if TYPE_CHECKING:
     from enxerto.client import Model, Version
@@ -31,10 +42,11 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
         emit_json({"models": found})
         return
     emit_table(
-        ("model", "newest", "aliases", "updated"),
+        ("model", "task", "newest", "aliases", "updated"),
         (
             (
                 short(model.name),
+                model.task,
                 short(model.latest_version) if model.latest_version else "",
                 _aliases(model),
                 model.update_time,
@@ -69,12 +81,12 @@ def show(
         return
     console().print(f"{short(model.name)}   {_aliases(model)}")
     emit_table(
-        ("version", "state", "accuracy", "from", "weights", "run", "created"),
+        ("version", "state", "result", "from", "weights", "run", "created"),
         (
             (
                 short(version.name),
                 version.state,
-                percent(version.metric("accuracy", "test") or version.metric("accuracy")),
+                result(version.metrics),
                 short(version.lineage.base_model),
                 version.lineage.weights_source or "none",
                 short(version.lineage.training_run),
@@ -88,16 +100,15 @@ def show(
 
 def _show_version(version: "Version") -> None:
     out, lineage = console(), version.lineage
-    out.print(f"version    {short(version.name)}, {version.state}")
+    out.print(f"version    {short(version.name)}, {version.task}, {version.state}")
     out.print(f"classes    {', '.join(version.class_names)}", markup=False)
     out.print(f"data       {short(lineage.snapshot)}, sha256 {lineage.snapshot_digest[:12]}")
     out.print(f"from       {short(lineage.base_model)}, weights: {lineage.weights_source or 'none'}, {lineage.licence}")
     out.print(f"run        {short(lineage.training_run)}")
-    for metric in version.metrics:
-        out.print(f"{metric.split:<6} {metric.name:<20} {metric.value:.4f}")
+    show_metrics(version.metrics)
     if parity := version.parity:
         out.print(
-            f"export     top-1 agreement {percent(parity.agreement)} on {parity.sample_count} images, "
+            f"export     agreement {percent(parity.agreement)} on {parity.sample_count} images, "
             f"largest difference {parity.max_abs_difference:.1e}"
         )
     emit_table(
@@ -131,8 +142,4 @@ def download(
     """Download a version's files and check their sha256."""
     with session(context).client() as client:
         files = client.download(version, folder)
-    if as_json:
-        emit_json({"files": files})
-    else:
-        for file in files:
-            console().print(str(file), markup=False)
+    show_files(files, as_json=as_json)

@@ -1,10 +1,22 @@
-"""`enxerto train`, `runs` and `base-models`."""
+"""`enxerto runs`."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, emit_table, percent, session, short
+from enxerto.cli.session import (
+    JsonOption,
+    console,
+    emit_json,
+    emit_table,
+    result,
+    session,
+    short,
+    show_files,
+    show_metrics,
+)
 
 if TYPE_CHECKING:
     from enxerto.client import Run
@@ -12,94 +24,18 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(train)
-    app.command("base-models")(base_models)
     runs = typer.Typer(help="Training runs.", no_args_is_help=True)
     runs.command("list")(list_)
     runs.command()(show)
     runs.command()(watch)
     runs.command()(cancel)
+    runs.command()(pause)
+    runs.command()(resume)
+    runs.command()(files)
     app.add_typer(runs, name="runs")
 
 
-def train(
-    context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="The dataset, DATASET@N for an older snapshot.")],
-    model: Annotated[
-        str, typer.Option(help="Register the version under this model; the dataset's name by default.")
-    ] = "",
-    base_model: Annotated[
-        str, typer.Option(help="Network to start from; see `enxerto base-models`.")
-    ] = "efficientnet-lite0",
-    weights: Annotated[str | None, typer.Option(help="PRETRAINED or NONE.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="FEATURE_EXTRACTION or FINE_TUNE.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training split.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all workers.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of the head.")] = None,
-    backbone_learning_rate_ratio: Annotated[
-        float | None, typer.Option(help="Backbone's learning rate divided by the head's.")
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Not negative.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="ADAMW or SGD.")] = None,
-    warmup_fraction: Annotated[float | None, typer.Option(help="Share of the steps over which the rate rises.")] = None,
-    unfreeze_stages: Annotated[
-        int | None, typer.Option(help="FINE_TUNE: stages that learn, counted from the output; 0 means all.")
-    ] = None,
-    early_stopping_patience: Annotated[
-        int | None, typer.Option(help="Epochs without a better validation loss before the run stops; 0 means never.")
-    ] = None,
-    augment: Annotated[bool | None, typer.Option(help="Random crops, flips and colour.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Workers that train together.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Start the run and do not watch it.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a model on a dataset and register the version. With --json, prints the events and at last the run."""
-    from enxerto.cli.watching import follow
-
-    settings: dict[str, Any] = {
-        "weights": weights,
-        "strategy": strategy,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "backbone_learning_rate_ratio": backbone_learning_rate_ratio,
-        "weight_decay": weight_decay,
-        "optimizer": optimizer,
-        "warmup_fraction": warmup_fraction,
-        "unfreeze_stages": unfreeze_stages,
-        "early_stopping_patience": early_stopping_patience,
-        "augment": augment,
-        "seed": seed,
-        "num_workers": workers,
-    }
-    _check_choices(weights=weights, strategy=strategy, optimizer=optimizer)
-    with session(context).client() as client:
-        name = model or dataset.rpartition("/")[2].partition("@")[0]
-        run = client.train(dataset, model=name, base_model=base_model, **settings)
-        if not as_json:
-            console().print(f"Started run {short(run.name)}.")
-        if detach:
-            _finish(run, as_json=as_json)
-            return
-        _finish(follow(client, run, as_json=as_json), as_json=as_json)
-
-
-_CHOICES = {
-    "weights": ("PRETRAINED", "NONE"),
-    "strategy": ("FEATURE_EXTRACTION", "FINE_TUNE"),
-    "optimizer": ("ADAMW", "SGD"),
-}
-
-
-def _check_choices(**chosen: str | None) -> None:
-    for option, value in chosen.items():
-        choices = _CHOICES[option]
-        if value is not None and value.upper().replace("-", "_") not in choices:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}", param_hint=f"--{option}")
-
-
-def _finish(run: "Run", *, as_json: bool) -> None:
+def finish(run: "Run", *, as_json: bool) -> None:
     """Show the run; fail when it failed."""
     from enxerto.client import RunState
 
@@ -117,21 +53,39 @@ def show_run(run: "Run") -> None:
     out.print(f"run        {short(run.name)}")
     out.print(f"state      {run.state}" + (f" ({run.stop_reason})" if run.stop_reason else ""))
     out.print(f"data       {short(run.snapshot)}")
-    out.print(f"from       {short(run.base_model)}, weights {run.weights}, {run.strategy}")
-    settings = ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in run.settings.items()
+    out.print(
+        f"from       {short(run.base_model)}, weights {run.weights}, {run.strategy}"
+        + (f", encoder {short(run.encoder)}" if run.encoder else "")
     )
-    out.print(f"settings   {settings}")
+    out.print(f"settings   {', '.join(_flat(run.settings))}")
+    if run.sweep:
+        out.print(f"sweep      {short(run.sweep)}")
+    if run.queue:
+        out.print(f"waits      place {run.queue.position}: {run.queue.message or run.queue.reason}", markup=False)
+    if run.checkpoint:
+        out.print(f"checkpoint {run.checkpoint.phase}, epoch {run.checkpoint.epoch}")
     if run.progress and not run.state.is_final:
         out.print(f"phase      {run.progress.phase}, epoch {run.progress.epoch} of {run.progress.epoch_count}")
-    for metric in run.metrics:
-        out.print(f"{metric.split:<6} {metric.name:<20} {metric.value:.4f}")
+    show_metrics(run.metrics)
+    for file in run.files:
+        out.print(f"file       {file.filename}, {file.size_bytes} bytes", markup=False)
     if run.model_version:
         out.print(f"version    {short(run.model_version)}")
     if run.error:
         out.print(f"error      {run.error.message} [{run.error.reason}]", markup=False)
         for violation in run.error.violations:
             out.print(f"           {violation}", markup=False)
+
+
+def _flat(settings: "Mapping[str, Any]", prefix: str = "") -> list[str]:
+    """Settings as `loss.focal_gamma 2`."""
+    found: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{prefix}{name}.")
+        else:
+            found.append(f"{prefix}{name} {value:g}" if isinstance(value, float) else f"{prefix}{name} {value}")
+    return found
 
 
 def list_(
@@ -146,7 +100,7 @@ def list_(
         emit_json({"runs": found})
         return
     emit_table(
-        ("run", "state", "data", "from", "weights", "accuracy", "version"),
+        ("run", "state", "data", "from", "weights", "result", "version"),
         (
             (
                 short(run.name),
@@ -154,7 +108,7 @@ def list_(
                 short(run.snapshot),
                 short(run.base_model),
                 run.weights,
-                percent(run.metric("accuracy", "test") or run.metric("accuracy")),
+                result(run.metrics),
                 short(run.model_version) if run.model_version else "",
             )
             for run in found
@@ -183,38 +137,51 @@ def watch(
     from enxerto.cli.watching import follow
 
     with session(context).client() as client:
-        _finish(follow(client, client.run(run), as_json=as_json, after_cursor=after_cursor), as_json=as_json)
+        finish(follow(client, client.run(run), as_json=as_json, after_cursor=after_cursor), as_json=as_json)
 
 
 def cancel(context: typer.Context, run: str, as_json: JsonOption = False) -> None:
     """Ask a run to stop."""
     with session(context).client() as client:
-        found = client.cancel(run)
-    if as_json:
-        emit_json(found)
-    else:
-        console().print(f"{short(found.name)} is {found.state}")
+        _tell(client.cancel(run), as_json=as_json)
 
 
-def base_models(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the networks that a run may start from."""
+def pause(context: typer.Context, run: str, as_json: JsonOption = False) -> None:
+    """Stop a run and keep its last checkpoint."""
     with session(context).client() as client:
-        found = list(client.base_models())
+        _tell(client.pause(run), as_json=as_json, then="go on with: enxerto runs resume {}")
+
+
+def resume(context: typer.Context, run: str, as_json: JsonOption = False) -> None:
+    """Let a paused run go on from its last checkpoint."""
+    with session(context).client() as client:
+        _tell(client.resume(run), as_json=as_json, then="watch it with: enxerto runs watch {}")
+
+
+def _tell(run: "Run", *, as_json: bool, then: str = "") -> None:
     if as_json:
-        emit_json({"base_models": found})
+        emit_json(run)
+        return
+    name = short(run.name)
+    console().print(f"{name} is {run.state}" + (f"; {then.format(name)}" if then else ""))
+
+
+def files(
+    context: typer.Context,
+    run: str,
+    folder: Annotated[Path | None, typer.Argument(help="Download them to this folder.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the files that a run has left besides its version's, or download them."""
+    with session(context).client() as client:
+        if folder is not None:
+            paths = client.download_run_files(run, folder)
+            show_files(paths, as_json=as_json)
+            return
+        found = client.run(run).files
+    if as_json:
+        emit_json({"files": found})
         return
     emit_table(
-        ("base model", "parameters", "features", "library", "works offline", "licence"),
-        (
-            (
-                short(item.name),
-                f"{item.parameter_count / 1e6:.1f} M",
-                item.feature_dim,
-                item.library,
-                "yes" if item.offline else "",
-                item.licence.partition(":")[0],
-            )
-            for item in found
-        ),
-        "No base models.",
+        ("file", "bytes", "type"), ((item.filename, item.size_bytes, item.media_type) for item in found), "No files."
     )

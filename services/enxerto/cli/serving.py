@@ -1,21 +1,19 @@
-"""`enxerto deploy`, `deployments`, `undeploy` and `predict`."""
+"""`enxerto deploy`, `deployments` and `undeploy`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, emit_table, percent, session, short
+from enxerto.cli.session import JsonOption, console, emit_json, emit_table, session, short
 
 if TYPE_CHECKING:
-    from enxerto.client import Client, Deployment
+    from enxerto.client import Deployment
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(deploy)
     app.command()(undeploy)
-    app.command()(predict)
     deployments = typer.Typer(help="What answers.", no_args_is_help=True)
     deployments.command("list")(list_)
     app.add_typer(deployments, name="deployments")
@@ -78,32 +76,3 @@ def list_(context: typer.Context, as_json: JsonOption = False) -> None:
         ),
         "No deployments. Make one with: enxerto deploy MODEL",
     )
-
-
-def predict(
-    context: typer.Context,
-    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP or BMP files.", exists=True, dir_okay=False)],
-    deployment: Annotated[
-        str, typer.Option(help="The deployment to ask; may be left out when there is just one.")
-    ] = "",
-    top_k: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 3,
-    as_json: JsonOption = False,
-) -> None:
-    """Say what is in each image."""
-    with session(context).client() as client:
-        answers = client.classify(deployment or _only_deployment(client), images, top_k=top_k)
-    if as_json:
-        pairs = zip(images, answers, strict=True)
-        emit_json({"predictions": [{"image": image, "answer": answer} for image, answer in pairs]})
-        return
-    for image, answer in zip(images, answers, strict=True):
-        rest = ", ".join(f"{item.label} {percent(item.probability)}" for item in answer.categories)
-        console().print(f"{image}: {rest}   ({short(answer.model_version)})", markup=False)
-
-
-def _only_deployment(client: "Client") -> str:
-    names = [item.name for item in client.deployments(2)]
-    if len(names) != 1:
-        known = "there is none" if not names else "there are several"
-        raise typer.BadParameter(f"say which one: {known}; see `enxerto deployments list`", param_hint="--deployment")
-    return names[0]

@@ -13,9 +13,12 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from enxerto.client import Client
+    from enxerto.client import Client, Metric
 
 _PIPE_WIDTH = 1000
+
+SCORES = ("accuracy", "map_50_95", "miou", "ssim")
+"""Metrics that runs of each task are compared by; more is better."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
@@ -117,3 +120,29 @@ def short(name: str) -> str:
 def percent(value: float | None) -> str:
     """A ratio for people."""
     return "" if value is None else f"{100 * value:.1f} %"
+
+
+def result(metrics: "Sequence[Metric]") -> str:
+    """The number that people compare runs and versions by, on held-out images where it was measured there."""
+    for split in ("test", "val", None):
+        for name in SCORES:
+            for metric in metrics:
+                if metric.name == name and not metric.class_name and split in (metric.split, None):
+                    return f"{name} {percent(metric.value)}"
+    return ""
+
+
+def show_metrics(metrics: "Sequence[Metric]") -> None:
+    """Measurements of all classes together, one a line; those of single classes are in the report."""
+    for metric in metrics:
+        if not metric.class_name:
+            console().print(f"{metric.split:<6} {metric.name:<20} {metric.value:.4f}")
+
+
+def show_files(paths: "Sequence[Path]", *, as_json: bool) -> None:
+    """Where files were put."""
+    if as_json:
+        emit_json({"files": paths})
+        return
+    for path in paths:
+        console().print(str(path), markup=False)

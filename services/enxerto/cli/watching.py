@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from enxerto.cli.session import console, emit_json, percent, short
+from enxerto.cli.session import SCORES, console, emit_json, percent, short
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -123,12 +123,16 @@ def _advance(bars: "Bars", task: "int", progress: "RunProgress") -> None:
         completed=done,
         total=total or None,
         rate=f"{progress.images_per_second:.0f} images/s" if progress.images_per_second else "",
-        eta=f"about {_seconds(progress.eta_s)} left" if progress.eta_s is not None else "",
+        eta=f"about {duration(progress.eta_s)} left" if progress.eta_s is not None else "",
     )
 
 
-def _seconds(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A span for people."""
     minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
@@ -156,9 +160,11 @@ def _line(event: "Event") -> str:
 def _measured(event: "Event", splits: tuple[str, ...]) -> str:
     parts = []
     for split in splits:
-        loss, accuracy = event.metric("loss", split), event.metric("accuracy", split)
-        if loss is not None:
-            parts.append(
-                f"{split} loss {loss:.3f}" + (f", accuracy {percent(accuracy)}" if accuracy is not None else "")
-            )
+        loss = event.metric("loss", split)
+        score = next((name for name in SCORES if event.metric(name, split) is not None), "")
+        measured = [f"loss {loss:.3f}"] if loss is not None else []
+        if score:
+            measured.append(f"{score} {percent(event.metric(score, split))}")
+        if measured:
+            parts.append(f"{split} {', '.join(measured)}")
     return "  ".join(parts)

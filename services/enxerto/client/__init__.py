@@ -70,7 +70,7 @@ from enxerto.client._results import (
     VersionState,
 )
 from enxerto.client._runs import succeeded
-from enxerto.client._settings import TrainingSettings
+from enxerto.client._settings import TrainingSettings, parse_settings
 
 __all__ = [
     "AbortedError",
@@ -139,5 +139,6 @@ __all__ = [
     "Version",
     "VersionState",
     "Violation",
+    "parse_settings",
     "succeeded",
 ]

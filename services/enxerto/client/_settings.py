@@ -5,7 +5,7 @@ Enums are their short names in either case (`fine-tune`), durations are seconds 
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -144,8 +144,8 @@ def settings_of(spec: training_run_pb2.TrainingSpec) -> dict[str, Any]:
     return {name: value for name, value in _read(spec).items() if name not in _NAMED_APART}
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`["epochs=5", "loss.focal_gamma=2"]` as settings.
+def parse_settings(assignments: Iterable[str]) -> TrainingSettings:
+    """Settings as people type them, `["epochs=5", "loss.focal_gamma=2"]`, as arguments for `train`.
 
     Raises:
         ValueError: an assignment is not FIELD=VALUE, or the value is not what the field takes.
@@ -162,7 +162,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         for group in groups:
             inner = inner.setdefault(group, {})
         inner[name] = _parse(field, path, text.strip())
-    return settings
+    return cast(TrainingSettings, settings)
 
 
 def field_of(path: str) -> _Field:

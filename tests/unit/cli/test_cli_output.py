@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from google.rpc import error_details_pb2
 
-from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, vision_pb2, vision_service_pb2
 from enxerto.registry.v1 import model_pb2, registry_service_pb2
 from enxerto.training.v1 import training_run_pb2
 from fakes.scripted_services import ScriptedServices, refuse, scripted_services
@@ -113,28 +112,12 @@ def test_lists_are_tables_or_one_document(services: ScriptedServices, tmp_path: 
     assert (found["name"], found["aliases"]) == (model.name, aliases)
 
 
-def test_predict_asks_the_only_deployment(services: ScriptedServices, tmp_path: Path) -> None:
-    deployment = deployment_pb2.Deployment(name="projects/default/deployments/flowers")
-    services.on("ListDeployments", deployment_service_pb2.ListDeploymentsResponse(deployments=[deployment]))
-    categories = [vision_pb2.Category(label="rose", probability=0.75), vision_pb2.Category(label="tulip", index=1)]
-    answer = vision_service_pb2.ClassifyResponse(model_version="projects/default/models/flowers/versions/2")
-    answer.results.add(categories=categories)
-    services.on("Classify", answer)
-    image = tmp_path / "photo.jpg"
-    image.write_bytes(b"photo")
-    done = enxerto(services, tmp_path, "predict", str(image))
-    assert done.stdout.strip() == f"{image}: rose 75.0 %, tulip 0.0 %   (flowers@2)"
-    (first,) = json.loads(enxerto(services, tmp_path, "predict", str(image), "--json").stdout)["predictions"]
-    assert (first["image"], first["answer"]["label"], first["answer"]["probability"]) == (str(image), "rose", 0.75)
-    assert enxerto(services, tmp_path, "predict", str(tmp_path / "none.jpg")).returncode == 2
-
-
 def test_help_needs_no_grpc() -> None:
     code = (
         "import sys, enxerto.cli; sys.argv = ['enxerto', '--help']\n"
         "try: enxerto.cli.main()\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('grpc', 'rich.live', 'psutil', 'numpy', 'torch') if name in sys.modules])"
+        "print([name for name in ('grpc', 'rich.live', 'psutil', 'numpy', 'torch', 'PIL') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

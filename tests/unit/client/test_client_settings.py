@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from enxerto.client import Client, TrainingSettings, _settings
+from enxerto.client import Client, TrainingSettings, _settings, parse_settings
 from enxerto.training.v1 import training_run_pb2
 from fakes.scripted_services import ScriptedServices
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], error: type[E
 
 def test_assignments_reach_every_depth() -> None:
     text = ["epochs=5", "loss.focal_gamma=2", "stop.max-duration=60", "find_learning_rate=TRUE", "precision=bf16"]
-    assert _settings.parse_assignments(text) == {
+    assert parse_settings(text) == {
         "epochs": 5,
         "loss": {"focal_gamma": 2.0},
         "stop": {"max_duration": 60.0},
@@ -102,7 +102,7 @@ def test_assignments_reach_every_depth() -> None:
 )
 def test_a_bad_assignment_says_what_is_possible(text: str, words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
-        _settings.parse_assignments([text])
+        parse_settings([text])
 
 
 def test_a_run_is_started_with_all_of_it(client: Client, services: ScriptedServices) -> None:
