@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import obstore
-from obstore import ObjectMeta
 from obstore.store import ObjectStore, from_url
 
 from enxerto.kernel.errors import (
@@ -24,6 +24,10 @@ from enxerto.training.domain import Finding, PathSource, Source, UploadSource, U
 from enxerto.training.errors import LocationNotAllowedError, PathNotAllowedError, SourceRefusedError
 from enxerto.training.ports import ImportRefusedError
 from enxerto.vision.archives import ArchiveError, ArchiveLimits, Offender, extract, safe_path
+
+if TYPE_CHECKING:
+    # A type of the stub alone.
+    from obstore import ObjectMeta
 
 _CHUNK_BYTES = 2**20
 _DOWNLOADS = 8
@@ -213,7 +217,7 @@ def _open(uri: str) -> tuple[ObjectStore, str]:
     return from_url(f"{parts.scheme}://{parts.netloc}"), parts.path.strip("/")
 
 
-def _listed(store: ObjectStore, key: str) -> Iterator[ObjectMeta]:
+def _listed(store: ObjectStore, key: str) -> "Iterator[ObjectMeta]":
     for part in obstore.list(store, prefix=key or None):
         # Consoles make an empty object for a folder.
         yield from (one for one in part if not str(one["path"]).endswith("/") and str(one["path"]) != key)
