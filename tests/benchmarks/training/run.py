@@ -1,45 +1,56 @@
-"""What `vision.torch.finetune` costs against plain PyTorch loops, measured in the same run, interleaved.
+"""What training costs against plain PyTorch loops, measured in the same run, interleaved.
 
-    python tests/benchmarks/training/run.py [--images 96] [--epochs 2] [--rounds 3] [--threads 2]
+    python tests/benchmarks/training/run.py [--images 96] [--epochs 2] [--rounds 3] [--threads 2] [--only NAME]
 
-FEATURE_EXTRACTION: 20 epochs, against one inference pass and training a linear layer on its output.
-FINE_TUNE: the tuning itself (the linear probe before it is not counted), against a loop of the same steps and passes.
-Each line gives medians of wall and CPU milliseconds an image, and the median of the rounds' ratios (ours / plain).
+FEATURE_EXTRACTION: 20 epochs of the classification recipe, against one inference pass over the same encoded pictures
+and training a linear layer on its output. FINE_TUNE: the engine's epochs, against a loop of the same steps and passes.
+WORKERS: two workers on one core each, in sum, against one worker that uses both. Each line gives medians of wall and
+CPU milliseconds an image, and the median of the rounds' ratios (ours / plain; for WORKERS two / one).
 """
 
 import argparse
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from enxerto.vision.blobs import FolderBlobs
 from enxerto.vision.catalogue import get_facts
-from enxerto.vision.finetuning import FinetuneSpec, Strategy
+from enxerto.vision.finetuning import AugmentationSpec, FinetuneSpec, StopSpec, Strategy
+from enxerto.vision.snapshots import Manifest
+from enxerto.vision.specs import Split
 from enxerto.vision.torch.base_models import build_backbone
-from enxerto.vision.torch.data import FinetuneData, ImageArray
+from enxerto.vision.torch.classification.features import to_unit
+from enxerto.vision.torch.classification.images import as_batch, keep
+from enxerto.vision.torch.classification.learners import ImageLearner
+from enxerto.vision.torch.classification.network import ClassifierHead, GraftedNetwork
+from enxerto.vision.torch.classification.preparation import source_of
+from enxerto.vision.torch.classification.training import ClassificationRun
+from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.devices import Compute
-from enxerto.vision.torch.finetune import finetune
-from enxerto.vision.torch.network import GraftedNetwork, LinearHead
 from enxerto.vision.torch.progress import EpochReport, Phase
+from enxerto.vision.torch.recipe import Job
 from enxerto.vision.torch.weights import WeightsSources
+from fakes.datasets import classification_scenes, snapshot_of
 
-CLASSES = 10
+CLASSES = 4
 BATCH = 32
-SOURCES = WeightsSources(download=False)
 Times = tuple[float, float]
-
-
-def array(count: int, side: int, seed: int) -> ImageArray:
-    """Random pictures: what they show changes nothing of what they cost."""
-    generator = np.random.default_rng(seed)
-    images = generator.integers(0, 255, (count, side, side, 3), dtype=np.uint8)
-    return ImageArray(images, np.arange(count, dtype=np.int64) % CLASSES, np.arange(count, dtype=np.int64), count)
+Data = tuple[Manifest, FolderBlobs]
 
 
 def now() -> Times:
@@ -53,34 +64,64 @@ def since(start: Times, end: Times | None = None) -> Times:
     return wall - start[0], cpu - start[1]
 
 
-def unit(array: ImageArray, rows: np.ndarray | slice) -> torch.Tensor:
-    """A batch in [0, 1]."""
-    return array.batch(rows).float().mul_(1 / 255)
+def extraction_spec() -> FinetuneSpec:
+    """20 epochs, none left out."""
+    return FinetuneSpec.with_defaults(epochs=20, stop=StopSpec())
 
 
-def network(spec: FinetuneSpec, data: FinetuneData) -> GraftedNetwork:
-    """The same network that `finetune` builds."""
-    backbone, _ = build_backbone(spec.base_model, spec.weights, SOURCES, seed=spec.seed)
-    return GraftedNetwork(backbone, LinearHead(backbone.feature_dim, CLASSES), data.preprocess).eval()
+def tuning_spec(epochs: int) -> FinetuneSpec:
+    """All stages, without augmentation, which is the same work in both loops."""
+    return FinetuneSpec.with_defaults(
+        strategy=Strategy.FINE_TUNE,
+        epochs=epochs,
+        batch_size=BATCH,
+        augmentation=AugmentationSpec(),
+        stop=StopSpec(),
+    )
 
 
-def batches(count: int) -> list[slice]:
-    """Rows of each batch, in order."""
-    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
+def make_job(
+    spec: FinetuneSpec,
+    data: Data,
+    threads: int,
+    *,
+    where: Distribution | None = None,
+    on_epoch: Callable[[EpochReport], None] = lambda _: None,
+) -> Job:
+    """A job on this machine's CPU."""
+    return Job(
+        spec=spec,
+        facts=get_facts(spec.base_model),
+        manifest=data[0],
+        blobs=data[1],
+        sources=WeightsSources(download=False),
+        where=where or Distribution(),
+        compute=Compute("cpu", None, threads),
+        on_epoch=on_epoch,
+    )
 
 
-def plain_extraction(spec: FinetuneSpec, data: FinetuneData) -> Times:
-    """One pass over the images, then a linear layer on its output."""
-    model = network(spec, data)
+def network(job: Job) -> GraftedNetwork:
+    """The same network that the recipe builds."""
+    backbone, _ = build_backbone(job.spec.base_model, job.spec.weights, job.sources, seed=job.spec.seed)
+    made = GraftedNetwork(backbone, ClassifierHead(backbone.feature_dim, CLASSES), job.facts.preprocess)
+    return made.eval().to(memory_format=torch.channels_last)
+
+
+def plain_extraction(job: Job) -> Times:
+    """One pass over the pictures, then a linear layer on its output."""
+    model, spec = network(job), job.spec
     head = nn.Linear(model.backbone.feature_dim, CLASSES)
     start = now()
+    passes = {}
     with torch.inference_mode():
-        passes = [
-            torch.cat([model.features(unit(part, rows)) for rows in batches(len(part))])
-            for part in (data.train, data.val)
-        ]
-    features, val_features = (one.clone() for one in passes)
-    labels = torch.from_numpy(data.train.labels)
+        for split in (Split.TRAIN, Split.VAL):
+            features, labels = [], []
+            for pixels, part in source_of(job).stream(split, job.facts.preprocess, BATCH):
+                features.append(model.features(to_unit(as_batch(pixels), job.compute)))
+                labels.append(torch.from_numpy(part))
+            passes[split] = torch.cat(features), torch.cat(labels)
+    (features, labels), (val, _) = ((x.clone(), y.clone()) for x, y in passes.values())
     optimizer = torch.optim.AdamW(head.parameters(), spec.learning_rate)
     for _ in range(spec.epochs):
         for rows in torch.split(torch.randperm(len(labels)), spec.batch_size):
@@ -88,61 +129,101 @@ def plain_extraction(spec: FinetuneSpec, data: FinetuneData) -> Times:
             torch.autograd.backward(functional.cross_entropy(head(features[rows]), labels[rows]))
             optimizer.step()
         with torch.no_grad():
-            head(val_features).argmax(1)
+            head(val).argmax(1)
     return since(start)
 
 
-def our_extraction(spec: FinetuneSpec, data: FinetuneData, compute: Compute) -> Times:
-    """`finetune`, less the building of the network, which the plain loop does not count either."""
-    built = now()
-    network(spec, data)
-    building = since(built)
+def our_extraction(job: Job) -> Times:
+    """The recipe, less the building of the network and of what is served: the plain loop does not count them either."""
+    marks: list[Times] = []
+    run = ClassificationRun(replace(job, on_epoch=lambda _: marks.append(now())))
     start = now()
-    finetune(spec, data, sources=SOURCES, report=lambda _: None, compute=compute)
-    wall, cpu = since(start)
-    return wall - building[0], cpu - building[1]
+    run.run()
+    return since(start, marks[-1])
 
 
-def plain_tuning(spec: FinetuneSpec, data: FinetuneData) -> Times:
-    """Forward, backward, step; one validation before and one after every epoch."""
-    model = network(spec, data).requires_grad_(True)
-    model.mean.requires_grad_(False)
+def plain_tuning(job: Job) -> Times:
+    """Forward, backward, step; one validation after every epoch."""
+    model, spec = network(job).requires_grad_(True), job.spec
+    train, val = (keep(source_of(job), split, job.facts.preprocess) for split in (Split.TRAIN, Split.VAL))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
-
-    def validate() -> None:
-        model.eval()
-        with torch.inference_mode():
-            for rows in batches(len(data.val)):
-                model(unit(data.val, rows)).argmax(1)
-
     start = now()
-    validate()
     for epoch in range(spec.epochs):
         model.train()
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-        order = np.random.default_rng(epoch).permutation(len(data.train))
+        order = np.random.default_rng(epoch).permutation(len(train))
         for first in range(0, len(order), BATCH):
             rows = order[first : first + BATCH]
-            loss = functional.cross_entropy(model(unit(data.train, rows)), torch.from_numpy(data.train.labels[rows]))
+            logits = model(to_unit(train.batch(rows), job.compute))
             optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(functional.cross_entropy(logits, torch.from_numpy(train.labels[rows])))
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
-        validate()
+        model.eval()
+        with torch.inference_mode():
+            for first in range(0, len(val), BATCH):
+                rows = np.arange(first, min(first + BATCH, len(val)))
+                model(to_unit(val.batch(rows), job.compute)).argmax(1)
     return since(start)
 
 
-def our_tuning(spec: FinetuneSpec, data: FinetuneData, compute: Compute) -> Times:
-    """From the end of the linear probe to the end of the last epoch."""
-    marks: dict[Phase, Times] = {}
+def our_tuning(job: Job) -> Times:
+    """The engine's epochs: from when the pictures are decoded to the end of the last epoch."""
+    marks: dict[str, Times] = {}
+    started: list[Times] = []
 
-    def mark(report: EpochReport) -> None:
+    class Marked(ClassificationRun):
+        def _image_learner(self) -> ImageLearner:
+            learner = super()._image_learner()
+            started.append(now())
+            return learner
+
+    def epoch_done(report: EpochReport) -> None:
         marks[report.phase] = now()
 
-    finetune(spec, data, sources=SOURCES, report=mark, compute=compute)
-    return since(marks[Phase.LINEAR_PROBE], marks[Phase.FINE_TUNE])
+    Marked(replace(job, on_epoch=epoch_done)).run()
+    return since(started[0], marks[Phase.FINE_TUNE])
+
+
+def images_per_s(data: Data, epochs: int, workers: int, threads: int) -> float:
+    """Training images a second of the last epoch, over all workers, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "manifest").write_bytes(data[0].to_bytes())
+        arguments = [str(folder), str(data[1].folder), str(workers), str(threads), str(epochs)]
+        running = [
+            subprocess.Popen(
+                [sys.executable, __file__, "--worker", str(rank), *arguments],
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            )
+            for rank in range(workers)
+        ]
+        if any(worker.wait() for worker in running):
+            raise RuntimeError("a worker failed")
+        return float((folder / "speed").read_text())
+
+
+def worker(rank: int, folder: Path, blobs: Path, *, workers: int, threads: int, epochs: int) -> None:
+    """One worker of `images_per_s`."""
+    torch.set_num_threads(threads)
+    where = Distribution()
+    if workers > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
+        where = Distribution(rank, workers, rank, workers)
+    data = Manifest.from_bytes((folder / "manifest").read_bytes()), FolderBlobs(blobs)
+    speeds: list[float] = []
+
+    def epoch_done(report: EpochReport) -> None:
+        if report.phase is Phase.FINE_TUNE:
+            speeds.append(report.images_per_s)
+
+    ClassificationRun(make_job(tuning_spec(epochs), data, threads, where=where, on_epoch=epoch_done)).run()
+    if rank == 0:
+        (folder / "speed").write_text(str(max(speeds)))
+    if workers > 1:
+        dist.destroy_process_group()
 
 
 def compare(title: str, rounds: int, images: int, ours: Callable[[], Times], plain: Callable[[], Times]) -> None:
@@ -166,43 +247,48 @@ def compare(title: str, rounds: int, images: int, ours: Callable[[], Times], pla
     print(" | ".join(cells), flush=True)
 
 
+def compare_workers(data: Data, rounds: int, epochs: int, threads: int) -> None:
+    """Two workers with half of the threads each against one with all."""
+    ratios = []
+    for number in range(rounds):
+        one = images_per_s(data, epochs, 1, threads)
+        two = images_per_s(data, epochs, 2, max(1, threads // 2))
+        ratios.append(two / one)
+        print(f"  round {number + 1}: one worker {one:.1f} images/s, two {two:.1f} images/s", flush=True)
+    print(f"WORKERS, {threads} threads | two / one {statistics.median(ratios):.2f}", flush=True)
+
+
 def main() -> None:
-    """Run both comparisons."""
+    """Run the comparisons."""
+    if sys.argv[1:2] == ["--worker"]:
+        rank, folder, blobs, workers, threads, epochs = sys.argv[2:]
+        worker(int(rank), Path(folder), Path(blobs), workers=int(workers), threads=int(threads), epochs=int(epochs))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=("FEATURE_EXTRACTION", "FINE_TUNE", "WORKERS"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    facts = get_facts("efficientnet_lite0")
-    side = facts.preprocess.height
-    data = FinetuneData(
-        tuple(map(str, range(CLASSES))),
-        facts.preprocess,
-        array(given.images, side, 1),
-        array(given.images // 3, side, 2),
-    )
-    compute = Compute("cpu", None, given.threads)
-    print(f"efficientnet_lite0, {given.images} images, {given.threads} threads, load {os.getloadavg()[0]:.1f}")
-    extraction = FinetuneSpec.with_defaults(epochs=20, early_stopping_patience=0)
-    compare(
-        "FEATURE_EXTRACTION, 20 epochs",
-        given.rounds,
-        len(data.train) + len(data.val),
-        lambda: our_extraction(extraction, data, compute),
-        lambda: plain_extraction(extraction, data),
-    )
-    tuning = FinetuneSpec.with_defaults(
-        strategy=Strategy.FINE_TUNE, epochs=given.epochs, batch_size=BATCH, augment=False, early_stopping_patience=0
-    )
-    compare(
-        f"FINE_TUNE, {given.epochs} epochs",
-        given.rounds,
-        given.epochs * len(data.train),
-        lambda: our_tuning(tuning, data, compute),
-        lambda: plain_tuning(tuning, data),
-    )
+    scenes = classification_scenes(given.images * 4 // 3 // CLASSES, CLASSES, side=256, val=0.25, test=0.0)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = snapshot_of(scenes, Path(scratch))
+        train, val = data[0].count(Split.TRAIN), data[0].count(Split.VAL)
+        load = os.getloadavg()[0]
+        print(f"efficientnet_lite0, {train} + {val} images, {given.threads} threads, load {load:.1f}")
+        extraction = make_job(extraction_spec(), data, given.threads)
+        tuning = make_job(tuning_spec(given.epochs), data, given.threads)
+        if given.only in (None, "FEATURE_EXTRACTION"):
+            title = "FEATURE_EXTRACTION, 20 epochs"
+            ours, plain = lambda: our_extraction(extraction), lambda: plain_extraction(extraction)
+            compare(title, given.rounds, train + val, ours, plain)
+        if given.only in (None, "FINE_TUNE"):
+            ours, plain = lambda: our_tuning(tuning), lambda: plain_tuning(tuning)
+            compare(f"FINE_TUNE, {given.epochs} epochs", given.rounds, given.epochs * train, ours, plain)
+        if given.only in (None, "WORKERS"):
+            compare_workers(data, given.rounds, given.epochs, given.threads)
     print(f"load at the end {os.getloadavg()[0]:.1f}")
 
 

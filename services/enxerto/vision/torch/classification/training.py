@@ -160,7 +160,8 @@ class ClassificationRun:
         kept = Candidate(0.0, probe_score)
         if fitted.best_epoch > 0:
             tuned = copy.deepcopy(network.state_dict())
-            kept = choose((kept, *score_between(learner, probe, tuned), Candidate(1.0, fitted.best)))
+            between = score_between(learner, probe, tuned)
+            kept = choose((kept, *between, Candidate(1.0, fitted.best)), job.manifest.count(Split.VAL))
             network.load_state_dict(mix(probe, tuned, kept.share))
         notes = {
             **fitted.notes,
