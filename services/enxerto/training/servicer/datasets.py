@@ -1,6 +1,7 @@
 """Datasets, uploads and snapshots."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -76,3 +77,12 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         return dataset_service_pb2.ListSnapshotsResponse(
             snapshots=[converters.snapshot_to_proto(one) for one in found.items], next_page_token=found.next_page_token
         )
+
+    async def ValidateDataset(
+        self, request: dataset_service_pb2.ValidateDatasetRequest, context: Context
+    ) -> AsyncIterator[dataset_service_pb2.ValidateDatasetResponse]:
+        """Look at a source as an import would and store nothing."""
+        wanted = converters.new_validation(request)
+        async with aclosing(self._datasets.validate(wanted.parent, wanted.source, wanted.split_seed)) as found:
+            async for one in found:
+                yield converters.validation_to_proto(one)
