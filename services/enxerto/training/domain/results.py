@@ -40,15 +40,19 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
-    """Everything that a version is registered with."""
+    """Everything that a version is registered with, and what a run leaves besides."""
 
     artifacts: tuple[ResultArtifact, ...]
+    """Of the version; without any, no version is registered."""
     label_map: LabelMap
     preprocess: PreprocessSpec
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     metrics: tuple[Metric, ...]
-    parity: Parity
+    parity: Parity | None
+    """None without a version."""
     lineage: Lineage
     stop_reason: str
-    """`EPOCHS` or `EARLY_STOPPING`."""
+    """`EPOCHS`, `EARLY_STOPPING`, `MAX_DURATION` or `TARGET_SCORE`."""
+    files: tuple[ResultArtifact, ...] = ()
+    """What the run leaves besides its version, such as pictures."""

@@ -1,4 +1,4 @@
-"""The job's entry: starts the workers through Ray Train and reports what they could not report themselves."""
+"""The job's entry: starts the workers through Ray and reports what they could not report themselves."""
 
 import logging
 import os
@@ -12,11 +12,11 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
-from enxerto.runtime.error_table import internal_status
 from enxerto.training.adapters.event_log import EventLogWriter
-from enxerto.training.adapters.object_store import failure_key, result_key
+from enxerto.training.adapters.object_store import result_key
 from enxerto.training.domain import JobFailed
-from enxerto.training.worker.order import JobOrder, read_spec
+from enxerto.training.worker.failures import last_word
+from enxerto.training.worker.order import TRAIN, JobOrder, read_spec
 
 logger = logging.getLogger(__name__)
 
@@ -24,10 +24,20 @@ logger = logging.getLogger(__name__)
 def run_job(order: JobOrder) -> int:
     """Run the order to its end and return the exit status.
 
-    Exit status 1 without a last word in the log means that nothing is known against another attempt.
+    An exit status other than 0 without a last word in the log means that nothing is known against another attempt.
     """
-    workers = read_spec(order).run.num_workers
     ray.init(address="auto", log_to_driver=False)
+    if order.mode == TRAIN:
+        _train(order)
+    else:
+        _inquire(order)
+    if not _has_result(order):
+        EventLogWriter(order.store(), order.uid, order.attempt).append(JobFailed(last_word(order)))
+    return 0
+
+
+def _train(order: JobOrder) -> None:
+    workers = read_spec(order).run.num_workers
     storage = order.cache_folder / "ray"
     name = f"{order.uid}-{order.attempt}"
     trainer = TorchTrainer(
@@ -37,8 +47,8 @@ def run_job(order: JobOrder) -> int:
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(storage),
-            # One worker may be lost with its machine; what fails twice would fail again.
-            failure_config=ray.train.FailureConfig(max_failures=1),
+            # A worker that dies takes the others of its group with it; all go on from the last checkpoint.
+            failure_config=ray.train.FailureConfig(max_failures=order.worker_restarts),
         ),
     )
     try:
@@ -47,10 +57,6 @@ def run_job(order: JobOrder) -> int:
         logger.exception("training failed")
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
-    if _exists(order, result_key(order.uid, order.attempt)):
-        return 0
-    EventLogWriter(order.store(), order.uid, order.attempt).append(JobFailed(_failure(order)))
-    return 0
 
 
 def _train_function(config: dict[str, JobOrder]) -> None:
@@ -70,25 +76,30 @@ def _train_function(config: dict[str, JobOrder]) -> None:
     )
 
 
+def _inquire(order: JobOrder) -> None:
+    ask = ray.remote(num_cpus=1, num_gpus=min(1.0, _cluster_gpus()), max_retries=order.worker_restarts)(
+        _inquire_function
+    )
+    try:
+        ray.get(ask.remote(order))
+    except ray.exceptions.RayError:
+        logger.exception("the inquiry failed")
+
+
+def _inquire_function(order: JobOrder) -> None:
+    from enxerto.training.worker.inquiries import answer  # noqa: PLC0415
+
+    answer(order)
+
+
 def _cluster_gpus() -> float:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return resources.get("GPU", 0.0)
 
 
-def _failure(order: JobOrder) -> bytes:
-    """What a worker wrote down, or that something unforeseen happened."""
-    key = failure_key(order.uid, order.attempt)
-    if _exists(order, key):
-        return bytes(obstore.get(order.store(), key).bytes())
-    status = internal_status(f"{order.uid}-{order.attempt}")
-    status.message = f"training failed; the cluster's log of the job {order.uid}-{order.attempt} tells why"
-    encoded: bytes = status.SerializeToString()
-    return encoded
-
-
-def _exists(order: JobOrder, key: str) -> bool:
+def _has_result(order: JobOrder) -> bool:
     try:
-        obstore.head(order.store(), key)
+        obstore.head(order.store(), result_key(order.uid, order.attempt))
     except FileNotFoundError:
         return False
     return True

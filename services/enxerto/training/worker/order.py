@@ -2,12 +2,15 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import obstore
 from obstore.store import ObjectStore
 
+from enxerto.kernel.errors import DataLossError
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import StoredBlobs, open_store, spec_key, store_errors
 from enxerto.training.domain import RunSpec
@@ -15,6 +18,8 @@ from enxerto.vision.images import ImageLimits
 
 # The import held every image to the operator's limits; what a snapshot holds can be trained on.
 IMPORTED = ImageLimits(size_bytes=sys.maxsize, pixels=sys.maxsize)
+
+TRAIN = "train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,10 @@ class JobOrder:
     cache_folder: Path
     weights_folder: Path | None
     weights_download: bool = True
+    mode: str = TRAIN
+    """`train`, or a value of `InquiryKind`."""
+    worker_restarts: int = 2
+    """How often a worker that died is replaced; a job that ends for good says why."""
 
     def store(self) -> ObjectStore:
         """The blob store."""
@@ -45,13 +54,32 @@ class JobSpec:
     run: RunSpec
     snapshot_digest: str
     manifest_sha256: str
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of weights that were imported by hand, by base model."""
+    warnings: tuple[str, ...] = ()
+    """What the import found."""
+
+
+def read_document(order: JobOrder) -> Mapping[str, Any]:
+    """What the service wrote down for the job, as JSON values."""
+    key = spec_key(order.uid)
+    with store_errors(key):
+        data = bytes(obstore.get(order.store(), key).bytes())
+    try:
+        value: Mapping[str, Any] = json.loads(data)
+    except ValueError as error:
+        raise DataLossError(f"the order {key} cannot be read: {error}") from error
+    return value
 
 
 def read_spec(order: JobOrder) -> JobSpec:
-    """Load the spec of the order's run."""
-    key = spec_key(order.uid)
-    with store_errors(key):
-        value = json.loads(bytes(obstore.get(order.store(), key).bytes()))
+    """The spec of the order's run."""
+    value = read_document(order)
     return JobSpec(
-        value["name"], codec.spec_from_json(value["spec"]), value["snapshot_digest"], value["manifest_sha256"]
+        value["name"],
+        codec.spec_from_json(value["spec"]),
+        value["snapshot_digest"],
+        value["manifest_sha256"],
+        value.get("weights", {}),
+        tuple(value.get("warnings", ())),
     )

@@ -1,8 +1,12 @@
-"""Everything that is made of a trained network: ONNX file, parity, report and the result that refers to them."""
+"""What is made of a trained network: ONNX file, parity, smaller graph, measurements, report, and their result."""
 
+import dataclasses
 import json
+import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import obstore
 from safetensors.torch import save_file
@@ -10,186 +14,190 @@ from safetensors.torch import save_file
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import StoredBlobs, result_key, store_errors
 from enxerto.training.domain import Lineage, Metric, Parity, ResultArtifact, TrainingResult
-from enxerto.training.worker.order import IMPORTED, JobOrder, JobSpec
-from enxerto.vision.catalogue import BaseModelFacts
-from enxerto.vision.images import UInt8Image, load
-from enxerto.vision.onnx.session import OnnxClassifier
-from enxerto.vision.report import EpochPoint, PredictedImage, Report, choose_pictures, write_report
-from enxerto.vision.snapshots import BlobSource, Manifest, read_images
-from enxerto.vision.specs import LabelMap, PreprocessSpec, Split
-from enxerto.vision.torch.data import ImageArray
-from enxerto.vision.torch.evaluate import Evaluation
-from enxerto.vision.torch.export import check_parity, export
-from enxerto.vision.torch.finetune import FinetuneResult
+from enxerto.training.worker.drawing import draw_report
+from enxerto.training.worker.environment import describe_environment
+from enxerto.training.worker.order import JobOrder, JobSpec
+from enxerto.training.worker.smaller import make_smaller
+from enxerto.vision.images import Float32Images
+from enxerto.vision.onnx.parity import Parity as MeasuredParity
+from enxerto.vision.onnx.session import OnnxModel
+from enxerto.vision.report import write_report
+from enxerto.vision.snapshots import Manifest
+from enxerto.vision.specs import LabelMap, Split
+from enxerto.vision.torch.export import check_parity, export, torch_network
+from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Recipe, Trained
 
-_MEDIA_TYPES = {
-    ".onnx": "application/octet-stream",
-    ".safetensors": "application/octet-stream",
+_MODEL: Final = "model.onnx"
+_PARITY_IMAGES: Final = 32
+_MEDIA_TYPES: Final = {
     ".html": "text/html",
     ".png": "image/png",
+    ".jpg": "image/jpeg",
     ".json": "application/json",
 }
-_ROLES = {".onnx": "MODEL", ".html": "REPORT", ".png": "REPORT"}
+_ROLES: Final = {".onnx": "MODEL", ".html": "REPORT", ".png": "REPORT"}
 
 
-def store_outcome(
-    order: JobOrder,
-    spec: JobSpec,
-    facts: BaseModelFacts,
-    manifest: Manifest,
-    trained: FinetuneResult,
-    *,
-    evaluation: Evaluation,
-    split: Split,
-    val: ImageArray,
-    threads: int,
-) -> None:
-    """Export, compare, draw, and store the artefacts and then the result.
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    model: OnnxModel
+    parity: MeasuredParity
+    metrics: tuple[Metric, ...]
+
+
+def store_outcome(order: JobOrder, spec: JobSpec, job: Job, recipe: Recipe, trained: Trained) -> None:
+    """Export, compare, measure, draw, and store the artefacts and then the result that refers to them.
 
     Args:
         order: where to store.
         spec: what was asked for.
-        facts: of the base model.
-        manifest: of the snapshot.
-        trained: the network and its history.
-        evaluation: of the held-out split.
-        split: which split that is.
-        val: this worker's validation images, for the comparison.
-        threads: of ONNX Runtime.
+        job: as it was trained; its callbacks are told.
+        recipe: of the task.
+        trained: what came out.
+
+    Raises:
+        ExportError: the network cannot be exported.
+        QuantizationLossError: the smaller graph that was asked for answers too much worse.
     """
-    blobs = order.blobs()
-    labels = LabelMap(manifest.class_names)
     lineage = Lineage(
         snapshot_digest=spec.snapshot_digest,
-        weights_digest=trained.weights_sha256 or "",
-        weights_source=trained.weights_source or "none: random numbers from the seed",
-        licence=f"{facts.licence}: {facts.licence_note}",
+        weights_digest=trained.weights_sha256,
+        weights_source=trained.weights_source,
+        licence=f"{job.facts.licence}: {job.facts.licence_note}",
     )
-    provenance = {
-        "training_run": spec.name,
-        "snapshot": str(spec.run.snapshot),
-        "snapshot_digest": spec.snapshot_digest,
-        "base_model": str(spec.run.base_model),
-        "weights_digest": lineage.weights_digest,
-        "weights_source": lineage.weights_source,
-        "licence": lineage.licence,
-        "batch_norm": trained.batch_norm,
-    }
+    provenance = _provenance(spec, lineage)
+    split = held_out(job.manifest)
+    blobs = order.blobs()
     with tempfile.TemporaryDirectory(prefix="enxerto-outcome-") as scratch:
-        folder = Path(scratch)
-        model = folder / "model.onnx"
-        export(trained.network, model, labels=labels, preprocess=facts.preprocess, provenance=provenance)
-        parity = check_parity(trained.network, model, val, threads=threads)
-        card = OnnxClassifier(model).card
-        # For further training, and for anyone who would rather load torch than ONNX.
-        tensors = {name: tensor.contiguous() for name, tensor in trained.network.state_dict().items()}
-        save_file(tensors, folder / "weights.safetensors")
-        (folder / "metrics.json").write_text(json.dumps(dict(evaluation.metrics.to_json()), indent=1))
-        write_report(
-            _report(
-                spec,
-                manifest,
-                trained,
-                evaluation=evaluation,
-                split=split,
-                blobs=blobs,
-                preprocess=facts.preprocess,
-                provenance=provenance,
-            ),
-            folder,
+        folder, pictures = Path(scratch) / "version", Path(scratch) / "files"
+        folder.mkdir()
+        pictures.mkdir()
+        exported = _export(job, recipe, trained, provenance, folder / _MODEL) if trained.served is not None else None
+        job.on_phase("evaluating", 0, job.manifest.count(split))
+        evaluation = recipe.evaluate(_predict(job, trained, exported), job, split, trained)
+        _write_numbers(folder, trained, evaluation, split)
+        report = draw_report(
+            spec,
+            job.manifest,
+            trained,
+            evaluation,
+            provenance=provenance,
+            environment=describe_environment(job.compute, job.where),
         )
+        write_report(report, folder)
+        for path in trained.files:
+            shutil.copy(path, pictures / path.name)
         artifacts = tuple(_store(path, blobs) for path in sorted(folder.iterdir()))
+        files = tuple(_store(path, blobs, "OTHER") for path in sorted(pictures.iterdir()))
     result = TrainingResult(
-        artifacts=artifacts,
-        label_map=labels,
-        preprocess=facts.preprocess,
-        inputs=card.inputs,
-        outputs=card.outputs,
-        metrics=_metrics(trained, evaluation, split),
-        parity=Parity(parity.max_abs_difference, parity.agreement, parity.samples, parity.batch_sizes),
+        artifacts=artifacts if exported else (),
+        label_map=LabelMap(trained.class_names),
+        preprocess=trained.preprocess,
+        inputs=exported.model.card.inputs if exported else (),
+        outputs=exported.model.card.outputs if exported else (),
+        metrics=(*_metrics(trained, evaluation, split), *(exported.metrics if exported else ())),
+        parity=_parity(exported.parity) if exported else None,
         lineage=lineage,
-        stop_reason=_stop_reason(trained),
+        stop_reason=trained.stop_reason,
+        files=files if exported else (*files, *artifacts),
     )
     key = result_key(order.uid, order.attempt)
     with store_errors(key):
         obstore.put(order.store(), key, json.dumps(codec.result_to_json(result)).encode())
 
 
-def _store(path: Path, blobs: StoredBlobs) -> ResultArtifact:
+def held_out(manifest: Manifest) -> Split:
+    """The split that a version is measured on: TEST, or the next best that there is."""
+    return next((one for one in (Split.TEST, Split.VAL) if manifest.count(one)), Split.TRAIN)
+
+
+def _provenance(spec: JobSpec, lineage: Lineage) -> dict[str, str]:
+    finetune = spec.run.finetune
+    return {
+        "training_run": spec.name,
+        "snapshot": str(spec.run.snapshot),
+        "snapshot_digest": spec.snapshot_digest,
+        "base_model": str(spec.run.base_model),
+        **({"encoder": finetune.encoder} if finetune.encoder else {}),
+        "weights_digest": lineage.weights_digest,
+        "weights_source": lineage.weights_source,
+        "licence": lineage.licence,
+    }
+
+
+def _export(job: Job, recipe: Recipe, trained: Trained, provenance: dict[str, str], path: Path) -> _Exported:
+    assert trained.served is not None
+    job.on_phase("exporting", 0, 0)
+    quantization = job.spec.quantization
+    export(
+        trained.served,
+        path,
+        task=recipe.task,
+        class_names=trained.class_names,
+        preprocess=trained.preprocess,
+        provenance={**provenance, **trained.notes, "quantization": quantization.mode.value},
+    )
+    images = recipe.calibration_images(job, trained.preprocess, _PARITY_IMAGES)
+    model = OnnxModel(path, threads=job.compute.threads)
+    parity = check_parity(trained.served, model, images)
+    model, metrics = make_smaller(job, recipe, trained, model, path)
+    return _Exported(model, parity, metrics)
+
+
+def _predict(job: Job, trained: Trained, exported: _Exported | None) -> Predict:
+    if exported is None or trained.served is None:
+        return _nothing_answers
+    if job.compute.device == "cpu" or exported.model.providers[0] != "CPUExecutionProvider" or exported.metrics:
+        return exported.model.run
+    # torch has the GPU and ONNX Runtime has not; they agree, as parity has just shown.
+    return torch_network(trained.served, job.facts.task, job.compute.device)
+
+
+def _nothing_answers(images: Float32Images) -> Any:
+    raise ValueError(f"the run has left nothing that could answer {len(images)} images")
+
+
+def _write_numbers(folder: Path, trained: Trained, evaluation: Evaluation, split: Split) -> None:
+    if trained.network is not None:
+        # For further training, and for anyone who would rather load torch than ONNX. Copies: tied tensors share memory.
+        tensors = {name: tensor.detach().clone().contiguous() for name, tensor in trained.network.state_dict().items()}
+        save_file(tensors, folder / "weights.safetensors")
+    numbers = {
+        "split": split.value.lower(),
+        "score": evaluation.score,
+        "score_name": evaluation.score_name,
+        "metrics": [dataclasses.asdict(one) for one in evaluation.metrics],
+        **evaluation.detail,
+        "notes": dict(trained.notes),
+        "stop_reason": trained.stop_reason,
+        "best_epoch": trained.best,
+        "history": [
+            {**dataclasses.asdict(one), "phase": one.phase.value, "metrics": dict(one.metrics)}
+            for one in trained.history
+        ],
+    }
+    (folder / "metrics.json").write_text(json.dumps(numbers, indent=1))
+
+
+def _metrics(trained: Trained, evaluation: Evaluation, split: Split) -> tuple[Metric, ...]:
+    where = split.value.lower()
+    measured = [Metric(one.name, one.value, where, one.class_name) for one in evaluation.metrics]
+    if 0 <= trained.best < len(trained.history):
+        kept = trained.history[trained.best]
+        measured.append(Metric("best_epoch_loss", kept.val_loss, "val"))
+        measured.append(Metric(f"best_epoch_{evaluation.score_name}", kept.score, "val"))
+    return tuple(measured)
+
+
+def _parity(measured: MeasuredParity) -> Parity:
+    return Parity(measured.max_abs_difference, measured.agreement, measured.samples, measured.batch_sizes)
+
+
+def _store(path: Path, blobs: StoredBlobs, role: str | None = None) -> ResultArtifact:
     return ResultArtifact(
         filename=path.name,
-        role=_ROLES.get(path.suffix, "OTHER"),
+        role=role or _ROLES.get(path.suffix, "OTHER"),
         sha256=blobs.put(path),
         size_bytes=path.stat().st_size,
-        media_type=_MEDIA_TYPES[path.suffix],
+        media_type=_MEDIA_TYPES.get(path.suffix, "application/octet-stream"),
     )
-
-
-def _metrics(trained: FinetuneResult, evaluation: Evaluation, split: Split) -> tuple[Metric, ...]:
-    measured, where = evaluation.metrics, split.value.lower()
-    return (
-        Metric("accuracy", measured.accuracy, where),
-        Metric("precision_macro", measured.precision, where),
-        Metric("recall_macro", measured.recall, where),
-        Metric("f1_macro", measured.f1, where),
-        Metric("best_epoch_loss", trained.val_loss, "val"),
-        Metric("best_epoch_accuracy", trained.val_accuracy, "val"),
-    )
-
-
-def _stop_reason(trained: FinetuneResult) -> str:
-    last = trained.history[-1]
-    return "EARLY_STOPPING" if last.epoch < last.epochs else "EPOCHS"
-
-
-def _report(
-    spec: JobSpec,
-    manifest: Manifest,
-    trained: FinetuneResult,
-    *,
-    evaluation: Evaluation,
-    split: Split,
-    blobs: BlobSource,
-    preprocess: PreprocessSpec,
-    provenance: dict[str, str],
-) -> Report:
-    rows = choose_pictures(evaluation.probabilities, evaluation.labels)
-    pictures = _pictures(rows, manifest, blobs, split, preprocess)
-    predicted, confidence = evaluation.probabilities.argmax(axis=1), evaluation.probabilities.max(axis=1)
-    history = tuple(
-        EpochPoint(one.phase.value, one.train_loss, one.val_loss, one.val_accuracy, one.learning_rate)
-        for one in trained.history
-    )
-    best = next(
-        (
-            position
-            for position, one in enumerate(trained.history)
-            if (one.phase, one.epoch) == (trained.best_phase, trained.best_epoch)
-        ),
-        -1,
-    )
-    return Report(
-        title=spec.name,
-        class_names=manifest.class_names,
-        history=history,
-        best=best,
-        metrics=evaluation.metrics,
-        split=split.value.lower(),
-        pictures=tuple(
-            PredictedImage(pictures[row], int(evaluation.labels[row]), int(predicted[row]), float(confidence[row]))
-            for row in rows
-        ),
-        provenance=provenance,
-    )
-
-
-def _pictures(
-    rows: tuple[int, ...], manifest: Manifest, blobs: BlobSource, split: Split, preprocess: PreprocessSpec
-) -> dict[int, UInt8Image]:
-    """The chosen rows of a split as the network saw them, each read again: no worker holds the whole split."""
-    wanted = set(rows)
-    found: dict[int, UInt8Image] = {}
-    for row, image in enumerate(read_images(manifest, blobs, split)):
-        if row in wanted:
-            found[row] = load(image.data, preprocess, IMPORTED)
-    return found

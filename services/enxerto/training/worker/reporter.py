@@ -2,17 +2,23 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from enxerto.training.adapters.event_log import EventLogWriter
-from enxerto.training.domain import EpochCompleted, JobBody, Metric, Progress
+from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobBody, LogLine, Metric, Progress
 from enxerto.vision.torch.progress import EpochReport, Phase, StepReport
+from enxerto.vision.torch.recipe import Checkpoint
 
-_PHASES = {Phase.FEATURES: "features", Phase.LINEAR_PROBE: "head", Phase.FINE_TUNE: "fine-tuning"}
+_PHASES: Final = {
+    Phase.FEATURES: "features",
+    Phase.LINEAR_PROBE: "head",
+    Phase.TRAIN: "training",
+    Phase.FINE_TUNE: "fine-tuning",
+}
 
 
 class Reporter:
-    """Writes to a job's log from a thread of its own, in order. Rank 0 has one; the others have none.
+    """Writes to a job's log from a thread of its own, in order. Rank 0 alone reports; the others have nothing to say.
 
     Args:
         log: the attempt's log.
@@ -51,6 +57,15 @@ class Reporter:
         """A phase that is not training has begun or advanced."""
         self.send(Progress(name, images_done=done, image_count=total))
 
+    def log(self, message: str) -> None:
+        """Something that a person should know."""
+        self.send(LogLine("INFO", message))
+
+    def checkpoint(self, checkpoint: Checkpoint, size_bytes: int) -> None:
+        """A checkpoint is stored."""
+        phase = _PHASES.get(Phase(checkpoint.phase), checkpoint.phase)
+        self.send(CheckpointSaved(phase, checkpoint.epoch, size_bytes))
+
     def step(self, report: StepReport) -> None:
         """Workers advanced within an epoch or a pass."""
         known = self._epoch if self._epoch and self._epoch[0] is report.phase else None
@@ -62,14 +77,15 @@ class Reporter:
                 images_done=report.done * self._workers,
                 image_count=report.total * self._workers,
                 images_per_second=report.images_per_s * self._workers,
-                # Within fine-tuning a step knows only the rest of its epoch, and the rest of the run is what is asked.
-                eta_s=None if report.phase is Phase.FINE_TUNE else report.eta_s,
+                # A step knows only the rest of its epoch, and the rest of the run is what is asked.
+                eta_s=None if report.phase in (Phase.TRAIN, Phase.FINE_TUNE) else report.eta_s,
             )
         )
 
     def epoch(self, report: EpochReport) -> None:
         """An epoch ended."""
         self._epoch = (report.phase, report.epoch, report.epochs)
+        measured = [Metric(name, value, "val") for name, value in report.metrics.items() if name != "loss"]
         self.send(
             EpochCompleted(
                 Progress(
@@ -81,11 +97,7 @@ class Reporter:
                     images_per_second=report.images_per_s,
                     eta_s=report.eta_s,
                 ),
-                (
-                    Metric("loss", report.train_loss, "train"),
-                    Metric("loss", report.val_loss, "val"),
-                    Metric("accuracy", report.val_accuracy, "val"),
-                ),
+                (Metric("loss", report.train_loss, "train"), Metric("loss", report.val_loss, "val"), *measured),
                 report.learning_rate,
             )
         )

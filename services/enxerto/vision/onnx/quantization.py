@@ -53,8 +53,8 @@ class QuantizationLossError(FailedPreconditionError):
 def quantize(source: Path, target: Path, mode: QuantizationMode, calibration: Float32Images) -> None:
     """Write a smaller version of an exported file; its inputs, outputs and metadata stay as they are.
 
-    Static INT8 weights have a scale for each channel, activations are scaled by the calibration images' extremes; weights
-    take 7 of the 8 bits then, because processors without VNNI add pairs of products in 16 bits, which saturate.
+    Static INT8 weights have a scale for each channel, activations one from the calibration images' extremes. Weights
+    take 7 of 8 bits then: processors without VNNI add pairs of products in 16 bits, which saturate.
 
     Args:
         source: the exported file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import warnings
@@ -95,15 +96,16 @@ def export(
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def torch_network(served: nn.Module, task: Task) -> Callable[[Float32Images], Outputs]:
-    """The module as what `OnnxModel.run` is: arrays in, outputs by name."""
+def torch_network(served: nn.Module, task: Task, device: str = "cpu") -> Callable[[Float32Images], Outputs]:
+    """The module as what `OnnxModel.run` is: arrays in, outputs by name. On another device, a copy of it."""
     names = output_names(task)
+    network = served if device == "cpu" else copy.deepcopy(served).to(device)
 
     def run(images: Float32Images) -> Outputs:
         with torch.inference_mode():
-            answer = served(torch.from_numpy(images))
+            answer = network(torch.from_numpy(images).to(device))
         answers = answer if isinstance(answer, tuple | list) else (answer,)
-        return {name: one.numpy() for name, one in zip(names, answers, strict=True)}
+        return {name: one.cpu().numpy() for name, one in zip(names, answers, strict=True)}
 
     return run
 

@@ -1,0 +1,166 @@
+"""The train function without Ray: what a job leaves, how it goes on, and how it fails."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import obstore
+import onnx
+import pytest
+import torch
+from google.rpc import code_pb2, error_details_pb2
+from google.rpc.status_pb2 import Status
+from safetensors.torch import load_file
+
+from enxerto.training.adapters.object_store import blob_key
+from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobStarted, JobTrained, LogLine, TrainingResult
+from enxerto.training.worker.checkpoints import StoredCheckpoints
+from enxerto.training.worker.failures import failed_for_good, last_word
+from enxerto.training.worker.order import JobOrder
+from enxerto.training.worker.training import train
+from enxerto.vision.finetuning import QuantizationMode, QuantizationSpec, StopSpec, Strategy
+from enxerto.vision.onnx.session import OnnxModel
+from enxerto.vision.torch.collectives import Distribution
+from enxerto.vision.torch.recipe import Checkpoint
+from training_stack import eventually
+from worker_orders import CLASSES, draw_classes, read_log, read_result, small_spec, write_order
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def content(order: JobOrder, result: TrainingResult, filename: str) -> bytes:
+    """One stored file."""
+    (artifact,) = [one for one in (*result.artifacts, *result.files) if one.filename == filename]
+    data = bytes(obstore.get(order.store(), blob_key(artifact.sha256)).bytes())
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (artifact.size_bytes, artifact.sha256)
+    return data
+
+
+async def test_a_run_leaves_all_that_a_version_needs(tmp_path: Path) -> None:
+    order = write_order(tmp_path, draw_classes(tmp_path / "data"), small_spec(strategy=Strategy.FINE_TUNE))
+    train(order, Distribution())
+    result = await read_result(order)
+    assert {one.filename for one in result.artifacts} >= {
+        "model.onnx", "weights.safetensors", "metrics.json", "report.html", "curves.png", "confusion.png",
+        "classes.png",
+    }  # fmt: skip
+    assert result.label_map.names == CLASSES
+    assert result.parity is not None
+    assert result.parity.agreement == 1.0
+    card = OnnxModel(content(order, result, "model.onnx")).card
+    assert (card.inputs, card.outputs) == (result.inputs, result.outputs)
+    assert card.provenance["training_run"] == "projects/default/trainingRuns/run1"
+    names = {one.name for one in result.metrics}
+    assert names >= {"accuracy", "f1_macro", "best_epoch_loss", "best_epoch_accuracy"}
+    assert {one.class_name for one in result.metrics} >= set(CLASSES)
+    numbers = json.loads(content(order, result, "metrics.json"))
+    assert numbers["score_name"] == "accuracy"
+    assert len(numbers["history"]) >= 3
+    (tmp_path / "w.safetensors").write_bytes(content(order, result, "weights.safetensors"))
+    assert len(load_file(tmp_path / "w.safetensors")) > 100
+    report = content(order, result, "report.html").decode()
+    assert "2 pictures are alike" in report
+    assert torch.__version__.split("+")[0] in report
+    assert result.lineage.weights_digest in report
+
+    bodies = [entry.body for entry in await read_log(order)]
+    assert isinstance(bodies[0], JobStarted)
+    assert isinstance(bodies[-1], JobTrained)
+    epochs = [one for one in bodies if isinstance(one, EpochCompleted)]
+    assert {"loss", "accuracy"} <= {metric.name for metric in epochs[-1].metrics}
+    assert any(isinstance(one, CheckpointSaved) and one.size_bytes > 1000 for one in bodies)
+    phases = [getattr(one, "phase", "") for one in bodies]
+    assert {"preparing", "exporting", "evaluating"} <= set(phases)
+    assert not list(obstore.list(order.store(), "runs/run1/checkpoints/").collect())
+
+
+async def test_a_smaller_graph_is_measured_before_it_is_served(tmp_path: Path) -> None:
+    wanted = QuantizationSpec(mode=QuantizationMode.STATIC_INT8, max_score_loss=1.0)
+    order = write_order(tmp_path, draw_classes(tmp_path / "data"), small_spec(quantization=wanted))
+    train(order, Distribution())
+    result = await read_result(order)
+    metrics = {one.name: one.value for one in result.metrics}
+    assert {"score_before_quantization", "score_after_quantization"} <= set(metrics)
+    graph = onnx.load_from_string(content(order, result, "model.onnx"))
+    assert any(node.op_type == "DequantizeLinear" for node in graph.graph.node)
+    assert OnnxModel(graph.SerializeToString()).card.provenance["quantization"] == "STATIC_INT8"
+    lines = [entry.body.message for entry in await read_log(order) if isinstance(entry.body, LogLine)]
+    assert any(line.startswith("STATIC_INT8: ") for line in lines)
+
+
+async def test_a_failure_says_why_and_is_not_tried_again(tmp_path: Path) -> None:
+    spec = small_spec(base_model="resnet18")
+    order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), spec)
+    train(order, Distribution())
+    status = Status.FromString(last_word(order))
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert (status.code, info.reason) == (code_pb2.FAILED_PRECONDITION, "WEIGHTS_UNAVAILABLE")
+    assert failed_for_good(order)
+    before = len(await read_log(order))
+    train(order, Distribution())
+    assert len(await read_log(order)) == before
+
+
+def test_an_unforeseen_failure_has_a_last_word(tmp_path: Path) -> None:
+    order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec())
+    status = Status.FromString(last_word(order))
+    assert status.code == code_pb2.INTERNAL
+    assert "run1-1" in status.message
+    assert not failed_for_good(order)
+
+
+def test_the_last_checkpoint_counts_and_the_one_before_goes(tmp_path: Path) -> None:
+    store = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec()).store()
+    told: list[tuple[int, int]] = []
+    checkpoints = StoredCheckpoints(store, "u", lambda one, size: told.append((one.epoch, size)))
+    assert checkpoints.load() is None
+    for epoch in (1, 2):
+        tensors = {"weight": torch.full((2, 3), float(epoch)), "step": torch.tensor(epoch)}
+        checkpoints.save(Checkpoint("TRAIN", epoch, {"history": [{"loss": 0.5}], "name": "ü"}, tensors))
+    stored = [one["path"] for one in obstore.list(store, "runs/u/checkpoints/").collect()]
+    assert stored == ["runs/u/checkpoints/00000002.safetensors"]
+    # Another worker, another attempt.
+    loaded = StoredCheckpoints(store, "u").load()
+    assert loaded is not None
+    assert (loaded.phase, loaded.epoch, loaded.meta) == ("TRAIN", 2, {"history": [{"loss": 0.5}], "name": "ü"})
+    assert torch.equal(loaded.tensors["weight"], torch.full((2, 3), 2.0))
+    assert loaded.tensors["step"].item() == 2
+    assert [epoch for epoch, _ in told] == [1, 2]
+    assert all(size > 24 for _, size in told)
+    checkpoints.clear()
+    assert checkpoints.load() is None
+
+
+RUN = """
+import sys
+from pathlib import Path
+from enxerto.training.worker.order import JobOrder
+from enxerto.training.worker.training import train
+from enxerto.vision.torch.collectives import Distribution
+url, cache = sys.argv[1:]
+train(JobOrder(url, "run1", 1, Path(cache), None, weights_download=False), Distribution())
+"""
+
+
+async def test_another_attempt_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    spec = small_spec(strategy=Strategy.FINE_TUNE, epochs=200, stop=StopSpec(early_stopping_patience=0))
+    data = draw_classes(tmp_path / "data")
+    first = write_order(tmp_path, data, spec)
+    command = [sys.executable, "-c", RUN, first.blob_url, str(first.cache_folder)]
+    with subprocess.Popen(command) as process:
+        stored = eventually(lambda: StoredCheckpoints(first.store(), "run1").load(), 200)
+        process.send_signal(signal.SIGKILL)
+    # The rest of an hour's work in a moment: the time that the lost worker spent counts as well.
+    brief = small_spec(strategy=Strategy.FINE_TUNE, epochs=200, stop=StopSpec(max_duration_s=0.001))
+    second = write_order(tmp_path, data, brief, attempt=2)
+    train(second, Distribution())
+    epochs = [one.body.progress for one in await read_log(second) if isinstance(one.body, EpochCompleted)]
+    assert epochs[0].epoch > 1 or epochs[0].phase != "head"
+    assert epochs[0].epoch >= stored.epoch
+    result = await read_result(second)
+    assert result.stop_reason == "MAX_DURATION"
+    assert len(json.loads(content(second, result, "metrics.json"))["history"]) > len(epochs)
