@@ -24,9 +24,11 @@ def refusal(call: Callable[..., object], *arguments: object, **named: object) ->
     return failed_call(caught.value)
 
 
-def create_dataset(datasets: DatasetServiceStub, dataset_id: str) -> str:
+def create_dataset(
+    datasets: DatasetServiceStub, dataset_id: str, task: "task_pb2.Task.ValueType" = task_pb2.TASK_CLASSIFICATION
+) -> str:
     """Create a dataset and return its name."""
-    dataset = dataset_pb2.Dataset(task=task_pb2.TASK_CLASSIFICATION)
+    dataset = dataset_pb2.Dataset(task=task)
     request = dataset_service_pb2.CreateDatasetRequest(parent=PROJECT, dataset_id=dataset_id, dataset=dataset)
     return datasets.CreateDataset(request).name
 
@@ -47,11 +49,31 @@ def upload(datasets: DatasetServiceStub, archive: bytes, *, sha256: str = "", si
     return datasets.UploadArchive(messages()).upload
 
 
+def snapshot_source(path: Path | None = None, upload: str = "", uri: str = "") -> dataset_pb2.SnapshotSource:
+    """One of the three sources."""
+    if uri:
+        return dataset_pb2.SnapshotSource(uri=uri)
+    return dataset_pb2.SnapshotSource(upload=upload) if upload else dataset_pb2.SnapshotSource(path=str(path))
+
+
+def validate(datasets: DatasetServiceStub, dataset: str, **source: object) -> dataset_pb2.ValidationReport:
+    """Look at a source and return the last message's report."""
+    request = dataset_service_pb2.ValidateDatasetRequest(dataset=dataset, source=snapshot_source(**source))
+    *_, last = datasets.ValidateDataset(request)
+    return last.report
+
+
 def start_import(
-    datasets: DatasetServiceStub, dataset: str, *, path: Path | None = None, upload: str = "", request_id: str = ""
+    datasets: DatasetServiceStub,
+    dataset: str,
+    *,
+    path: Path | None = None,
+    upload: str = "",
+    uri: str = "",
+    request_id: str = "",
 ) -> dataset_pb2.Snapshot:
     """Ask for an import."""
-    source = dataset_pb2.SnapshotSource(upload=upload) if upload else dataset_pb2.SnapshotSource(path=str(path))
+    source = snapshot_source(path, upload, uri)
     return datasets.CreateSnapshot(
         dataset_service_pb2.CreateSnapshotRequest(
             parent=dataset, snapshot=dataset_pb2.Snapshot(source=source), request_id=request_id

@@ -205,8 +205,8 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(ray: Ray | None, folder: Path) -> Iterator[Stack]:
-    """A registry and a training service; without a Ray, runs wait in QUEUED."""
+def running_stack(ray: Ray | None, folder: Path, **settings: str) -> Iterator[Stack]:
+    """A registry and a training service with further settings; without a Ray, runs wait in QUEUED."""
     import_root = folder / "data"
     import_root.mkdir(parents=True)
     registry = ServiceProcess(
@@ -230,6 +230,7 @@ def running_stack(ray: Ray | None, folder: Path) -> Iterator[Stack]:
     }
     if ray:
         environment["RAY_TOKEN_FILE"] = str(ray.token_file)
+    environment |= settings
     training = ServiceProcess("enxerto.training", environment, folder)
     try:
         training.start()

@@ -1,0 +1,81 @@
+"""Resident memory and time of an import, at two sizes, so that the slope says what more pictures cost.
+
+    python tests/benchmarks/data/import_memory.py --counts 5000 20000
+
+Each size is imported by a process of its own: scan, then shards. The pictures are drawn once, 64 x 64 JPEG.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = 10
+
+
+def draw(folder: Path, count: int) -> None:
+    """`count` different pictures in class folders."""
+    generator = np.random.default_rng(0)
+    for label in range(CLASSES):
+        (folder / f"class_{label}").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        file = folder / f"class_{number % CLASSES}" / f"{number:06d}.jpg"
+        cells = generator.integers(0, 255, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(cells).resize((64, 64), Image.Resampling.BICUBIC).save(file, quality=90)
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Import the folder in this process."""
+    from enxerto.vision.datasets.scanning import scan
+    from enxerto.vision.snapshots import FolderBlobs, write_snapshot
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as blobs:
+        started = time.perf_counter()
+        found = scan(folder)
+        scanned = time.perf_counter()
+        assert not found.errors, found.errors[:3]
+        write_snapshot(found, FolderBlobs(Path(blobs)))
+        written = time.perf_counter()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "images": len(found.samples),
+        "scan_s": round(scanned - started, 2),
+        "write_s": round(written - scanned, 2),
+        "rss_before_mib": round(before / 1024, 1),
+        "rss_peak_mib": round(peak / 1024, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[5_000, 20_000])
+    parser.add_argument("--folder", type=Path, help="measure this folder in this process and print JSON")
+    options = parser.parse_args()
+    if options.folder:
+        print(json.dumps(measure(options.folder)))
+        return
+    results = []
+    for count in options.counts:
+        with tempfile.TemporaryDirectory() as folder:
+            draw(Path(folder), count)
+            command = [sys.executable, __file__, "--folder", folder]
+            answer = subprocess.run(command, check=True, capture_output=True, text=True)
+        results.append(json.loads(answer.stdout))
+        print(results[-1])
+    if len(results) > 1:
+        first, last = results[0], results[-1]
+        slope = (last["rss_peak_mib"] - first["rss_peak_mib"]) * 1024 / (last["images"] - first["images"])
+        at_100k = last["rss_peak_mib"] + slope * (100_000 - last["images"]) / 1024
+        print({"kib_per_image": round(slope, 2), "extrapolated_mib_at_100000": round(at_100k)})
+
+
+if __name__ == "__main__":
+    main()
