@@ -214,16 +214,15 @@ class InMemoryReplicas:
 class InProcessReplicas:
     """`Replicas` that are predictors of this process; what they say crosses the wire's format."""
 
-    def __init__(self, folder: Path, max_answer_bytes: int = 2**20) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._max_answer_bytes = max_answer_bytes
         self._predictors: dict[VersionName, Predictor] = {}
         self.batches: list[int] = []
 
     def load(self, version: VersionName, tiny: TinyModel) -> None:
         path = self._folder / f"{version.model}.onnx"
         path.write_bytes(tiny.data)
-        self._predictors[version] = Predictor(path, 2, ImageLimits(10**6, 10**6), self._max_answer_bytes)
+        self._predictors[version] = Predictor(path, 2, ImageLimits(10**6, 10**6))
 
     async def predict(
         self, endpoint: Endpoint, version: VersionName, payloads: Sequence[Payload], timeout_s: float

@@ -96,7 +96,6 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             settings.replica_threads,
             settings.max_image_pixels,
             settings.max_image_bytes,
-            settings.max_answer_bytes,
         ),
         ServePorts(settings.serve_http_port, settings.serve_grpc_port),
         settings.replica_path == "direct",

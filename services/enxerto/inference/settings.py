@@ -71,7 +71,7 @@ class InferenceSettings(ServerSettings):
     @property
     def max_answer_bytes(self) -> int:
         """Bytes of the answers to one request: a message, less what is around them."""
-        return self.max_message_bytes - 2**16
+        return self.max_message_bytes * 15 // 16
 
     @property
     def effective_database_url(self) -> str:

@@ -39,7 +39,7 @@ def probabilities(response: vision_service_pb2.ClassifyResponse, index: int = 0)
 def directly(tiny: TinyModel, *images: bytes) -> np.ndarray:
     classifier = OnnxModel(tiny.data)
     batch = to_batch([load(image, classifier.card.preprocess) for image in images])
-    return classifier.run(batch)["probabilities"]["probabilities"]
+    return classifier.run(batch)["probabilities"]
 
 
 def test_classify_equals_onnx_runtime(served) -> None:

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from enxerto.inference.domain import AnswerForm
 from enxerto.inference.replica.predictor import Predictor, ShapeError
 from enxerto.vision.images import ImageLimits, load, to_batch
 from enxerto.vision.onnx.session import ModelCardError, OnnxModel
-from fakes.tiny_onnx import LABELS, TinyModel
-from inference_images import BAD, GOOD
+from fakes.tiny_onnx import LABELS, TinyModel, TinyNegative
+from inference_images import BAD, GOOD, encode
 
 TINY = TinyModel()
 
@@ -56,3 +58,13 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with pytest.raises(ModelCardError):
         Predictor(path, 1, ImageLimits())
+
+
+async def test_what_does_not_fit_a_message_is_refused_and_the_rest_answered(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(TinyNegative().data)
+    painter = Predictor(path, 1, ImageLimits(), max_answer_bytes=50_000)
+    small, large = (encode(Image.new("RGB", size), "PNG") for size in ((32, 16), (400, 300)))
+    answer = await painter.encoded([small, large, small], AnswerForm.TENSORS)
+    assert [(picture.width, picture.height) for picture in answer.pictures] == [(32, 16)] * 2
+    assert [(bad.index, bad.reason) for bad in answer.refusals] == [(1, "ANSWER_TOO_LARGE")]

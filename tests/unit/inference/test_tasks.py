@@ -70,7 +70,13 @@ class Front:
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
     settings = InferenceSettings(
-        replica_secret_file="/unused", database_url="unused", home=tmp_path, port=0, metrics_port=0, drain_s=0
+        replica_secret_file="/unused",
+        database_url="unused",
+        home=tmp_path,
+        port=0,
+        metrics_port=0,
+        drain_s=0,
+        max_message_bytes=2**20,
     )
     registry, replicas = InMemoryModelRegistry(), InProcessReplicas(tmp_path)
     use_cases = wire(

@@ -44,8 +44,6 @@ class ReplicaOptions:
     """Threads of ONNX Runtime, and of decoding."""
     max_image_pixels: int
     max_image_bytes: int
-    max_answer_bytes: int
-    """Of a request that travels alone because its answer is as large as its pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,6 @@ class ServeCluster:
                 "cpus": options.cpus,
                 "max_image_pixels": options.max_image_pixels,
                 "max_image_bytes": options.max_image_bytes,
-                "max_answer_bytes": options.max_answer_bytes,
             },
             "deployments": [{"name": _REPLICA_DEPLOYMENT, "num_replicas": application.replicas}],
         }

@@ -107,6 +107,11 @@ class Segment:
     rle: str = ""
     outlines: tuple[Outline, ...] = ()
 
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a message."""
+        return len(self.rle) + sum(8 + 4 * len(outline.points) for outline in self.outlines)
+
 
 @dataclass(frozen=True, slots=True)
 class PictureAnswer:
@@ -116,6 +121,11 @@ class PictureAnswer:
     height: int
     tensors: tuple[Tensor, ...]
     segments: tuple[Segment, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in a message."""
+        return sum(len(tensor.content) for tensor in self.tensors) + sum(one.size_bytes for one in self.segments)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name.

@@ -43,7 +43,6 @@ class ReplicaArguments(BaseModel):
     cpus: float
     max_image_pixels: int
     max_image_bytes: int
-    max_answer_bytes: int
 
 
 class ReplicaStartError(RuntimeError):
@@ -61,7 +60,7 @@ class Replica:
             name = VersionName.parse(arguments.model_version)
             model = fetch_model(name, arguments.registry_address, certificates, arguments.cache_folder)
             limits = ImageLimits(arguments.max_image_bytes, arguments.max_image_pixels)
-            self._predictor = Predictor(model, arguments.threads, limits, arguments.max_answer_bytes)
+            self._predictor = Predictor(model, arguments.threads, limits)
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
 

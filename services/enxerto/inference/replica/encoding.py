@@ -95,13 +95,13 @@ def _segmentation(given: GraphAnswer, form: AnswerForm, budget: AnswerBudget) ->
     if form is AnswerForm.TENSORS:
         mask = Tensor("classes", "UINT8", (height, width), np.ascontiguousarray(answer.classes).tobytes())
         return PictureAnswer(width, height, (mask, confidence))
-    segments = tuple(_segments(answer.classes, form))
+    segments = tuple(_segments(answer.classes, form, budget))
     if form is not AnswerForm.PICTURES:
         return PictureAnswer(width, height, (confidence,), segments)
     return PictureAnswer(width, height, (_png("classes", answer.classes, budget), confidence), segments)
 
 
-def _segments(classes: npt.NDArray[np.uint8], form: AnswerForm) -> Iterator[Segment]:
+def _segments(classes: npt.NDArray[np.uint8], form: AnswerForm, budget: AnswerBudget) -> Iterator[Segment]:
     """The classes that occur, the largest first."""
     counts = np.bincount(classes.ravel(), minlength=IGNORED + 1)[:IGNORED]
     for index in np.argsort(-counts, kind="stable").tolist():
@@ -109,7 +109,9 @@ def _segments(classes: npt.NDArray[np.uint8], form: AnswerForm) -> Iterator[Segm
             return
         rle = run_lengths(classes == index) if form is AnswerForm.RLE else ""
         polygons = outlines(classes == index) if form is AnswerForm.POLYGONS else ()
-        yield Segment(index, int(counts[index]), rle, polygons)
+        segment = Segment(index, int(counts[index]), rle, polygons)
+        budget.spend(segment.size_bytes)
+        yield segment
 
 
 def _painting(given: GraphAnswer, form: AnswerForm, budget: AnswerBudget) -> PictureAnswer:

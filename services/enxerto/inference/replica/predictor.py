@@ -21,6 +21,9 @@ from enxerto.vision.specs import FIT_MULTIPLE, Resize, Task
 T = TypeVar("T")
 S = TypeVar("S")
 
+MAX_ANSWER_BYTES = 192 * 2**20
+"""Of one batch: what the message to the front holds, less what is around it."""
+
 _WARM_UP_BATCHES = (1, 2)
 _WARM_UP_SIDE = 256
 _DATATYPES = {np.dtype(dtype).name: name for name, dtype in DTYPES.items()}
@@ -44,14 +47,16 @@ class _Decoded:
 class Predictor:
     """One graph with its threads. Calls overlap: one batch is decoded while another computes."""
 
-    def __init__(self, model: Path, threads: int, limits: ImageLimits, max_answer_bytes: int = 31 * 2**20) -> None:
+    def __init__(
+        self, model: Path, threads: int, limits: ImageLimits, max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> None:
         """Load and warm up.
 
         Args:
             model: ONNX file with the metadata of `enxerto.vision`.
             threads: of ONNX Runtime, and as many for decoding and encoding.
             limits: what an encoded image may cost.
-            max_answer_bytes: of a batch's masks and paintings.
+            max_answer_bytes: of a batch's masks and paintings, over all callers.
 
         Raises:
             ModelCardError: the file is not one that can be served.

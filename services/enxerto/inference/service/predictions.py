@@ -1,9 +1,18 @@
 """Use cases of requests: images in, answers out."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from enxerto.inference.domain import MAX_ITEMS, ItemRefusal, Payload, PayloadKind, Prediction, ServableVersion
+from enxerto.inference.domain import (
+    MAX_ITEMS,
+    ItemRefusal,
+    Payload,
+    PayloadKind,
+    PictureAnswer,
+    Prediction,
+    ServableVersion,
+)
 from enxerto.inference.errors import (
     DeploymentNotReadyError,
     ItemsRefusedError,
@@ -97,6 +106,7 @@ class Predictions:
         limit = self._limits.timeout_s
         share = await route.submit(payload, limit if timeout_s is None else min(timeout_s, limit))
         self._refuse(share.refusals, item_field)
+        self._refuse(self._oversized(share.pictures), item_field)
         self._meter.images_answered(payload.kind, payload.items)
         return Prediction(route.version, share.tensors, share.pictures, payload.items, share.timing)
 
@@ -113,12 +123,19 @@ class Predictions:
         return refusals
 
     def _beyond(self, payload: Payload, version: ServableVersion) -> list[ItemRefusal]:
-        """The images that make the answer too much. Of encoded ones the replica sees it, once it knows their sizes."""
+        """The images that make the answer too much. How large those to encoded ones are shows later."""
         if payload.kind is not PayloadKind.TENSOR:
             return []
         fitting = max(1, self._limits.max_answer_bytes // version.answer_bytes(*payload.row_shape[1:]))
         text = f"the answer would be too large: send at most {fitting} images of this size in one request"
         return [ItemRefusal(index, "ANSWER_TOO_LARGE", text) for index in range(fitting, payload.items)]
+
+    def _oversized(self, pictures: Sequence[PictureAnswer]) -> list[ItemRefusal]:
+        """The pictures whose answers do not fit the message any more; how large they are shows only now."""
+        limit = self._limits.max_answer_bytes
+        sizes = itertools.accumulate(picture.size_bytes for picture in pictures)
+        text = f"the answers would have more than {limit} bytes: send smaller pictures, or fewer at once"
+        return [ItemRefusal(index, "ANSWER_TOO_LARGE", text) for index, size in enumerate(sizes) if size > limit]
 
     def _refuse(self, refusals: Sequence[ItemRefusal], item_field: str) -> None:
         if refusals:
