@@ -146,14 +146,19 @@ train(JobOrder(url, "run1", 1, Path(cache), None, weights_download=False), Distr
 """
 
 
+def die_after_a_checkpoint(order: JobOrder) -> Checkpoint:
+    """Train in a process of its own, and kill it once a checkpoint is stored."""
+    with subprocess.Popen([sys.executable, "-c", RUN, order.blob_url, str(order.cache_folder)]) as process:
+        stored = eventually(lambda: StoredCheckpoints(order.store(), order.uid).load(), 200)
+        process.send_signal(signal.SIGKILL)
+    return stored
+
+
 async def test_another_attempt_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
     spec = small_spec(strategy=Strategy.FINE_TUNE, epochs=200, stop=StopSpec(early_stopping_patience=0))
     data = draw_classes(tmp_path / "data")
     first = write_order(tmp_path, data, spec)
-    command = [sys.executable, "-c", RUN, first.blob_url, str(first.cache_folder)]
-    with subprocess.Popen(command) as process:
-        stored = eventually(lambda: StoredCheckpoints(first.store(), "run1").load(), 200)
-        process.send_signal(signal.SIGKILL)
+    stored = die_after_a_checkpoint(first)
     # The rest of an hour's work in a moment: the time that the lost worker spent counts as well.
     brief = small_spec(strategy=Strategy.FINE_TUNE, epochs=200, stop=StopSpec(max_duration_s=0.001))
     second = write_order(tmp_path, data, brief, attempt=2)

@@ -74,9 +74,9 @@ def _train(order: JobOrder, where: Distribution) -> None:
             )
             recipe = get_recipe(facts.task)
             trained = recipe.train(job)
-        if not leads:
-            return
-        store_outcome(order, spec, job, recipe, trained)
+            if not leads:
+                return
+            store_outcome(order, spec, job, recipe, trained)
         reporter.send(JobTrained())
         reporter.flush()
         checkpoints.clear()

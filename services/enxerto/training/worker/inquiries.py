@@ -1,0 +1,103 @@
+"""Questions that a job answers: what a run would take, which base model suits, whether weights fit."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import obstore
+
+from enxerto.kernel.errors import EnxertoError
+from enxerto.training.adapters.event_log import EventLogWriter
+from enxerto.training.adapters.object_store import result_key, store_errors
+from enxerto.training.domain import InquiryKind, JobStarted, JobTrained
+from enxerto.training.worker.failures import failed_for_good, write_failure
+from enxerto.training.worker.order import IMPORTED, JobOrder, read_document, read_spec
+from enxerto.training.worker.reporter import Reporter
+from enxerto.training.worker.training import weights_sources
+from enxerto.vision.catalogue import get_facts
+from enxerto.vision.snapshots import read_manifest
+from enxerto.vision.torch.collectives import Distribution
+from enxerto.vision.torch.devices import choose_compute, detect
+from enxerto.vision.torch.estimate import estimate
+from enxerto.vision.torch.recipe import Job
+from enxerto.vision.torch.recipes import get_recipe
+from enxerto.vision.torch.recommend import Probing, recommend
+from enxerto.vision.torch.weights import check_weights
+
+logger = logging.getLogger(__name__)
+
+
+def answer(order: JobOrder) -> None:
+    """Answer the order's question and store the answer as JSON values where a run's result would be.
+
+    A failure is written down in its own words; it is raised when another try might help.
+    """
+    if failed_for_good(order):
+        return
+    try:
+        _answer(order)
+    except EnxertoError as error:
+        logger.exception("inquiry refused")
+        if not write_failure(order, error):
+            raise
+
+
+def _answer(order: JobOrder) -> None:
+    with Reporter(EventLogWriter(order.store(), order.uid, order.attempt), 1) as reporter:
+        reporter.send(JobStarted())
+        reporter.phase("preparing")
+        value = _ANSWERS[InquiryKind(order.mode)](order, reporter)
+        key = result_key(order.uid, order.attempt)
+        with store_errors(key):
+            obstore.put(order.store(), key, json.dumps(value).encode())
+        reporter.send(JobTrained())
+        reporter.flush()
+
+
+def _estimate(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
+    spec, blobs = read_spec(order), order.blobs()
+    finetune, workers = spec.run.finetune, spec.run.num_workers
+    facts = get_facts(finetune.base_model)
+    with weights_sources(order, spec.weights, blobs, finetune.encoder or finetune.base_model) as sources:
+        job = Job(
+            spec=finetune,
+            facts=facts,
+            manifest=read_manifest(blobs, spec.manifest_sha256),
+            blobs=blobs,
+            sources=sources,
+            where=Distribution(),
+            compute=choose_compute(detect(), precision=finetune.precision),
+            on_step=reporter.step,
+            limits=IMPORTED,
+        )
+        return estimate(job, get_recipe(facts.task), workers=workers).to_json()
+
+
+def _recommend(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
+    document, blobs = read_document(order), order.blobs()
+    imported: Mapping[str, str] = document.get("weights", {})
+    probing = Probing(
+        manifest=read_manifest(blobs, document["manifest_sha256"]),
+        blobs=blobs,
+        sources=lambda name: weights_sources(order, imported, blobs, name),
+        compute=choose_compute(detect()),
+        limits=IMPORTED,
+        max_images=int(document["max_images"]),
+        on_progress=lambda done, total: reporter.phase("features", done, total),
+    )
+    return recommend(document["base_models"], probing).to_json()
+
+
+def _check_weights(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
+    del reporter
+    document = read_document(order)
+    with order.blobs().open(document["sha256"]) as path:
+        return {"tensors": check_weights(get_facts(document["base_model"]), path)}
+
+
+_ANSWERS: Mapping[InquiryKind, Callable[[JobOrder, Reporter], Mapping[str, Any]]] = {
+    InquiryKind.ESTIMATE: _estimate,
+    InquiryKind.RECOMMEND: _recommend,
+    InquiryKind.CHECK_WEIGHTS: _check_weights,
+}
