@@ -1,15 +1,19 @@
 """In-memory twins of the training service's ports."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from enxerto.kernel.errors import AlreadyExistsError, DataLossError, NotFoundError
-from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName
+from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.domain import (
+    ClusterSize,
     Dataset,
     EventBody,
+    Inquiry,
     JobBody,
     JobEvent,
     RunEvent,
@@ -18,11 +22,12 @@ from enxerto.training.domain import (
     SnapshotContent,
     SnapshotState,
     Source,
+    Sweep,
     TrainingResult,
     TrainingRun,
 )
 from enxerto.training.errors import RequestIdReusedError, StaleRevisionError
-from enxerto.training.ports import Idempotency, JobState, Registered
+from enxerto.training.ports import Idempotency, ImportedWeights, JobState, Registered
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -196,19 +201,108 @@ class InMemoryRunStore:
         return counts
 
 
+class InMemorySweepStore:
+    """A `SweepStore`."""
+
+    def __init__(self) -> None:
+        self._sweeps: dict[SweepName, Sweep] = {}
+        self._requests = _Requests()
+
+    async def create(self, sweep: Sweep, request: Idempotency | None = None) -> Sweep:
+        scope = f"sweeps:{sweep.name.project}"
+        if existing := self._requests.find(scope, request):
+            assert isinstance(existing, SweepName)
+            return self._sweeps[existing]
+        if sweep.name in self._sweeps:
+            raise AlreadyExistsError("Sweep", str(sweep.name))
+        self._sweeps[sweep.name] = sweep
+        self._requests.remember(scope, request, sweep.name)
+        return sweep
+
+    async def find_request(self, parent: ProjectName, request: Idempotency) -> Sweep | None:
+        existing = self._requests.find(f"sweeps:{parent.project}", request)
+        assert existing is None or isinstance(existing, SweepName)
+        return self._sweeps[existing] if existing else None
+
+    async def get(self, name: SweepName) -> Sweep:
+        if name not in self._sweeps:
+            raise NotFoundError("Sweep", str(name))
+        return self._sweeps[name]
+
+    async def list_sweeps(self, parent: ProjectName, page: PageRequest) -> Page[Sweep]:
+        rows = list(enumerate(self._sweeps.values(), start=1))[::-1]
+        before = int(page.after) if page.after.isdigit() else 10**18
+        found = [(row, sweep) for row, sweep in rows if sweep.name.parent == parent and row < before]
+        chosen = found[: page.size]
+        return Page([sweep for _, sweep in chosen], str(chosen[-1][0]) if len(found) > page.size else "")
+
+    async def list_active(self) -> Sequence[Sweep]:
+        return [sweep for sweep in self._sweeps.values() if not sweep.state.final]
+
+    async def save(self, sweep: Sweep) -> Sweep:
+        if self._sweeps[sweep.name].revision != sweep.revision:
+            raise StaleRevisionError(sweep.name)
+        saved = replace(sweep, revision=sweep.revision + 1)
+        self._sweeps[sweep.name] = saved
+        return saved
+
+
+class InMemoryWeights:
+    """A `WeightsCatalogue` and a `WeightsVault`."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, ImportedWeights] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.published: dict[str, int] = {}
+
+    async def put(self, weights: ImportedWeights) -> None:
+        self.known[weights.base_model] = weights
+
+    async def all(self) -> Mapping[str, ImportedWeights]:
+        return dict(self.known)
+
+    async def receive(self, chunks: AsyncIterator[bytes]) -> tuple[str, bytes]:
+        data = b"".join([chunk async for chunk in chunks])
+        digest = hashlib.sha256(data).hexdigest()
+        self.blobs[digest] = data
+        return digest, data
+
+    async def publish(self, sha256: str, size_bytes: int) -> None:
+        self.published[sha256] = size_bytes
+
+    async def fetch(self, weights: ImportedWeights) -> None:
+        if weights.sha256 not in self.published:
+            raise DataLossError("the registry has lost the weights")
+        self.blobs.setdefault(weights.sha256, b"from the registry")
+
+
 class ScriptedCluster:
     """A `JobRunner` and a `JobOutput`: the test plays the job."""
 
     def __init__(self) -> None:
+        self.cluster = ClusterSize(64.0, 0.0)
+        self.weights: dict[str, dict[str, str]] = {}
+        self.inquiries: dict[str, Inquiry] = {}
+        self.answers: dict[tuple[str, int], Mapping[str, Any]] = {}
+        self.blobs: dict[str, bytes] = {}
         self.jobs: dict[str, JobState] = {}
         self.submissions: list[str] = []
         self.stopped: list[str] = []
         self.logs: dict[tuple[str, int], list[JobEvent]] = {}
         self.results: dict[tuple[str, int], TrainingResult] = {}
 
-    async def submit(self, run: TrainingRun, content: SnapshotContent) -> None:
+    async def size(self) -> ClusterSize:
+        return self.cluster
+
+    async def submit(self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str]) -> None:
+        self.weights[run.job_id] = dict(weights)
         self.submissions.append(run.job_id)
         self.jobs.setdefault(run.job_id, JobState.WAITING)
+
+    async def ask(self, inquiry: Inquiry, attempt: int) -> None:
+        self.inquiries[inquiry.job_id(attempt)] = inquiry
+        self.submissions.append(inquiry.job_id(attempt))
+        self.jobs.setdefault(inquiry.job_id(attempt), JobState.WAITING)
 
     async def state(self, job_id: str) -> tuple[JobState, str]:
         return self.jobs.get(job_id, JobState.UNKNOWN), "the cluster's word"
@@ -232,6 +326,12 @@ class ScriptedCluster:
             raise DataLossError("the result is missing")
         return self.results[uid, attempt]
 
+    async def read_answer(self, uid: str, attempt: int) -> Mapping[str, Any] | None:
+        return self.answers.get((uid, attempt))
+
+    async def read_blob(self, sha256: str) -> AsyncIterator[bytes]:
+        yield self.blobs[sha256]
+
 
 class InMemoryRegistry:
     """A `Registry` that keeps one version per run."""
@@ -243,7 +343,7 @@ class InMemoryRegistry:
     async def register(self, run: TrainingRun, result: TrainingResult) -> Registered:
         self.calls += 1
         version = self.versions.setdefault(run.uid, f"{run.spec.model}/versions/{len(self.versions) + 1}")
-        return Registered(version, result.parity.agreement < 0.999)
+        return Registered(version, result.parity is not None and result.parity.agreement < 0.999)
 
 
 class CountingTelemetry:
@@ -253,6 +353,8 @@ class CountingTelemetry:
         self.ended: list[RunState] = []
         self.imported: list[SnapshotState] = []
         self.images = 0
+        self.queued = 0
+        self.waits: list[float] = []
 
     def runs_by_state(self, counts: Mapping[RunState, int]) -> None:
         """Not looked at."""
@@ -265,6 +367,12 @@ class CountingTelemetry:
 
     def snapshot_imported(self, state: SnapshotState, duration_s: float) -> None:
         self.imported.append(state)
+
+    def queue_length(self, count: int) -> None:
+        self.queued = count
+
+    def run_waited(self, seconds: float) -> None:
+        self.waits.append(seconds)
 
     def event_lag(self, seconds: float) -> None:
         """Not looked at."""

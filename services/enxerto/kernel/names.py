@@ -11,6 +11,7 @@ from enxerto.kernel.errors import Violations
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+_FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Field types are compared with `int` below, so that this module must not postpone its annotations.
 ID_RULE = "must be 1 to 63 lower-case letters, digits and hyphens, start with a letter and not end with a hyphen"
@@ -26,9 +27,18 @@ def is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
 
 
+def is_filename(text: str) -> bool:
+    """Whether `text` may name a file: letters, digits, dots, underscores and hyphens, the first a letter or a digit."""
+    return _FILENAME.fullmatch(text) is not None
+
+
 def is_sha256(text: str) -> bool:
     """Whether `text` is a lower-case hexadecimal sha256."""
     return _SHA256.fullmatch(text) is not None
+
+
+# Parts that need not be ids, by the field that holds them.
+_OTHER_PARTS = {"version": is_number, "filename": is_filename}
 
 
 def check_id(text: str, field: str, violations: Violations) -> str:
@@ -62,7 +72,7 @@ class ResourceName:
                 if not is_number(part):
                     return None
                 values.append(int(part))
-            elif is_id(part) or (field.name == "version" and is_number(part)):
+            elif is_id(part) or _OTHER_PARTS.get(field.name, is_id)(part):
                 values.append(part)  # type: ignore[arg-type]
             else:
                 return None
@@ -195,6 +205,35 @@ class RunName(ResourceName):
     PATTERN: ClassVar = ("projects", "trainingRuns")
     project: str
     run: str
+
+    @property
+    def parent(self) -> ProjectName:
+        """The project that holds it."""
+        return ProjectName(self.project)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RunFileName(ResourceName):
+    """A file that a training run has left."""
+
+    PATTERN: ClassVar = ("projects", "trainingRuns", "files")
+    project: str
+    run: str
+    filename: str
+
+    @property
+    def parent(self) -> RunName:
+        """The run that left it."""
+        return RunName(self.project, self.run)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SweepName(ResourceName):
+    """A search for hyperparameters."""
+
+    PATTERN: ClassVar = ("projects", "sweeps")
+    project: str
+    sweep: str
 
     @property
     def parent(self) -> ProjectName:

@@ -58,3 +58,20 @@ class RayDashboard:
                 return await response.json(content_type=None) if text.strip() else None
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
             raise UnavailableError(f"Ray's dashboard at {self._url} cannot be reached", retry_after_s=2.0) from error
+
+    async def resources(self) -> dict[str, float]:
+        """What the cluster's living machines have in all, by resource: `CPU`, `GPU` and so on.
+
+        Raises:
+            RayRefusedError: Ray answered with a status of 400 or more.
+            UnavailableError: Ray cannot be reached, or does not know its machines yet.
+        """
+        answer = await self.call("GET", "/api/v0/nodes?limit=10000&detail=true")
+        total: dict[str, float] = {}
+        machines = [one for one in answer["data"]["result"]["result"] if one["state"] == "ALIVE"]
+        if not machines:
+            raise UnavailableError("Ray has no living machine", retry_after_s=2.0)
+        for one in machines:
+            for name, amount in (one.get("resources_total") or {}).items():
+                total[name] = total.get(name, 0.0) + float(amount)
+        return total

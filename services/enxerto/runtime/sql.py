@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,8 +11,11 @@ from alembic import command, context
 from alembic.config import Config
 from sqlalchemy import Connection, DateTime, Dialect, TypeDecorator, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from enxerto.runtime.errors import StartupError
 
 # Alembic keeps the migration that runs in globals of its own.
 _ALEMBIC = threading.Lock()
@@ -53,6 +58,31 @@ def create_engine(url: str) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+@asynccontextmanager
+async def opened_engine(url: str, migrations: Path, whose: str) -> AsyncIterator[AsyncEngine]:
+    """An engine on a migrated database, disposed of at the end.
+
+    Args:
+        url: the database.
+        migrations: folder with Alembic's `env.py` and `versions/`.
+        whose: named in the error, such as `the registry`.
+
+    Raises:
+        StartupError: the URL is bad or the database cannot be reached.
+    """
+    try:
+        await migrate(url, migrations)
+        engine = create_engine(url)
+    except (ArgumentError, OSError, DBAPIError) as error:
+        # The URL may hold a password, so only the driver's own words are passed on.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise StartupError(f"cannot open {whose}'s database: {cause}") from error
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 def reader(engine: AsyncEngine) -> AsyncEngine:

@@ -3,11 +3,15 @@
 FailedPreconditionError
 ├── SnapshotNotReadyError       a run asks for a snapshot that is still importing, or failed
 ├── RunFinishedError            a transition that a final state forbids
+├── SweepFinishedError          the same of a sweep
+├── SweepFailedError            no trial of a sweep has succeeded
+├── TaskMismatchError           a base model of another task than the dataset
 ├── ParityGateError             the exported graph disagrees with the trained network
 ├── JobRefusedError             the cluster says no to a job
 └── RegistryRefusedError        the registry says no to a version
 NotFoundError
-└── BaseModelMissingError       a base model that is not in the catalogue
+├── BaseModelMissingError       a base model that is not in the catalogue
+└── RunFileMissingError         a file that the run has not left
 DataLossError
 └── RunBrokenError              a run that cannot be driven on
 PermissionDeniedError
@@ -16,6 +20,7 @@ PermissionDeniedError
 AlreadyExistsError
 └── RequestIdReusedError        one request id, two contents
 InvalidArgumentError
+├── WeightsRefusedError         weights that are not the base model's
 ├── SourceRefusedError          images or an archive with errors; lists every bad file
 └── UploadMismatchError         bytes that are not what their sender announced
 ResourceExhaustedError
@@ -24,6 +29,7 @@ AbortedError
 └── StaleRevisionError          the resource changed since it was read
 UnavailableError
 ├── ServiceStoppingError        the stream ends because the process does; reconnect with the last cursor
+├── JobBrokenError              a job that ended without an answer and without a word
 └── JobLostError                the cluster lost the job too often
 """
 
@@ -51,6 +57,60 @@ class RunFinishedError(errors.FailedPreconditionError):
     def __init__(self, name: object, state: str, action: str) -> None:
         description = f"a run that is {state} cannot {action}"
         super().__init__(f"{name}: {description}", [PreconditionViolation("STATE", str(name), description)])
+
+
+class SweepFinishedError(errors.FailedPreconditionError):
+    """The sweep's state does not allow the transition."""
+
+    reason = "SWEEP_STATE"
+
+    def __init__(self, name: object, state: str, action: str) -> None:
+        description = f"a sweep that is {state} cannot {action}"
+        super().__init__(f"{name}: {description}", [PreconditionViolation("STATE", str(name), description)])
+
+
+class TaskMismatchError(errors.FailedPreconditionError):
+    """The base model answers another question than the dataset asks."""
+
+    reason = "TASK_MISMATCH"
+
+    def __init__(self, base_model: object, task: str, dataset: object, dataset_task: str) -> None:
+        description = f"{base_model} is for {task}, and {dataset} is a dataset for {dataset_task}"
+        super().__init__(description, [PreconditionViolation("TASK", str(base_model), description)])
+
+
+class SweepFailedError(errors.FailedPreconditionError):
+    """No trial has succeeded."""
+
+    reason = "SWEEP_FAILED"
+
+    def __init__(self, name: object, trials: int, last: str) -> None:
+        description = f"none of {trials} trials has succeeded; the last one: {last}"
+        super().__init__(f"{name}: {description}", [PreconditionViolation("TRIALS", str(name), description)])
+
+
+class JobBrokenError(errors.UnavailableError):
+    """The cluster ended the job before it had an answer."""
+
+    reason = "JOB_LOST"
+
+    def __init__(self, what: str, last: str) -> None:
+        super().__init__(f"the job of this {what} ended without an answer: {last}", retry_after_s=5.0)
+
+
+class RunFileMissingError(errors.NotFoundError):
+    """The run has left no such file."""
+
+    reason = "RUN_FILE_NOT_FOUND"
+
+    def __init__(self, name: object) -> None:
+        super().__init__("RunFile", str(name))
+
+
+class WeightsRefusedError(errors.InvalidArgumentError):
+    """The bytes are not weights of the base model."""
+
+    reason = "WEIGHTS_REFUSED"
 
 
 class ParityGateError(errors.FailedPreconditionError):

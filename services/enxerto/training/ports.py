@@ -4,23 +4,28 @@ import enum
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from enxerto.kernel.errors import EnxertoError
-from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName
+from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.domain import (
+    ClusterSize,
     Dataset,
     DatasetValidation,
     EventBody,
     Finding,
+    Inquiry,
     JobEvent,
     RunEvent,
+    RunSpec,
     RunState,
     Snapshot,
     SnapshotContent,
     SnapshotState,
     Source,
+    Sweep,
+    SweepPlan,
     TrainingResult,
     TrainingRun,
 )
@@ -29,6 +34,17 @@ from enxerto.vision.specs import Task
 
 StatusEncoder = Callable[[EnxertoError], bytes]
 """Turns an error into the serialised google.rpc.Status that a failed resource keeps."""
+
+
+StatusDecoder = Callable[[bytes], EnxertoError]
+"""The reverse, for what a job has left."""
+
+TrialSpecs = Callable[[SweepPlan, Mapping[str, str]], RunSpec]
+"""Puts a trial's parameters into its sweep's spec; raises InvalidArgumentError when they do not go together."""
+
+
+SpecDocument = Callable[[RunSpec], Mapping[str, Any]]
+"""A run's spec as JSON values, as jobs read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +143,55 @@ class RunStore(Protocol):
         ...
 
 
-class UploadStore(Protocol):
-    """Keeps uploaded archives by their content."""
+class SweepStore(Protocol):
+    """Keeps sweeps."""
 
-    async def put(self, project: str, sha256: str, chunks: AsyncIterator[bytes]) -> None:
-        """Store bytes; they become visible all at once after `chunks` has ended. If it raises, nothing is left."""
+    async def create(self, sweep: Sweep, request: Idempotency | None = None) -> Sweep:
+        """Add a sweep; raises AlreadyExistsError, RequestIdReusedError."""
+        ...
+
+    async def find_request(self, parent: ProjectName, request: Idempotency) -> Sweep | None:
+        """The sweep that this request has created before; raises RequestIdReusedError."""
+        ...
+
+    async def get(self, name: SweepName) -> Sweep:
+        """Read one; raises NotFoundError."""
+        ...
+
+    async def list_sweeps(self, parent: ProjectName, page: PageRequest) -> Page[Sweep]:
+        """Sweeps, newest first."""
+        ...
+
+    async def list_active(self) -> Sequence[Sweep]:
+        """Every sweep that is not final, oldest first."""
+        ...
+
+    async def save(self, sweep: Sweep) -> Sweep:
+        """Store a transition; returns the sweep with its new revision.
+
+        Raises:
+            StaleRevisionError: the sweep changed since it was read; nothing was stored.
+        """
+        ...
+
+
+class Search(Protocol):
+    """Chooses the parameters of one sweep's trials. In memory: it is built again from the trials after a restart."""
+
+    def ask(self, number: int) -> Mapping[str, str]:
+        """Parameters of the trial with this number, as text."""
+        ...
+
+    def restore(self, number: int, parameters: Mapping[str, str]) -> None:
+        """A trial that was begun before this search was built; reports follow as they would have."""
+        ...
+
+    def report(self, number: int, step: int, score: float) -> bool:
+        """The trial's score after so many epochs, from 1; returns whether it should be stopped for doing worse."""
+        ...
+
+    def tell(self, number: int, score: float | None) -> None:
+        """The trial is over, with its best score, or None when it failed."""
         ...
 
 
@@ -266,12 +326,21 @@ class JobState(enum.StrEnum):
 class JobRunner(Protocol):
     """Runs jobs on a cluster."""
 
-    async def submit(self, run: TrainingRun, content: SnapshotContent) -> None:
+    async def submit(self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str]) -> None:
         """Start the run's current attempt; a job that is already there counts as started.
+
+        Args:
+            run: what to train.
+            content: its snapshot.
+            weights: sha256 of imported weights by base model.
 
         Raises:
             UnavailableError: the cluster cannot be reached.
         """
+        ...
+
+    async def ask(self, inquiry: Inquiry, attempt: int) -> None:
+        """Start an attempt at an answer; one that is already there counts as started. Raises UnavailableError."""
         ...
 
     async def state(self, job_id: str) -> tuple[JobState, str]:
@@ -280,6 +349,10 @@ class JobRunner(Protocol):
 
     async def stop(self, job_id: str) -> None:
         """Ask the job to end; one that is over or unknown is fine. Raises UnavailableError."""
+        ...
+
+    async def size(self) -> ClusterSize:
+        """What the cluster has in all; raises UnavailableError."""
         ...
 
 
@@ -292,6 +365,14 @@ class JobOutput(Protocol):
 
     async def read_result(self, uid: str, attempt: int) -> TrainingResult:
         """The finished job's result; raises DataLossError when it is missing or malformed."""
+        ...
+
+    async def read_answer(self, uid: str, attempt: int) -> Mapping[str, Any] | None:
+        """What an inquiry's job has answered; None while it has not. Raises DataLossError when it is malformed."""
+        ...
+
+    def read_blob(self, sha256: str) -> AsyncIterator[bytes]:
+        """The bytes of a stored file, at most 1 MiB at once; raises DataLossError."""
         ...
 
 
@@ -334,6 +415,14 @@ class Telemetry(Protocol):
 
     def snapshot_imported(self, state: SnapshotState, duration_s: float) -> None:
         """An import ended."""
+        ...
+
+    def queue_length(self, count: int) -> None:
+        """How many runs wait for the cluster."""
+        ...
+
+    def run_waited(self, seconds: float) -> None:
+        """A run was submitted so long after it was created or resumed."""
         ...
 
     def event_lag(self, seconds: float) -> None:

@@ -51,5 +51,15 @@ class TrainingSettings(ServerSettings):
     """Most pixels that an image may declare."""
     concurrent_imports: int = Field(default=1, ge=1)
     """Imports that run at the same time; the others wait."""
+    max_running_runs_per_project: int = Field(default=0, ge=0)
+    """Runs of one project that may train at the same time; the others wait in the queue. 0 is no limit."""
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    """CPUs that Ray reserves for a worker; what the queue counts with."""
+    cluster_max_cpus: float = Field(default=0.0, ge=0)
+    """CPUs that an autoscaling cluster may grow to; 0 takes the size that it has."""
+    cluster_max_gpus: float = Field(default=0.0, ge=0)
+    """GPUs that an autoscaling cluster may grow to."""
+    max_weights_bytes: int = Field(default=8 * 2**30, ge=1)
+    """Largest file of weights that may be imported."""
     reconcile_interval_s: float = Field(default=0.5, gt=0)
     """How often jobs' logs are read while runs are active."""

@@ -17,11 +17,12 @@ from enxerto.training.domain import (
     Metric,
     PathSource,
     Progress,
+    QueueRules,
     RunState,
     StateChanged,
 )
 from enxerto.training.ports import JobState
-from enxerto.training.service import Reconciler, Signals
+from enxerto.training.service import Queue, Reconciler, Runs, Signals, WeightsSupply
 from enxerto.vision.specs import Task
 from fakes.training_stores import (
     START,
@@ -29,6 +30,7 @@ from fakes.training_stores import (
     InMemoryDatasetStore,
     InMemoryRegistry,
     InMemoryRunStore,
+    InMemoryWeights,
     ScriptedCluster,
     SteppingClock,
 )
@@ -43,10 +45,23 @@ class World:
     def __init__(self):
         self.runs, self.datasets = InMemoryRunStore(), InMemoryDatasetStore()
         self.cluster, self.registry, self.telemetry = ScriptedCluster(), InMemoryRegistry(), CountingTelemetry()
+        self.imported = InMemoryWeights()
         self.name = a_run().name
+        self.cases = Runs(
+            runs=self.runs,
+            datasets=self.datasets,
+            output=self.cluster,
+            queue=Queue(self.cluster, self.telemetry, QueueRules()),
+            telemetry=self.telemetry,
+            signals=Signals(),
+            clock=SteppingClock(),
+        )
 
     def reconciler(self, **changed):
+        rules = changed.pop("rules", QueueRules())
         parts = {
+            "queue": Queue(self.cluster, self.telemetry, rules),
+            "weights": WeightsSupply(self.imported, self.imported),
             "runs": self.runs,
             "datasets": self.datasets,
             "jobs": self.cluster,
@@ -211,7 +226,7 @@ async def finish_with(world, reconciler, attempt):
 
 async def test_a_cluster_that_is_away_is_waited_for(world):
     class Away(ScriptedCluster):
-        async def submit(self, run, content):
+        async def submit(self, run, content, weights):
             raise UnavailableError("nobody there")
 
     reconciler = world.reconciler(jobs=Away())
@@ -267,10 +282,10 @@ async def test_one_broken_run_does_not_hold_up_another(world):
     await world.runs.create(a_run("run-b", "u2"))
 
     class Picky(ScriptedCluster):
-        async def submit(self, run, content):
+        async def submit(self, run, content, weights):
             if run.uid == "u1":
                 raise ZeroDivisionError
-            await super().submit(run, content)
+            await super().submit(run, content, weights)
 
     cluster = Picky()
     reconciler = world.reconciler(jobs=cluster, output=cluster)

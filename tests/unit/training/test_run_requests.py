@@ -7,7 +7,7 @@ import pytest
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.training import converters
 from enxerto.training.v1 import training_run_pb2, training_service_pb2
-from enxerto.vision.finetuning import Optimizer, Strategy, Weights
+from enxerto.vision.finetuning import AugmentPolicy, Optimizer, Strategy, Weights
 
 
 def a_request(**changed):
@@ -36,13 +36,14 @@ def test_left_out_fields_take_the_defaults_of_the_strategy():
         Weights.PRETRAINED,
         Optimizer.ADAMW,
     )
-    assert (tune.epochs, tune.augment, new.spec.num_workers) == (30, False, 1)
+    assert (tune.epochs, tune.augmentation.policy, new.spec.num_workers) == (30, AugmentPolicy.NONE, 1)
     tuned = converters.new_run(a_request(strategy=training_run_pb2.STRATEGY_FINE_TUNE)).spec.finetune
     assert (tuned.epochs, tuned.batch_size) == (10, 32)
 
 
 def test_given_zeros_are_not_left_out():
-    assert converters.new_run(a_request(early_stopping_patience=0)).spec.finetune.early_stopping_patience == 0
+    stop = training_run_pb2.StopRule(early_stopping_patience=0)
+    assert converters.new_run(a_request(stop=stop)).spec.finetune.stop.early_stopping_patience == 0
     assert "training_run.spec.epochs" in refused(a_request(epochs=0))
 
 
@@ -72,7 +73,17 @@ def test_an_unknown_base_model_is_answered_with_those_that_there_are():
         ({"backbone_learning_rate_ratio": 1.5}, "backbone_learning_rate_ratio"),
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"warmup_fraction": 1.0}, "warmup_fraction"),
-        ({"unfreeze_stages": 10}, "unfreeze_stages"),
+        ({"unfreezing": {"stages": 10}}, "unfreezing.stages"),
+        ({"encoder": "baseModels/resnet18"}, "encoder"),
+        ({"image_size": 16}, "image_size"),
+        ({"precision": 99}, "precision"),
+        ({"loss": {"class_weights": 99}}, "loss.class_weights"),
+        ({"loss": {"focal_gamma": -1.0}}, "loss.focal_gamma"),
+        ({"augmentation": {"mixup_alpha": 0.5}}, "augmentation.mixup_alpha"),
+        ({"stop": {"max_duration": {"seconds": -1}}}, "stop.max_duration"),
+        ({"checkpoints": {"every_duration": {"seconds": -1}}}, "checkpoints.every_duration"),
+        ({"quantization": {"max_score_loss": 2.0}}, "quantization.max_score_loss"),
+        ({"style": {"steps": 5}}, "style"),
         ({"seed": -1}, "seed"),
         ({"strategy": 99}, "strategy"),
         ({"weights": 99}, "weights"),
@@ -106,3 +117,60 @@ def test_every_base_model_of_the_catalogue_is_accepted():
     for known in ("efficientnet-lite0", "resnet18", "resnet50", "vgg16", "efficientnet-b0"):
         new = converters.new_run(a_request(base_model=f"baseModels/{known}", weights=training_run_pb2.WEIGHTS_NONE))
         assert new.spec.finetune.base_model == known.replace("-", "_")
+
+
+def every_field():
+    v1 = training_run_pb2
+    return v1.TrainingSpec(
+        snapshot="projects/default/datasets/digits/snapshots/1",
+        base_model="baseModels/efficientnet-lite0",
+        model="projects/default/models/digits",
+        weights=v1.WEIGHTS_NONE,
+        strategy=v1.STRATEGY_FINE_TUNE,
+        epochs=3,
+        batch_size=7,
+        learning_rate=0.25,
+        backbone_learning_rate_ratio=0.5,
+        weight_decay=0.125,
+        optimizer=v1.OPTIMIZER_SGD,
+        warmup_fraction=0.25,
+        seed=9,
+        num_workers=2,
+        image_size=96,
+        head=v1.Head(hidden_units=16, dropout=0.5),
+        unfreezing=v1.Unfreezing(stages=2, epochs_per_stage=1, head_warmup_epochs=1),
+        stage_learning_rate_decay=0.75,
+        batch_norm=v1.BATCH_NORM_LEARNED,
+        schedule=v1.SCHEDULE_STEP,
+        loss=v1.Loss(label_smoothing=0.125, class_weights=v1.Loss.CLASS_WEIGHTS_BALANCED, focal_gamma=2.0),
+        augmentation=v1.Augmentation(
+            policy=v1.Augmentation.POLICY_RANDAUGMENT, magnitude=5, mixup_alpha=0.25, cutmix_alpha=0.5
+        ),
+        sampling=v1.SAMPLING_BALANCED,
+        ema_decay=0.5,
+        precision=v1.PRECISION_FP32,
+        gradient_clip_norm=1.0,
+        accumulation_steps=2,
+        stop=v1.StopRule(early_stopping_patience=0, max_duration={"seconds": 90}, target_score=0.75),
+        find_learning_rate=True,
+        quantization=v1.Quantization(mode=v1.Quantization.MODE_STATIC_INT8, max_score_loss=0.25),
+        checkpoints=v1.CheckpointRule(every_epochs=2, every_duration={"seconds": 30}),
+    )
+
+
+def test_every_field_is_read_and_shown_again():
+    spec = every_field()
+    given = {field.name for field, _ in spec.ListFields()}
+    assert given == {field.name for field in spec.DESCRIPTOR.fields} - {"encoder", "style"}
+    request = a_request()
+    request.training_run.spec.CopyFrom(spec)
+    shown = converters.specs.spec_to_proto(converters.new_run(request).spec)
+    shown.ClearField("style")
+    assert shown == spec
+
+
+def test_a_duration_that_is_not_given_is_not_shown():
+    shown = converters.specs.spec_to_proto(converters.new_run(a_request()).spec)
+    assert not shown.stop.HasField("max_duration")
+    assert not shown.HasField("image_size")
+    assert shown.precision == training_run_pb2.PRECISION_UNSPECIFIED

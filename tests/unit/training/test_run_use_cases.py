@@ -4,16 +4,17 @@ import pytest
 
 from enxerto.kernel.errors import InvalidArgumentError, NotFoundError
 from enxerto.kernel.names import DatasetName, ProjectName, SnapshotName
-from enxerto.training.domain import Dataset, LogLine, PathSource, RunState
+from enxerto.training.domain import Dataset, LogLine, PathSource, QueueRules, RunState
 from enxerto.training.errors import RequestIdReusedError, ServiceStoppingError, SnapshotNotReadyError
 from enxerto.training.ports import Idempotency
-from enxerto.training.service import Runs, Signals
+from enxerto.training.service import Queue, Runs, Signals
 from enxerto.vision.specs import Task
 from fakes.training_stores import (
     START,
     CountingTelemetry,
     InMemoryDatasetStore,
     InMemoryRunStore,
+    ScriptedCluster,
     SteppingClock,
 )
 from fakes.training_values import a_run, some_content
@@ -26,7 +27,16 @@ class Service:
     def __init__(self):
         self.store, self.datasets = InMemoryRunStore(), InMemoryDatasetStore()
         self.signals, self.telemetry = Signals(), CountingTelemetry()
-        self.runs = Runs(self.store, self.datasets, self.telemetry, self.signals, SteppingClock())
+        self.cluster = ScriptedCluster()
+        self.runs = Runs(
+            runs=self.store,
+            datasets=self.datasets,
+            output=self.cluster,
+            queue=Queue(self.cluster, self.telemetry, QueueRules()),
+            telemetry=self.telemetry,
+            signals=self.signals,
+            clock=SteppingClock(),
+        )
 
     async def import_digits(self, *, ready=True):
         name = DatasetName("default", "digits")
@@ -37,7 +47,7 @@ class Service:
             await self.datasets.save_snapshot(snapshot.ready(some_content(), (), now=START))
 
     async def create(self, run_id="", request=None):
-        return await self.runs.create(PROJECT, run_id, SPEC, {}, request)
+        return await self.runs.create(PROJECT, run_id, SPEC, {}, request=request)
 
 
 @pytest.fixture

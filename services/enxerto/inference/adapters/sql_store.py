@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Executable, RowMapping, and_, delete, insert, null, select, update
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from enxerto.inference.adapters.sql_schema import deployments as table
@@ -24,8 +24,7 @@ from enxerto.inference.errors import (
 )
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.runtime.errors import StartupError
-from enxerto.runtime.sql import create_engine, migrate, reader
+from enxerto.runtime.sql import opened_engine, reader
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -37,17 +36,8 @@ async def open_deployment_store(url: str) -> AsyncIterator["SqlDeploymentStore"]
     Raises:
         StartupError: the URL is bad or the database cannot be reached.
     """
-    try:
-        await migrate(url, MIGRATIONS)
-        engine = create_engine(url)
-    except (ArgumentError, OSError, DBAPIError) as error:
-        # The URL may hold a password, so only the driver's own words are passed on.
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise StartupError(f"cannot open the inference service's database: {cause}") from error
-    try:
+    async with opened_engine(url, MIGRATIONS, "the inference service") as engine:
         yield SqlDeploymentStore(engine)
-    finally:
-        await engine.dispose()
 
 
 class SqlDeploymentStore:

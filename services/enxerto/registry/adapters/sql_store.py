@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, Select, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from enxerto.kernel.names import ModelName, ProjectName, VersionName
@@ -23,8 +23,7 @@ from enxerto.registry.errors import (
     StorageUnavailableError,
     VersionNotFoundError,
 )
-from enxerto.runtime.errors import StartupError
-from enxerto.runtime.sql import create_engine, migrate, reader
+from enxerto.runtime.sql import opened_engine, reader
 from enxerto.vision.specs import Task
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -37,17 +36,8 @@ async def open_metadata_store(url: str) -> AsyncIterator["SqlMetadataStore"]:
     Raises:
         StartupError: the URL is bad or the database cannot be reached.
     """
-    try:
-        await migrate(url, MIGRATIONS)
-        engine = create_engine(url)
-    except (ArgumentError, OSError, DBAPIError) as error:
-        # The URL may hold a password, so only the driver's own words are passed on.
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        raise StartupError(f"cannot open the registry's database: {cause}") from error
-    try:
+    async with opened_engine(url, MIGRATIONS, "the registry") as engine:
         yield SqlMetadataStore(engine)
-    finally:
-        await engine.dispose()
 
 
 class SqlMetadataStore:

@@ -3,10 +3,13 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from enxerto.kernel.names import BaseModelName, ModelName, SnapshotName
 from enxerto.training.domain import (
+    Checkpoint,
+    CheckpointSaved,
     EpochCompleted,
     EventBody,
     JobBody,
@@ -38,6 +41,7 @@ _KINDS: dict[str, type] = {
     "progress": Progress,
     "epoch": EpochCompleted,
     "log": LogLine,
+    "checkpoint": CheckpointSaved,
     "started": JobStarted,
     "trained": JobTrained,
     "failed": JobFailed,
@@ -69,7 +73,7 @@ def _body(value: Json) -> Any:
 def event_body(value: Json) -> EventBody:
     """The reverse of `body_to_json` for what watchers see; raises ValueError."""
     body = _body(value)
-    if not isinstance(body, StateChanged | Progress | EpochCompleted | LogLine):
+    if not isinstance(body, StateChanged | Progress | EpochCompleted | LogLine | CheckpointSaved):
         raise ValueError(f"{value['kind']!r} is not an event of a run")
     return body
 
@@ -77,14 +81,28 @@ def event_body(value: Json) -> EventBody:
 def job_body(value: Json) -> JobBody:
     """The reverse of `body_to_json` for what jobs write; raises ValueError, KeyError or TypeError."""
     body = _body(value)
-    if not isinstance(body, JobStarted | Progress | EpochCompleted | LogLine | JobTrained | JobFailed):
+    known = JobStarted | Progress | EpochCompleted | LogLine | CheckpointSaved | JobTrained | JobFailed
+    if not isinstance(body, known):
         raise ValueError(f"{value['kind']!r} is not an event of a job")
     return body
 
 
 def metrics_from_json(values: Any) -> tuple[Metric, ...]:
     """The reverse of `asdict` over metrics."""
-    return tuple(Metric(str(one["name"]), float(one["value"]), str(one["split"])) for one in values)
+    return tuple(
+        Metric(str(one["name"]), float(one["value"]), str(one["split"]), str(one.get("class_name", "")))
+        for one in values
+    )
+
+
+def checkpoint_to_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Where a run can go on from."""
+    return {**asdict(checkpoint), "time": checkpoint.time.isoformat()}
+
+
+def checkpoint_from_json(value: Json) -> Checkpoint:
+    """The reverse of `checkpoint_to_json`."""
+    return Checkpoint(**{**value, "time": datetime.fromisoformat(value["time"])})
 
 
 def spec_to_json(spec: RunSpec) -> dict[str, Any]:
@@ -132,6 +150,7 @@ def result_from_json(value: Json) -> TrainingResult:
     def tensors(key: str) -> tuple[TensorSpec, ...]:
         return tuple(TensorSpec(one["name"], one["datatype"], tuple(one["shape"])) for one in value[key])
 
+    parity = value["parity"]
     return TrainingResult(
         artifacts=tuple(ResultArtifact(**one) for one in value["artifacts"]),
         label_map=LabelMap(tuple(value["label_map"])),
@@ -139,7 +158,8 @@ def result_from_json(value: Json) -> TrainingResult:
         inputs=tensors("inputs"),
         outputs=tensors("outputs"),
         metrics=metrics_from_json(value["metrics"]),
-        parity=Parity(**{**value["parity"], "batch_sizes": tuple(value["parity"]["batch_sizes"])}),
+        parity=None if parity is None else Parity(**{**parity, "batch_sizes": tuple(parity["batch_sizes"])}),
         lineage=Lineage(**value["lineage"]),
         stop_reason=str(value["stop_reason"]),
+        files=tuple(ResultArtifact(**one) for one in value["files"]),
     )

@@ -7,19 +7,22 @@ that comes back after a crash misses and repeats nothing.
 import asyncio
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import obstore
 from obstore.store import ObjectStore
 
 from enxerto.kernel.errors import DataLossError
 from enxerto.training.adapters import codec
-from enxerto.training.adapters.object_store import event_key, result_key, store_errors
+from enxerto.training.adapters.object_store import StoredBlobs, event_key, result_key, store_errors
 from enxerto.training.domain import JobBody, JobEvent, TrainingResult
 
 _READ_AHEAD = 32
 _MAX_READ = 512
+_CHUNK_BYTES = 2**20
 
 
 class EventLogWriter:
@@ -90,3 +93,24 @@ class ObjectJobOutput:
             return codec.result_from_json(json.loads(data))
         except (ValueError, KeyError, TypeError) as error:
             raise DataLossError(f"the result {key} cannot be read: {error}") from error
+
+    async def read_answer(self, uid: str, attempt: int) -> Mapping[str, Any] | None:
+        """What an inquiry's job has answered."""
+        key = result_key(uid, attempt)
+        with store_errors(key):
+            try:
+                data = bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+            except FileNotFoundError:
+                return None
+        try:
+            value = json.loads(data)
+            if not isinstance(value, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise DataLossError(f"the answer {key} cannot be read: {error}") from error
+        return value
+
+    def read_blob(self, sha256: str) -> AsyncIterator[bytes]:
+        """The bytes of a stored file, at most 1 MiB at once."""
+        # A stream needs no folder for local copies.
+        return StoredBlobs(self._store, Path()).stream(sha256, _CHUNK_BYTES)

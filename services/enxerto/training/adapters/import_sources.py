@@ -1,5 +1,6 @@
 """Where an import's images come from: folders and archives of this machine, uploads, and object stores."""
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 2**20
 _DOWNLOADS = 8
 _MAX_VIOLATIONS = 1000
+_STATUS = re.compile(r"status code: (\d{3})")
 
 Stop = Callable[[], None]
 """Raises when the work is no longer wanted."""
@@ -244,12 +246,15 @@ def _uri_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except FileNotFoundError as error:
-        raise refusal("there is nothing at this location") from error
-    except (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError) as error:
-        raise refusal("the training service's credentials may not read this location") from error
     except InterruptedError:
         # The caller has left: an OSError by Python's hierarchy only.
         raise
     except (obstore.exceptions.BaseError, OSError) as error:
+        # A refused listing has no class of its own, its status stands in the message only.
+        status = _STATUS.search(str(error))
+        if isinstance(error, FileNotFoundError) or (status and status[1] == "404"):
+            raise refusal("there is nothing at this location") from error
+        refused = (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError)
+        if isinstance(error, refused) or (status and status[1] in ("401", "403")):
+            raise refusal("the training service's credentials may not read this location") from error
         raise UnavailableError(f"{uri} cannot be reached", retry_after_s=5.0) from error

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -13,7 +14,7 @@ from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import spec_key, store_errors
-from enxerto.training.domain import SnapshotContent, TrainingRun
+from enxerto.training.domain import ClusterSize, Inquiry, SnapshotContent, TrainingRun
 from enxerto.training.errors import JobRefusedError
 from enxerto.training.ports import JobState
 
@@ -44,35 +45,54 @@ class WorkerLayout:
 
 
 class RayJobRunner:
-    """A `JobRunner` on one Ray cluster."""
+    """A `JobRunner` on one Ray cluster.
 
-    def __init__(self, dashboard: RayDashboard, store: ObjectStore, layout: WorkerLayout) -> None:
+    Args:
+        dashboard: of the cluster.
+        store: where jobs find their spec.
+        layout: what jobs are told.
+        grows_to: what an autoscaling cluster has at its largest; None asks the cluster what it has now.
+    """
+
+    def __init__(
+        self, dashboard: RayDashboard, store: ObjectStore, layout: WorkerLayout, grows_to: ClusterSize | None = None
+    ) -> None:
+        self._grows_to = grows_to
         self._dashboard = dashboard
         self._store = store
         self._layout = layout
 
-    async def submit(self, run: TrainingRun, content: SnapshotContent) -> None:
+    async def submit(self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str]) -> None:
         """Start the run's current attempt."""
         spec = {
             "name": str(run.name),
             "spec": codec.spec_to_json(run.spec),
             "snapshot_digest": content.digest,
             "manifest_sha256": content.manifest_sha256,
+            "weights": dict(weights),
         }
-        key = spec_key(run.uid)
+        await self._start(run.uid, run.attempt, "train", spec, run.name)
+
+    async def ask(self, inquiry: Inquiry, attempt: int) -> None:
+        """Start an attempt at an answer."""
+        about = inquiry.document.get("name", inquiry.uid)
+        await self._start(inquiry.uid, attempt, inquiry.kind.value, inquiry.document, about)
+
+    async def _start(self, uid: str, attempt: int, mode: str, spec: Mapping[str, object], about: object) -> None:
+        key = spec_key(uid)
         with store_errors(key):
             await obstore.put_async(self._store, key, json.dumps(spec).encode())
         layout = self._layout
-        command = [layout.python, "-m", "enxerto.training.worker", "--blob-url", layout.blob_url]
-        command += ["--uid", run.uid, "--attempt", str(run.attempt), "--cache-folder", str(layout.cache_folder)]
+        command = [layout.python, "-m", "enxerto.training.worker", "--mode", mode, "--blob-url", layout.blob_url]
+        command += ["--uid", uid, "--attempt", str(attempt), "--cache-folder", str(layout.cache_folder)]
         if layout.weights_folder:
             command += ["--weights-folder", str(layout.weights_folder)]
         if not layout.weights_download:
             command += ["--no-weights-download"]
         body = {
-            "submission_id": run.job_id,
+            "submission_id": f"{uid}-{attempt}",
             "entrypoint": shlex.join(command),
-            "metadata": {"training_run": str(run.name)},
+            "metadata": {mode if mode != "train" else "training_run": str(about)},
         }
         try:
             await self._dashboard.call("POST", "/api/jobs/", body)
@@ -82,7 +102,17 @@ class RayJobRunner:
                 return
             if error.status >= 500:
                 raise UnavailableError(f"Ray cannot take the job now: {error.status}", retry_after_s=2.0) from error
-            raise JobRefusedError(run.name, f"status {error.status}") from error
+            raise JobRefusedError(about, f"status {error.status}") from error
+
+    async def size(self) -> ClusterSize:
+        """What the cluster has in all, or may grow to where the operator says so."""
+        if self._grows_to is not None:
+            return self._grows_to
+        try:
+            total = await self._dashboard.resources()
+        except RayRefusedError as error:
+            raise UnavailableError(f"Ray does not tell its size: {error.status}", retry_after_s=2.0) from error
+        return ClusterSize(total.get("CPU", 0.0), total.get("GPU", 0.0))
 
     async def state(self, job_id: str) -> tuple[JobState, str]:
         """What the job does, and the cluster's message."""

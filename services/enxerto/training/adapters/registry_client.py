@@ -5,11 +5,12 @@ from pathlib import Path
 
 import grpc
 
-from enxerto.kernel.errors import UnavailableError
+from enxerto.kernel.errors import DataLossError, UnavailableError
 from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2
 from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from enxerto.training.adapters.object_store import StoredBlobs
-from enxerto.training.domain import ResultArtifact, TrainingResult, TrainingRun
+from enxerto.training.converters import preprocess_to_proto
+from enxerto.training.domain import Parity, TrainingResult, TrainingRun
 from enxerto.training.errors import RegistryRefusedError
 from enxerto.training.ports import Registered
 from enxerto.type.v1 import metric_pb2, task_pb2, tensor_pb2
@@ -50,7 +51,8 @@ class GrpcRegistry:
         parent = str(run.spec.model.parent)
         try:
             for artifact in result.artifacts:
-                await self._stub.UploadBlob(self._chunks(parent, artifact), timeout=_UPLOAD_TIMEOUT_S)
+                chunks = self._chunks(parent, artifact.sha256, artifact.size_bytes)
+                await self._stub.UploadBlob(chunks, timeout=_UPLOAD_TIMEOUT_S)
             await self._create_model(run)
             version = await self._stub.CreateModelVersion(
                 registry_service_pb2.CreateModelVersionRequest(
@@ -74,7 +76,7 @@ class GrpcRegistry:
                 registry_service_pb2.CreateModelRequest(
                     parent=str(model.parent),
                     model_id=model.model,
-                    model=model_pb2.Model(task=task_pb2.TASK_CLASSIFICATION),
+                    model=model_pb2.Model(task=task_pb2.Task.Value(f"TASK_{run.spec.finetune.task.value}")),
                 ),
                 timeout=_TIMEOUT_S,
             )
@@ -82,13 +84,35 @@ class GrpcRegistry:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
 
+    async def upload(self, parent: str, sha256: str, size_bytes: int) -> None:
+        """Copy a stored blob to the registry; one that is there already is fine. Raises UnavailableError."""
+        try:
+            await self._stub.UploadBlob(self._chunks(parent, sha256, size_bytes), timeout=_UPLOAD_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable("store the weights", error) from error
+
+    async def download(self, parent: str, sha256: str) -> AsyncIterator[bytes]:
+        """The bytes of a blob; raises UnavailableError, DataLossError."""
+        request = registry_service_pb2.DownloadBlobRequest(parent=parent, sha256=sha256)
+        try:
+            async for message in self._stub.DownloadBlob(request, timeout=_UPLOAD_TIMEOUT_S):
+                yield message.chunk
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise DataLossError(f"the registry has lost the blob {sha256}") from error
+            raise _unavailable("give the weights", error) from error
+
     async def _chunks(
-        self, parent: str, artifact: ResultArtifact
+        self, parent: str, sha256: str, size_bytes: int
     ) -> AsyncIterator[registry_service_pb2.UploadBlobRequest]:
-        header = registry_service_pb2.BlobHeader(parent=parent, sha256=artifact.sha256, size_bytes=artifact.size_bytes)
+        header = registry_service_pb2.BlobHeader(parent=parent, sha256=sha256, size_bytes=size_bytes)
         yield registry_service_pb2.UploadBlobRequest(header=header)
-        async for chunk in self._blobs.stream(artifact.sha256, _CHUNK_BYTES):
+        async for chunk in self._blobs.stream(sha256, _CHUNK_BYTES):
             yield registry_service_pb2.UploadBlobRequest(chunk=chunk)
+
+
+def _unavailable(action: str, error: grpc.aio.AioRpcError) -> UnavailableError:
+    return UnavailableError(f"the registry cannot {action} now: {error.code().name}: {error.details()}")
 
 
 def version_to_proto(run: TrainingRun, result: TrainingResult) -> model_version_pb2.ModelVersion:
@@ -105,18 +129,16 @@ def version_to_proto(run: TrainingRun, result: TrainingResult) -> model_version_
             for one in result.artifacts
         ],
         label_map=tensor_pb2.LabelMap(names=result.label_map.names),
-        preprocess=tensor_pb2.PreprocessSpec(**result.preprocess.to_json()),
+        preprocess=preprocess_to_proto(result.preprocess),
         inputs=[tensor_pb2.TensorSpec(name=one.name, datatype=one.datatype, shape=one.shape) for one in result.inputs],
         outputs=[
             tensor_pb2.TensorSpec(name=one.name, datatype=one.datatype, shape=one.shape) for one in result.outputs
         ],
-        metrics=[metric_pb2.Metric(name=one.name, value=one.value, split=one.split) for one in result.metrics],
-        parity=model_version_pb2.Parity(
-            max_abs_difference=result.parity.max_abs_difference,
-            agreement=result.parity.agreement,
-            sample_count=result.parity.sample_count,
-            batch_sizes=result.parity.batch_sizes,
-        ),
+        metrics=[
+            metric_pb2.Metric(name=one.name, value=one.value, split=one.split, class_name=one.class_name)
+            for one in result.metrics
+        ],
+        parity=_parity_to_proto(result.parity) if result.parity else None,
         lineage=model_version_pb2.Lineage(
             snapshot=str(run.spec.snapshot),
             snapshot_digest=result.lineage.snapshot_digest,
@@ -126,4 +148,13 @@ def version_to_proto(run: TrainingRun, result: TrainingResult) -> model_version_
             licence=result.lineage.licence,
             training_run=str(run.name),
         ),
+    )
+
+
+def _parity_to_proto(parity: Parity) -> model_version_pb2.Parity:
+    return model_version_pb2.Parity(
+        max_abs_difference=parity.max_abs_difference,
+        agreement=parity.agreement,
+        sample_count=parity.sample_count,
+        batch_sizes=parity.batch_sizes,
     )

@@ -10,12 +10,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from enxerto.kernel.errors import AlreadyExistsError, NotFoundError
-from enxerto.kernel.names import ProjectName, RunName
+from enxerto.kernel.names import ProjectName, RunName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.runtime.sql import reader
 from enxerto.training.adapters import codec, sql_requests
 from enxerto.training.adapters.tables import run_events, runs
-from enxerto.training.domain import EventBody, Progress, RunEvent, RunState, TrainingRun
+from enxerto.training.domain import EventBody, Progress, ResultArtifact, RunEvent, RunState, TrainingRun
 from enxerto.training.errors import StaleRevisionError
 from enxerto.training.ports import Idempotency
 
@@ -45,6 +45,7 @@ class SqlRunStore:
                         uid=run.uid,
                         spec=codec.spec_to_json(run.spec),
                         labels=dict(run.labels),
+                        sweep=run.sweep.sweep if run.sweep else "",
                         create_time=run.create_time,
                         last_cursor=1,
                         **_changing(run),
@@ -147,7 +148,12 @@ def _changing(run: TrainingRun) -> dict[str, Any]:
         "model_version": run.model_version,
         "stop_reason": run.stop_reason,
         "attempt": run.attempt,
+        "announced": run.announced,
         "submitted": run.submitted,
+        "losses": run.losses,
+        "checkpoint": codec.checkpoint_to_json(run.checkpoint) if run.checkpoint else None,
+        "files": [asdict(one) for one in run.files],
+        "waits_for": run.waits_for,
         "log_seq": run.log_seq,
         "start_time": run.start_time,
         "end_time": run.end_time,
@@ -173,7 +179,13 @@ def _run(row: Row[Any]) -> TrainingRun:
         start_time=row.start_time,
         end_time=row.end_time,
         attempt=row.attempt,
+        announced=row.announced,
         submitted=row.submitted,
+        losses=row.losses,
+        checkpoint=codec.checkpoint_from_json(row.checkpoint) if row.checkpoint else None,
+        files=tuple(ResultArtifact(**one) for one in row.files),
+        sweep=SweepName(row.project, row.sweep) if row.sweep else None,
+        waits_for=row.waits_for,
         log_seq=row.log_seq,
         revision=row.revision,
     )

@@ -92,8 +92,14 @@ runs = Table(
     Column("model_version", Text, nullable=False),
     Column("stop_reason", String(40), nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("announced", Boolean, nullable=False),
     Column("submitted", Boolean, nullable=False),
     Column("log_seq", Integer, nullable=False),
+    Column("losses", Integer, nullable=False),
+    Column("checkpoint", JSON(none_as_null=True)),
+    Column("files", JSON, nullable=False),
+    Column("sweep", String(63), nullable=False),
+    Column("waits_for", String(40), nullable=False),
     Column("last_cursor", BigInteger, nullable=False),
     Column("create_time", UtcDateTime, nullable=False),
     Column("start_time", UtcDateTime),
@@ -111,6 +117,35 @@ run_events = Table(
     Column("cursor", BigInteger, primary_key=True, autoincrement=False),
     Column("time", UtcDateTime, nullable=False),
     Column("body", JSON, nullable=False),
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("row", RowNumber, primary_key=True, autoincrement=True),
+    Column("project", String(63), nullable=False),
+    Column("sweep", String(63), nullable=False),
+    Column("uid", String(40), nullable=False, unique=True),
+    Column("state", String(20), nullable=False, index=True),
+    Column("plan", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("trials", JSON, nullable=False),
+    Column("error", LargeBinary),
+    Column("create_time", UtcDateTime, nullable=False),
+    Column("end_time", UtcDateTime),
+    Column("update_time", UtcDateTime, nullable=False),
+    Column("revision", Integer, nullable=False),
+    UniqueConstraint("project", "sweep"),
+    Index("sweeps_by_project", "project", "row"),
+)
+
+base_model_weights = Table(
+    "base_model_weights",
+    metadata,
+    Column("base_model", String(200), primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("import_time", UtcDateTime, nullable=False),
 )
 
 requests = Table(

@@ -42,6 +42,13 @@ class PrometheusTelemetry:
             buckets=_LAG_BUCKETS,
             registry=registry,
         )
+        self._queue = Gauge("enxerto_training_queue_length", "Runs that wait for the cluster.", registry=registry)
+        self._waits = Histogram(
+            "enxerto_training_queue_seconds",
+            "From a run's creation, or from its resumption, to its job's submission.",
+            buckets=_RUN_BUCKETS,
+            registry=registry,
+        )
         for state in RunState:
             self._runs.labels(state.value)
         for outcome in (SnapshotState.READY, SnapshotState.FAILED):
@@ -64,6 +71,14 @@ class PrometheusTelemetry:
         """An import ended."""
         self._snapshots.labels(state.value).inc()
         self._imports.labels(state.value).observe(duration_s)
+
+    def queue_length(self, count: int) -> None:
+        """How many runs wait for the cluster."""
+        self._queue.set(count)
+
+    def run_waited(self, seconds: float) -> None:
+        """A run was submitted so long after it was created or resumed."""
+        self._waits.observe(max(seconds, 0.0))
 
     def event_lag(self, seconds: float) -> None:
         """How old an event of a job was when watchers could see it."""

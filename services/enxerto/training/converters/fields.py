@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status
 
@@ -10,7 +11,7 @@ from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import ProjectName, is_id
 from enxerto.kernel.paging import PageRequest, page_request
 from enxerto.training.ports import Idempotency
-from enxerto.training.v1 import dataset_service_pb2, training_service_pb2
+from enxerto.training.v1 import dataset_service_pb2, sweep_service_pb2, training_service_pb2
 
 _MAX_LABELS = 64
 _MAX_LABEL_CHARACTERS = 256
@@ -43,7 +44,8 @@ def read_labels(given: Mapping[str, str], field: str, violations: Violations) ->
 def idempotency(
     request: dataset_service_pb2.CreateDatasetRequest
     | dataset_service_pb2.CreateSnapshotRequest
-    | training_service_pb2.CreateTrainingRunRequest,
+    | training_service_pb2.CreateTrainingRunRequest
+    | sweep_service_pb2.CreateSweepRequest,
     violations: Violations,
 ) -> Idempotency | None:
     """Read `request_id`; None without one."""
@@ -61,3 +63,15 @@ def _fingerprint(request: Message) -> str:
 def status_to_proto(error: bytes | None) -> Status | None:
     """A stored google.rpc.Status."""
     return None if error is None else Status.FromString(error)
+
+
+def duration_to_proto(seconds: float) -> Duration:
+    """Seconds as the contract has them."""
+    result = Duration()
+    result.FromNanoseconds(round(seconds * 1e9))
+    return result
+
+
+def seconds(given: Duration) -> float:
+    """The reverse of `duration_to_proto`."""
+    return given.seconds + given.nanos / 1e9

@@ -13,6 +13,7 @@ from enxerto.training.domain.datasets import (
     UriSource,
 )
 from enxerto.training.domain.events import (
+    CheckpointSaved,
     EpochCompleted,
     EventBody,
     JobBody,
@@ -26,16 +27,42 @@ from enxerto.training.domain.events import (
     RunEvent,
     StateChanged,
 )
+from enxerto.training.domain.inquiries import (
+    BaseModelRanking,
+    BaseModelScore,
+    Inquiry,
+    InquiryKind,
+    TrainingEstimate,
+)
+from enxerto.training.domain.queue import ClusterSize, Plan, QueueRules, QueueStatus, WaitReason, plan
 from enxerto.training.domain.results import Lineage, Parity, ResultArtifact, TrainingResult
-from enxerto.training.domain.runs import RunSpec, TrainingRun
-from enxerto.training.domain.states import RunState
+from enxerto.training.domain.runs import Checkpoint, RunSpec, TrainingRun
+from enxerto.training.domain.states import RunState, SweepState
+from enxerto.training.domain.sweeps import (
+    PRUNED,
+    Choice,
+    NumberRange,
+    Sweep,
+    SweepParameter,
+    SweepPlan,
+    Trial,
+)
 
 __all__ = [
+    "PRUNED",
+    "BaseModelRanking",
+    "BaseModelScore",
+    "Checkpoint",
+    "CheckpointSaved",
+    "Choice",
+    "ClusterSize",
     "Dataset",
     "DatasetValidation",
     "EpochCompleted",
     "EventBody",
     "Finding",
+    "Inquiry",
+    "InquiryKind",
     "JobBody",
     "JobEvent",
     "JobFailed",
@@ -44,9 +71,13 @@ __all__ = [
     "Lineage",
     "LogLine",
     "Metric",
+    "NumberRange",
     "Parity",
     "PathSource",
+    "Plan",
     "Progress",
+    "QueueRules",
+    "QueueStatus",
     "ResultArtifact",
     "RunEvent",
     "RunSpec",
@@ -56,8 +87,16 @@ __all__ = [
     "SnapshotState",
     "Source",
     "StateChanged",
+    "Sweep",
+    "SweepParameter",
+    "SweepPlan",
+    "SweepState",
+    "TrainingEstimate",
     "TrainingResult",
     "TrainingRun",
+    "Trial",
     "UploadSource",
     "UriSource",
+    "WaitReason",
+    "plan",
 ]

@@ -14,6 +14,8 @@ class Metric:
     value: float
     split: str
     """`train`, `val` or `test`."""
+    class_name: str = ""
+    """The class; empty for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Progress:
     """Where a run is."""
 
     phase: str
-    """`preparing`, `features`, `head`, `fine-tuning`, `evaluating`, `exporting`."""
+    """`preparing`, `features`, `head`, `training`, `fine-tuning`, `evaluating`, `exporting`."""
     epoch: int = 0
     """Epochs done in this phase."""
     epoch_count: int = 0
@@ -64,7 +66,18 @@ class LogLine:
     message: str
 
 
-EventBody = StateChanged | Progress | EpochCompleted | LogLine
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """The run can go on from here."""
+
+    phase: str
+    """The phase that it was written in."""
+    epoch: int
+    """Epochs done in this phase."""
+    size_bytes: int
+
+
+EventBody = StateChanged | Progress | EpochCompleted | LogLine | CheckpointSaved
 """What a watcher sees."""
 
 
@@ -96,7 +109,7 @@ class JobFailed:
     """A serialised google.rpc.Status."""
 
 
-JobBody = JobStarted | Progress | EpochCompleted | LogLine | JobTrained | JobFailed
+JobBody = JobStarted | Progress | EpochCompleted | LogLine | CheckpointSaved | JobTrained | JobFailed
 """What the job writes into its log."""
 
 

@@ -1,9 +1,10 @@
 """Use cases of the catalogue of base models. It is part of the installation, so there is nothing to store."""
 
+from enxerto.kernel.errors import NotFoundError
 from enxerto.kernel.names import BaseModelName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.errors import BaseModelMissingError
-from enxerto.vision.catalogue import BaseModelFacts, list_facts
+from enxerto.vision.catalogue import BaseModelFacts, get_facts, list_facts
 
 
 def base_model_id(facts: BaseModelFacts) -> str:
@@ -15,8 +16,13 @@ _BY_ID = {base_model_id(facts): facts for facts in list_facts()}
 
 
 def find_base_model(name: BaseModelName) -> BaseModelFacts | None:
-    """The facts of a base model, or None."""
-    return _BY_ID.get(name.base_model)
+    """The facts of a base model, or None; any backbone of timm is one, whether listed or not."""
+    if name.base_model in _BY_ID:
+        return _BY_ID[name.base_model]
+    try:
+        return get_facts(name.base_model.replace("-", "_"))
+    except NotFoundError:
+        return None
 
 
 def base_model_ids() -> tuple[str, ...]:

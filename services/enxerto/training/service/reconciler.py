@@ -2,7 +2,8 @@
 
 A run's attempt is written down before its job is submitted, and the job's id follows from it, so that a repeated
 submission is rejected as a duplicate. Events move from the job's log into the store together with the position reached.
-Registration repeats with the same request id.
+Registration repeats with the same request id. A job that is lost is repeated at once, on the part of the cluster that
+the run has; a paused run gives its part back and waits in the queue again.
 """
 
 import asyncio
@@ -14,6 +15,8 @@ from datetime import datetime
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import EnxertoError, UnavailableError
 from enxerto.training.domain import (
+    Checkpoint,
+    CheckpointSaved,
     EpochCompleted,
     EventBody,
     JobEvent,
@@ -21,19 +24,31 @@ from enxerto.training.domain import (
     JobStarted,
     JobTrained,
     LogLine,
+    Plan,
     Progress,
     RunState,
     TrainingRun,
 )
-from enxerto.training.domain.runs import MAX_ATTEMPTS
+from enxerto.training.domain.runs import MAX_LOSSES
 from enxerto.training.errors import JobLostError, ParityGateError, RunBrokenError, StaleRevisionError
-from enxerto.training.ports import DatasetStore, JobOutput, JobRunner, Registry, RunStore, StatusEncoder, Telemetry
+from enxerto.training.ports import (
+    DatasetStore,
+    JobOutput,
+    JobRunner,
+    Registered,
+    Registry,
+    RunStore,
+    StatusEncoder,
+    Telemetry,
+)
+from enxerto.training.service.queue import Queue
 from enxerto.training.service.signals import Signals, wait
+from enxerto.training.service.weights import WeightsSupply
 
 logger = logging.getLogger(__name__)
 
 RUNS = "runs"
-"""Signal: a run was created or cancelled."""
+"""Signal: a run was created, cancelled, paused or resumed."""
 _IDLE_S = 5.0
 _MAX_FAULTS = 20
 
@@ -49,6 +64,8 @@ class Reconciler:
         jobs: the cluster.
         output: what jobs write.
         registry: where versions go.
+        queue: who may start.
+        weights: what was imported by hand.
         encode: turns an error into what a failed run keeps.
         telemetry: counts.
         signals: wakes watchers.
@@ -65,6 +82,8 @@ class Reconciler:
         jobs: JobRunner,
         output: JobOutput,
         registry: Registry,
+        queue: Queue,
+        weights: WeightsSupply,
         encode: StatusEncoder,
         telemetry: Telemetry,
         signals: Signals,
@@ -77,6 +96,8 @@ class Reconciler:
         self._jobs = jobs
         self._output = output
         self._registry = registry
+        self._queue = queue
+        self._weights = weights
         self._encode = encode
         self._telemetry = telemetry
         self._signals = signals
@@ -100,15 +121,16 @@ class Reconciler:
         try:
             active = await self._runs.list_active()
             self._telemetry.runs_by_state(await self._runs.count_by_state())
+            plan = await self._queue.update(active)
         except UnavailableError as error:
             logger.warning("runs cannot be listed", extra={"error": str(error)})
             return 1
-        await asyncio.gather(*(self._guarded(run) for run in active))
-        return len(active)
+        await asyncio.gather(*(self._guarded(run, plan) for run in active))
+        return sum(run.state is not RunState.PAUSED for run in active)
 
-    async def _guarded(self, run: TrainingRun) -> None:
+    async def _guarded(self, run: TrainingRun, plan: Plan) -> None:
         try:
-            if await self._drive(run):
+            if await self._drive(run, plan):
                 self._faults.pop(run.uid, None)
                 self._waiting.discard(run.uid)
         except StaleRevisionError:
@@ -126,12 +148,16 @@ class Reconciler:
             if faults >= _MAX_FAULTS:
                 await self._fail(run, RunBrokenError(run.name, run.uid))
 
-    async def _drive(self, run: TrainingRun) -> bool:
+    async def _drive(self, run: TrainingRun, plan: Plan) -> bool:
         """Move one run on; returns whether anything outside was asked."""
-        if run.state is RunState.CANCELLING:
-            await self._cancel(run)
+        if run.state is RunState.PAUSED:
+            return False
+        if run.state in (RunState.CANCELLING, RunState.PAUSING):
+            await self._stop(run)
         elif run.submitted and run.state is not RunState.REGISTERING:
             await self._follow(run)
+        elif run.state is RunState.QUEUED and not run.announced and run.uid not in plan.admitted:
+            await self._wait(run)
         elif not self._due(run):
             return False
         elif run.state is RunState.REGISTERING:
@@ -140,13 +166,26 @@ class Reconciler:
             await self._submit(run)
         return True
 
+    async def _wait(self, run: TrainingRun) -> None:
+        status = self._queue.status(run)
+        if status is None or run.waits_for == status.reason:
+            return
+        now = self._clock.now()
+        line = LogLine("INFO", f"waits in the queue at place {status.position}: {status.message}")
+        await self._save(run.wait(status.reason, now=now), [(now, line)])
+
     async def _submit(self, run: TrainingRun) -> None:
         snapshot = await self._datasets.get_snapshot(run.spec.snapshot)
         assert snapshot.content is not None, "runs are accepted for READY snapshots only"
-        if run.attempt == 0:
+        weights = await self._weights.supply(run.spec.finetune)
+        if not run.announced:
+            queued = run.update_time if run.state is RunState.QUEUED else None
             run = await self._save(run.attempt_next(now=self._clock.now()))
+            if queued is not None:
+                since = run.create_time if run.attempt == 1 else queued
+                self._telemetry.run_waited((run.update_time - since).total_seconds())
         try:
-            await self._jobs.submit(run, snapshot.content)
+            await self._jobs.submit(run, snapshot.content, weights)
         except UnavailableError:
             raise
         except EnxertoError as error:
@@ -159,7 +198,7 @@ class Reconciler:
 
     async def _follow(self, run: TrainingRun) -> None:
         run = await self._tail(run)
-        if run.state not in (RunState.QUEUED, RunState.RUNNING) or not self._due(run):
+        if not run.state.trains or not self._due(run):
             return
         self._next_poll[run.uid] = time.monotonic() + self._poll_s
         state, message = await self._jobs.state(run.job_id)
@@ -167,15 +206,18 @@ class Reconciler:
             return
         # Its last words may have come after the first look.
         run = await self._tail(run)
-        if run.state not in (RunState.QUEUED, RunState.RUNNING):
-            return
+        if run.state.trains:
+            await self._lost(run, message)
+
+    async def _lost(self, run: TrainingRun, message: str) -> None:
         logger.warning("job lost", extra={"run": str(run.name), "job": run.job_id, "cluster_says": message})
-        if run.attempt >= MAX_ATTEMPTS:
-            await self._fail(run, JobLostError(run.name, run.attempt, message))
-            return
         now = self._clock.now()
+        lost = run.lose(now=now)
+        if lost.losses >= MAX_LOSSES:
+            await self._fail(lost, JobLostError(run.name, lost.losses, message))
+            return
         line = LogLine("WARNING", f"attempt {run.attempt} ended without a result and is repeated: {message}")
-        await self._save(run.attempt_next(now=now), [(now, line)])
+        await self._save(lost, [(now, line)])
 
     async def _tail(self, run: TrainingRun) -> TrainingRun:
         """Move what the job has written since into the store."""
@@ -188,7 +230,7 @@ class Reconciler:
             changed, body = await self._apply(changed, entry)
             if body is not None:
                 events.append((entry.time, body))
-            if changed.state not in (RunState.QUEUED, RunState.RUNNING):
+            if not (changed.state.trains or changed.state is RunState.PAUSING):
                 break
         saved = await self._save(changed, events)
         epochs = [body for _, body in events if isinstance(body, EpochCompleted)]
@@ -202,12 +244,18 @@ class Reconciler:
         progress = body.progress if isinstance(body, EpochCompleted) else body
         run = run.advance(progress if isinstance(progress, Progress) else run.progress, log_seq=entry.seq, now=now)
         match body:
+            case JobStarted() | JobFailed() if run.state is RunState.PAUSING:
+                # What a job says that is being stopped means no more than that it was stopped.
+                return run, None
             case JobStarted() if run.state is RunState.RUNNING:
                 return run, LogLine("WARNING", "the workers were started again")
             case JobStarted():
                 run = run.start(now=entry.time)
             case JobTrained():
                 run = await self._trained(run, now)
+            case CheckpointSaved():
+                checkpoint = Checkpoint(body.phase, body.epoch, body.size_bytes, entry.time)
+                return run.saved(checkpoint, now=now), body
             case JobFailed():
                 run = run.fail(body.error, now=now)
             case _:
@@ -226,27 +274,36 @@ class Reconciler:
     async def _register(self, run: TrainingRun) -> None:
         try:
             result = await self._output.read_result(run.uid, run.attempt)
-            registered = await self._registry.register(run, result)
+            # What leaves pictures and no network, as Gatys' optimisation, has nothing to register.
+            registered = await self._registry.register(run, result) if result.artifacts else Registered("", False)
         except UnavailableError:
             raise
         except EnxertoError as error:
             await self._fail(run, error)
             return
         if registered.quarantined:
-            gate = ParityGateError(registered.version, result.parity.agreement)
+            gate = ParityGateError(registered.version, result.parity.agreement if result.parity else 0.0)
             await self._fail(run, gate, registered.version)
             return
-        changed = run.succeed(registered.version, now=self._clock.now())
+        changed = run.succeed(registered.version, result.files, now=self._clock.now())
         await self._save(changed, [(changed.update_time, changed.state_event())])
 
-    async def _cancel(self, run: TrainingRun) -> None:
+    async def _stop(self, run: TrainingRun) -> None:
+        """Bring a run that is to be cancelled or paused to where nothing of it runs."""
         state, _ = await self._jobs.state(run.job_id)
         if not state.over:
-            if run.uid not in self._stop_sent:
+            if run.job_id not in self._stop_sent:
                 await self._jobs.stop(run.job_id)
-                self._stop_sent.add(run.uid)
+                self._stop_sent.add(run.job_id)
             return
-        changed = run.cancelled(now=self._clock.now())
+        if run.state is RunState.PAUSING:
+            # The last checkpoint may be among its last words, and so may be that it has just ended well.
+            run = await self._tail(run)
+            if run.state is not RunState.PAUSING:
+                return
+        now = self._clock.now()
+        changed = run.cancelled(now=now) if run.state is RunState.CANCELLING else run.paused(now=now)
+        self._stop_sent.discard(run.job_id)
         await self._save(changed, [(changed.update_time, changed.state_event())])
 
     async def _fail(self, run: TrainingRun, error: EnxertoError, model_version: str = "") -> None:
@@ -262,7 +319,7 @@ class Reconciler:
             self._next_poll.pop(run.uid, None)
             self._faults.pop(run.uid, None)
             self._waiting.discard(run.uid)
-            self._stop_sent.discard(run.uid)
+            self._stop_sent.discard(run.job_id)
             logger.info("run ended", extra={"run": str(run.name), "state": run.state.value})
         return saved
 

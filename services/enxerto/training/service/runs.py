@@ -1,15 +1,31 @@
 """Use cases of training runs."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violations
-from enxerto.kernel.names import ProjectName, RunName
+from enxerto.kernel.names import ProjectName, RunFileName, RunName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.training.domain import RunEvent, RunSpec, RunState, SnapshotState, StateChanged, TrainingRun
-from enxerto.training.errors import ServiceStoppingError, SnapshotNotReadyError, StaleRevisionError
-from enxerto.training.ports import DatasetStore, Idempotency, RunStore, Telemetry
+from enxerto.training.domain import (
+    QueueStatus,
+    RunEvent,
+    RunSpec,
+    RunState,
+    SnapshotContent,
+    SnapshotState,
+    StateChanged,
+    TrainingRun,
+)
+from enxerto.training.errors import (
+    RunFileMissingError,
+    ServiceStoppingError,
+    SnapshotNotReadyError,
+    StaleRevisionError,
+    TaskMismatchError,
+)
+from enxerto.training.ports import DatasetStore, Idempotency, JobOutput, RunStore, Telemetry
+from enxerto.training.service.queue import Queue
 from enxerto.training.service.reconciler import RUNS
 from enxerto.training.service.signals import Signals, wait
 
@@ -18,12 +34,39 @@ _EVENTS_AT_ONCE = 500
 _LOOK_AGAIN_S = 2.0
 
 
+async def trainable(datasets: DatasetStore, spec: RunSpec) -> SnapshotContent:
+    """The content of the spec's snapshot, when it can be trained on with the spec's base model.
+
+    Raises:
+        NotFoundError: the snapshot is not there.
+        SnapshotNotReadyError: it is not READY.
+        TaskMismatchError: the base model is for another task than the dataset.
+    """
+    snapshot = await datasets.get_snapshot(spec.snapshot)
+    if snapshot.state is not SnapshotState.READY or snapshot.content is None:
+        raise SnapshotNotReadyError(spec.snapshot, snapshot.state)
+    dataset = await datasets.get_dataset(spec.snapshot.parent)
+    if dataset.task is not spec.finetune.task:
+        raise TaskMismatchError(spec.base_model, spec.finetune.task, dataset.name, dataset.task)
+    return snapshot.content
+
+
 class Runs:
-    """Accepts, shows and cancels training runs; the reconciler drives them."""
+    """Accepts, shows, pauses and cancels training runs; the reconciler drives them."""
 
     def __init__(
-        self, runs: RunStore, datasets: DatasetStore, telemetry: Telemetry, signals: Signals, clock: Clock
+        self,
+        *,
+        runs: RunStore,
+        datasets: DatasetStore,
+        output: JobOutput,
+        queue: Queue,
+        telemetry: Telemetry,
+        signals: Signals,
+        clock: Clock,
     ) -> None:
+        self._output = output
+        self._queue = queue
         self._runs = runs
         self._datasets = datasets
         self._telemetry = telemetry
@@ -36,7 +79,9 @@ class Runs:
         run_id: str,
         spec: RunSpec,
         labels: Mapping[str, str],
+        *,
         request: Idempotency | None,
+        sweep: SweepName | None = None,
     ) -> TrainingRun:
         """Accept a run.
 
@@ -46,22 +91,23 @@ class Runs:
             spec: complete and valid.
             labels: free key-value pairs.
             request: makes the call idempotent.
+            sweep: whose trial it is.
 
         Raises:
             NotFoundError: the snapshot is not there.
             SnapshotNotReadyError: it is not READY.
+            TaskMismatchError: the base model is for another task than the dataset.
         """
         if request and (earlier := await self._runs.find_request(parent, request)):
             return earlier
-        snapshot = await self._datasets.get_snapshot(spec.snapshot)
-        if snapshot.state is not SnapshotState.READY:
-            raise SnapshotNotReadyError(spec.snapshot, snapshot.state)
+        await trainable(self._datasets, spec)
         uid, now = uuid.uuid4().hex, self._clock.now()
         run = TrainingRun(
             name=RunName(parent.project, run_id or f"run-{uid[:12]}"),
             uid=uid,
             spec=spec,
             labels=labels,
+            sweep=sweep,
             create_time=now,
             update_time=now,
         )
@@ -77,15 +123,38 @@ class Runs:
         """Runs, newest first."""
         return await self._runs.list_runs(parent, page)
 
-    async def cancel(self, name: RunName) -> TrainingRun:
+    def queue_status(self, run: TrainingRun) -> QueueStatus | None:
+        """Why the run waits; None when it does not."""
+        return self._queue.status(run)
+
+    async def cancel(self, name: RunName, stop_reason: str = "") -> TrainingRun:
         """Ask a run to stop.
 
         Raises:
             RunFinishedError: it has succeeded or failed.
         """
+        return await self._change(name, lambda run: run.cancel(now=self._clock.now(), stop_reason=stop_reason))
+
+    async def pause(self, name: RunName) -> TrainingRun:
+        """Ask a run to stop at its last checkpoint and keep it.
+
+        Raises:
+            RunFinishedError: nothing of it is left to pause.
+        """
+        return await self._change(name, lambda run: run.pause(now=self._clock.now()))
+
+    async def resume(self, name: RunName) -> TrainingRun:
+        """Put a paused run into the queue again.
+
+        Raises:
+            RunFinishedError: the pause has not ended yet, or the run has.
+        """
+        return await self._change(name, lambda run: run.resume(now=self._clock.now()))
+
+    async def _change(self, name: RunName, transition: Callable[[TrainingRun], TrainingRun]) -> TrainingRun:
         while True:
             run = await self._runs.get(name)
-            changed = run.cancel(now=self._clock.now())
+            changed = transition(run)
             if changed is run:
                 return run
             try:
@@ -98,6 +167,20 @@ class Runs:
             self._signals.send(saved.uid)
             self._signals.send(RUNS)
             return saved
+
+    async def download(self, name: RunFileName) -> AsyncIterator[bytes]:
+        """The bytes of a file that a run has left.
+
+        Raises:
+            NotFoundError: there is no such run.
+            RunFileMissingError: the run has not left this file.
+        """
+        run = await self._runs.get(name.parent)
+        found = next((one for one in run.files if one.filename == name.filename), None)
+        if found is None:
+            raise RunFileMissingError(name)
+        async for chunk in self._output.read_blob(found.sha256):
+            yield chunk
 
     async def watch(self, name: RunName, after_cursor: int) -> AsyncIterator[RunEvent]:
         """The run's events after a cursor, then the new ones; ends after the final state.

@@ -2,5 +2,6 @@
 
 from enxerto.training.servicer.datasets import DatasetServicer
 from enxerto.training.servicer.runs import TrainingServicer
+from enxerto.training.servicer.sweeps import SweepServicer
 
-__all__ = ["DatasetServicer", "TrainingServicer"]
+__all__ = ["DatasetServicer", "SweepServicer", "TrainingServicer"]

@@ -1,4 +1,4 @@
-"""Training runs and the catalogue of base models."""
+"""Training runs."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,7 +7,8 @@ import grpc
 
 from enxerto.kernel.names import BaseModelName
 from enxerto.training import converters
-from enxerto.training.service import BaseModels, Runs
+from enxerto.training.domain import TrainingRun
+from enxerto.training.service import BaseModels, Questions, Runs, WeightsImports, WeightsSupply
 from enxerto.training.v1 import base_model_pb2, training_run_pb2, training_service_pb2, training_service_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -16,23 +17,31 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     """enxerto.training.v1.TrainingService."""
 
-    def __init__(self, runs: Runs, base_models: BaseModels) -> None:
+    def __init__(
+        self, runs: Runs, base_models: BaseModels, questions: Questions, weights: WeightsSupply, imports: WeightsImports
+    ) -> None:
         self._runs = runs
         self._base_models = base_models
+        self._questions = questions
+        self._weights = weights
+        self._imports = imports
+
+    def _answer(self, run: TrainingRun) -> training_run_pb2.TrainingRun:
+        return converters.run_to_proto(run, self._runs.queue_status(run))
 
     async def CreateTrainingRun(
         self, request: training_service_pb2.CreateTrainingRunRequest, context: Context
     ) -> training_run_pb2.TrainingRun:
         """Accept a run."""
         new = converters.new_run(request)
-        run = await self._runs.create(new.parent, new.run_id, new.spec, new.labels, new.request)
-        return converters.run_to_proto(run)
+        run = await self._runs.create(new.parent, new.run_id, new.spec, new.labels, request=new.request)
+        return self._answer(run)
 
     async def GetTrainingRun(
         self, request: training_service_pb2.GetTrainingRunRequest, context: Context
     ) -> training_run_pb2.TrainingRun:
         """Read one run."""
-        return converters.run_to_proto(await self._runs.get(converters.run_name(request.name)))
+        return self._answer(await self._runs.get(converters.run_name(request.name)))
 
     async def ListTrainingRuns(
         self, request: training_service_pb2.ListTrainingRunsRequest, context: Context
@@ -41,14 +50,26 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         parent, page = converters.project_page(request.parent, request.page_size, request.page_token)
         found = await self._runs.list_page(parent, page)
         return training_service_pb2.ListTrainingRunsResponse(
-            training_runs=[converters.run_to_proto(one) for one in found.items], next_page_token=found.next_page_token
+            training_runs=[self._answer(one) for one in found.items], next_page_token=found.next_page_token
         )
 
     async def CancelTrainingRun(
         self, request: training_service_pb2.CancelTrainingRunRequest, context: Context
     ) -> training_run_pb2.TrainingRun:
         """Ask a run to stop."""
-        return converters.run_to_proto(await self._runs.cancel(converters.run_name(request.name)))
+        return self._answer(await self._runs.cancel(converters.run_name(request.name)))
+
+    async def PauseTrainingRun(
+        self, request: training_service_pb2.PauseTrainingRunRequest, context: Context
+    ) -> training_run_pb2.TrainingRun:
+        """Stop a run at its last checkpoint."""
+        return self._answer(await self._runs.pause(converters.run_name(request.name)))
+
+    async def ResumeTrainingRun(
+        self, request: training_service_pb2.ResumeTrainingRunRequest, context: Context
+    ) -> training_run_pb2.TrainingRun:
+        """Put a paused run into the queue again."""
+        return self._answer(await self._runs.resume(converters.run_name(request.name)))
 
     async def WatchTrainingRun(
         self, request: training_service_pb2.WatchTrainingRunRequest, context: Context
@@ -58,13 +79,48 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         async for event in self._runs.watch(name, after_cursor):
             yield converters.event_to_proto(event)
 
+    async def DownloadRunFile(
+        self, request: training_service_pb2.DownloadRunFileRequest, context: Context
+    ) -> AsyncIterator[training_service_pb2.DownloadRunFileResponse]:
+        """Stream a file that a run has left."""
+        async for chunk in self._runs.download(converters.run_file_name(request.name)):
+            yield training_service_pb2.DownloadRunFileResponse(chunk=chunk)
+
+    async def EstimateTrainingRun(
+        self, request: training_service_pb2.EstimateTrainingRunRequest, context: Context
+    ) -> AsyncIterator[training_service_pb2.EstimateTrainingRunResponse]:
+        """Measure what a run would take."""
+        parent, spec = converters.estimated_spec(request)
+        async for found in self._questions.estimate(parent, spec):
+            yield converters.estimate_to_proto(found)
+
+    async def RecommendBaseModels(
+        self, request: training_service_pb2.RecommendBaseModelsRequest, context: Context
+    ) -> AsyncIterator[training_service_pb2.RecommendBaseModelsResponse]:
+        """Rank base models on a snapshot's images."""
+        asked = converters.recommendation(request)
+        found = self._questions.recommend(asked.parent, asked.snapshot, asked.base_models, asked.max_images)
+        async for one in found:
+            yield converters.ranking_to_proto(one)
+
+    async def ImportBaseModelWeights(
+        self, request_iterator: AsyncIterator[training_service_pb2.ImportBaseModelWeightsRequest], context: Context
+    ) -> base_model_pb2.BaseModel:
+        """Store weights that were brought in by hand."""
+        requests = aiter(request_iterator)
+        header = converters.weights_header(await anext(requests, None))
+        chunks = (converters.weights_chunk(request) async for request in requests)
+        weights = await self._imports.receive(header.facts, header.sha256, header.size_bytes, chunks)
+        return converters.base_model_to_proto(header.facts, weights.sha256)
+
     async def ListBaseModels(
         self, request: training_service_pb2.ListBaseModelsRequest, context: Context
     ) -> training_service_pb2.ListBaseModelsResponse:
         """List the base models by name."""
         found = await self._base_models.list_page(converters.catalogue_page(request))
+        imported = await self._weights.digests()
         return training_service_pb2.ListBaseModelsResponse(
-            base_models=[converters.base_model_to_proto(one) for one in found.items],
+            base_models=[converters.base_model_to_proto(one, imported.get(one.name, "")) for one in found.items],
             next_page_token=found.next_page_token,
         )
 
@@ -72,4 +128,5 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.GetBaseModelRequest, context: Context
     ) -> base_model_pb2.BaseModel:
         """Read one base model."""
-        return converters.base_model_to_proto(await self._base_models.get(BaseModelName.parse(request.name)))
+        facts = await self._base_models.get(BaseModelName.parse(request.name))
+        return converters.base_model_to_proto(facts, (await self._weights.digests()).get(facts.name, ""))

@@ -1,0 +1,119 @@
+"""Which waiting runs may start: first come, first served, within each project's quota and the cluster's size. Pure."""
+
+import enum
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from enxerto.training.domain.runs import TrainingRun
+from enxerto.training.domain.states import RunState
+
+
+class WaitReason(enum.StrEnum):
+    """What a run waits for."""
+
+    PROJECT_QUOTA = "PROJECT_QUOTA"
+    CLUSTER_FULL = "CLUSTER_FULL"
+    EARLIER_RUNS = "EARLIER_RUNS"
+    RETRY = "RETRY"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """Why a run waits."""
+
+    position: int
+    """Place in the queue, from 1."""
+    reason: WaitReason
+    message: str
+    """The same for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSize:
+    """What the cluster has in all."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRules:
+    """What limits the runs that train at the same time."""
+
+    runs_per_project: int = 0
+    """0 is no limit."""
+    cpus_per_worker: float = 1.0
+    """What Ray Train reserves for a worker. The job's own process reserves nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with the runs that wait."""
+
+    admitted: frozenset[str]
+    """Uids of those that may be submitted now."""
+    waiting: Mapping[str, QueueStatus]
+    """By uid."""
+
+
+def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRules) -> Plan:
+    """Decide about every run that is not final.
+
+    A run that is larger than the whole cluster waits without holding up those behind it; one that only does not fit
+    now does, because smaller runs would otherwise pass it for ever. A project at its quota holds up nobody else.
+
+    Args:
+        runs: in the order in which they were created.
+        size: of the cluster; None while it cannot be reached, so that nobody can start.
+        rules: the limits.
+    """
+    holding = [run for run in runs if _holds(run)]
+    free_cpus = size.cpus - sum(_cpus(run, rules) for run in holding) if size else 0.0
+    free_gpus = size.gpus - sum(_gpus(run, size) for run in holding) if size else 0.0
+    running = Counter(run.name.project for run in holding)
+    admitted: set[str] = set()
+    waiting: dict[str, QueueStatus] = {}
+    blocked = False
+    for run in runs:
+        if run.state is not RunState.QUEUED or _holds(run):
+            continue
+        cpus, project = _cpus(run, rules), run.name.project
+        if size is None:
+            reason, text = WaitReason.RETRY, "the cluster cannot be reached; it is tried again"
+        elif rules.runs_per_project and running[project] >= rules.runs_per_project:
+            reason = WaitReason.PROJECT_QUOTA
+            text = f"{running[project]} runs of projects/{project} train, which is its quota"
+        elif cpus > size.cpus:
+            reason = WaitReason.CLUSTER_FULL
+            text = f"needs {cpus:g} CPUs and the whole cluster has {size.cpus:g}: waits until it grows"
+        elif blocked:
+            reason, text = WaitReason.EARLIER_RUNS, "runs that were created earlier wait for the cluster"
+        elif cpus > free_cpus or _gpus(run, size) > free_gpus:
+            blocked = True
+            reason = WaitReason.CLUSTER_FULL
+            text = f"needs {cpus:g} CPUs and {max(free_cpus, 0):g} of {size.cpus:g} are free"
+            if needed := _gpus(run, size):
+                text += f"; needs {needed:g} GPUs and {max(free_gpus, 0):g} of {size.gpus:g} are free"
+        else:
+            admitted.add(run.uid)
+            running[project] += 1
+            free_cpus -= cpus
+            free_gpus -= _gpus(run, size)
+            continue
+        waiting[run.uid] = QueueStatus(len(waiting) + 1, reason, text)
+    return Plan(frozenset(admitted), waiting)
+
+
+def _holds(run: TrainingRun) -> bool:
+    """Whether a job of the run has, or is about to have again, a part of the cluster."""
+    return (run.announced and run.state is not RunState.REGISTERING) or run.state is RunState.RUNNING
+
+
+def _cpus(run: TrainingRun, rules: QueueRules) -> float:
+    return run.spec.num_workers * rules.cpus_per_worker
+
+
+def _gpus(run: TrainingRun, size: ClusterSize) -> float:
+    # Workers take a GPU each where there are enough for all of them, and none otherwise.
+    return float(run.spec.num_workers) if size.gpus >= run.spec.num_workers else 0.0

@@ -1,0 +1,60 @@
+"""The queue as this process last saw it."""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from enxerto.kernel.errors import UnavailableError
+from enxerto.training.domain import ClusterSize, Plan, QueueRules, QueueStatus, TrainingRun, plan
+from enxerto.training.ports import JobRunner, Telemetry
+
+logger = logging.getLogger(__name__)
+
+_SIZE_AGE_S = 10.0
+"""How long the cluster's size is taken for the same."""
+_RETRY_S = 2.0
+
+
+class Queue:
+    """Decides who may start, and tells those who ask why a run waits.
+
+    Nothing of it is stored: the plan follows from the stored runs and the cluster's size.
+
+    Args:
+        jobs: tells the cluster's size.
+        telemetry: counts.
+        rules: the limits.
+    """
+
+    def __init__(self, jobs: JobRunner, telemetry: Telemetry, rules: QueueRules) -> None:
+        self._jobs = jobs
+        self._telemetry = telemetry
+        self._rules = rules
+        self._size: ClusterSize | None = None
+        self._look_again = 0.0
+        self._plan = Plan(frozenset(), {})
+
+    async def update(self, active: Sequence[TrainingRun]) -> Plan:
+        """Plan anew from every run that is not final, in the order in which they were created."""
+        if any(run.state.trains and not run.announced for run in active):
+            await self._measure()
+        self._plan = plan(active, self._size, self._rules)
+        self._telemetry.queue_length(len(self._plan.waiting))
+        return self._plan
+
+    def status(self, run: TrainingRun) -> QueueStatus | None:
+        """Why the run waits; None when it does not, or is not planned yet."""
+        return self._plan.waiting.get(run.uid) if run.state.trains and not run.announced else None
+
+    async def _measure(self) -> None:
+        now = time.monotonic()
+        if now < self._look_again:
+            return
+        try:
+            self._size = await self._jobs.size()
+            self._look_again = now + _SIZE_AGE_S
+        except UnavailableError as error:
+            if self._size is not None:
+                logger.warning("the cluster's size is not known", extra={"error": str(error)})
+            self._size = None
+            self._look_again = now + _RETRY_S

@@ -1,0 +1,165 @@
+"""Weights of base models that were brought in by hand."""
+
+import json
+import struct
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from enxerto.kernel.clock import Clock
+from enxerto.kernel.errors import Violation
+from enxerto.training.domain import Inquiry, InquiryKind, Progress
+from enxerto.training.errors import WeightsRefusedError
+from enxerto.training.ports import ImportedWeights, WeightsCatalogue, WeightsVault
+from enxerto.training.service.inquiries import Inquiries
+from enxerto.vision.catalogue import BaseModelFacts
+from enxerto.vision.finetuning import FinetuneSpec, Weights
+
+_SAFETENSORS_TYPES: Final = {
+    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2},
+    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1},
+}
+
+
+class WeightsSupply:
+    """Brings imported weights to where jobs read them."""
+
+    def __init__(self, catalogue: WeightsCatalogue, vault: WeightsVault) -> None:
+        self._catalogue = catalogue
+        self._vault = vault
+
+    async def supply(self, spec: FinetuneSpec) -> Mapping[str, str]:
+        """The sha256 of the imported weights that a run starts from, by base model; jobs can read them then."""
+        if spec.weights is Weights.NONE:
+            return {}
+        return await self.supply_all(tuple(name for name in (spec.base_model, spec.encoder) if name))
+
+    async def supply_all(self, base_models: tuple[str, ...]) -> Mapping[str, str]:
+        """The same for a few base models."""
+        known = await self._catalogue.all()
+        wanted = [known[name] for name in base_models if name in known]
+        for one in wanted:
+            await self._vault.fetch(one)
+        return {one.base_model: one.sha256 for one in wanted}
+
+    async def digests(self) -> Mapping[str, str]:
+        """Every base model's imported weights."""
+        return {name: one.sha256 for name, one in (await self._catalogue.all()).items()}
+
+
+class WeightsImports:
+    """Takes weights in: checked first by their digest, else by their names and shapes, and never unpickled here."""
+
+    def __init__(
+        self,
+        catalogue: WeightsCatalogue,
+        vault: WeightsVault,
+        inquiries: Inquiries,
+        clock: Clock,
+        *,
+        max_bytes: int,
+    ) -> None:
+        self._catalogue = catalogue
+        self._vault = vault
+        self._inquiries = inquiries
+        self._clock = clock
+        self._max_bytes = max_bytes
+
+    async def receive(
+        self, facts: BaseModelFacts, sha256: str, size_bytes: int, chunks: AsyncIterator[bytes]
+    ) -> ImportedWeights:
+        """Keep weights for every later run in every project.
+
+        A file whose sha256 is the published one is taken as it is. Any other must be safetensors, whose names and
+        shapes a job compares with the network.
+
+        Raises:
+            WeightsRefusedError: the bytes are not what was announced, or not weights of this base model.
+            UnavailableError: the registry, the cluster or the blob store cannot be reached.
+        """
+        if size_bytes > self._max_bytes:
+            raise _refused("header.size_bytes", f"weights may have {self._max_bytes} bytes")
+        found, head = await self._vault.receive(_counted(chunks, size_bytes))
+        if found != sha256:
+            raise _refused("header.sha256", f"the bytes that arrived have the sha256 {found}")
+        if not is_published(facts, sha256):
+            check_safetensors(head, size_bytes)
+            await self._compare(facts, sha256)
+        weights = ImportedWeights(facts.name, sha256, size_bytes, self._clock.now())
+        await self._vault.publish(sha256, size_bytes)
+        await self._catalogue.put(weights)
+        return weights
+
+    async def _compare(self, facts: BaseModelFacts, sha256: str) -> None:
+        document = {"name": f"weights of {facts.name}", "base_model": facts.name, "sha256": sha256}
+        inquiry = Inquiry(InquiryKind.CHECK_WEIGHTS, None, Inquiries.uid(InquiryKind.CHECK_WEIGHTS, document), document)
+        async for answer in self._inquiries.ask(inquiry):
+            # The job's word is that it does not fail.
+            if not isinstance(answer, Progress):
+                return
+
+
+def is_published(facts: BaseModelFacts, sha256: str) -> bool:
+    """Whether the digest is the one that the weights' publisher, or their package, gives."""
+    if facts.packaged is not None and facts.packaged.sha256 == sha256:
+        return True
+    if facts.download is None:
+        return False
+    # torch's convention: `<name>-<first hexadecimal digits of the sha256>.pth`.
+    published = facts.download.filename.rpartition("-")[2].partition(".")[0]
+    return len(published) >= 8 and sha256.startswith(published)
+
+
+def check_safetensors(head: bytes, size_bytes: int) -> None:
+    """Check the header of a safetensors file, which says all names, types and shapes, without any library.
+
+    Args:
+        head: the first bytes, with the whole header.
+        size_bytes: of the file.
+
+    Raises:
+        WeightsRefusedError: it is not safetensors, or the tensors do not fill the file exactly.
+    """
+    if len(head) < 8:
+        raise _not_safetensors("it is too short")
+    (length,) = struct.unpack("<Q", head[:8])
+    if head[8:9] != b"{" or 8 + length > len(head):
+        raise _not_safetensors("it has no header")
+    try:
+        header = json.loads(head[8 : 8 + length])
+        tensors = {name: one for name, one in header.items() if name != "__metadata__"}
+        end = 0
+        for name, one in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
+            count = 1
+            for side in one["shape"]:
+                count *= int(side)
+            start, stop = one["data_offsets"]
+            if start != end or stop - start != count * _SAFETENSORS_TYPES[one["dtype"]]:
+                raise _not_safetensors(f"the tensor {name[:100]!r} does not lie where its shape says")
+            end = stop
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _not_safetensors(f"its header cannot be read: {type(error).__name__}") from error
+    if not tensors or 8 + length + end != size_bytes:
+        raise _not_safetensors("the tensors do not fill the file")
+
+
+async def _counted(chunks: AsyncIterator[bytes], size_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > size_bytes:
+            break
+        yield chunk
+    if size != size_bytes:
+        arrived = f"{size} bytes" if size < size_bytes else "more"
+        raise _refused("header.size_bytes", f"{size_bytes} bytes were announced and {arrived} arrived")
+
+
+def _not_safetensors(why: str) -> WeightsRefusedError:
+    text = (
+        "must be a safetensors file, or a file with the published sha256; other files may run code when they are opened"
+    )
+    return _refused("chunk", f"{text}: {why}")
+
+
+def _refused(field: str, description: str) -> WeightsRefusedError:
+    return WeightsRefusedError([Violation(field, description)])
