@@ -10,9 +10,14 @@ from pathlib import Path
 import grpc
 import obstore
 import pytest
+from obstore.store import LocalStore
 
+from enxerto.kernel.errors import FailedPreconditionError
+from enxerto.training.adapters.import_sources import ImportSources
+from enxerto.training.domain import UriSource
 from enxerto.training.v1 import dataset_pb2
 from enxerto.type.v1 import task_pb2
+from enxerto.vision.archives import ArchiveLimits
 from fakes.dataset_folders import write_coco
 from fakes.datasets import detection_scenes
 from servers import S3Server, s3_server
@@ -89,6 +94,14 @@ def test_only_allowed_locations_that_hold_something_are_read(datasets, dataset, 
         assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "IMPORT_LOCATION_NOT_ALLOWED")
     for uri in ("s3://data/nowhere", "s3://data/sets/no-such.zip", "s3://absent-bucket/x"):
         assert refusal(start_import, datasets, dataset, uri=uri).code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_wrong_credentials_are_a_refusal_and_not_an_outage(s3, tmp_path, monkeypatch):
+    for name, value in {**s3.environment(), "AWS_SECRET_ACCESS_KEY": "wrong"}.items():
+        monkeypatch.setenv(name, value)
+    sources = ImportSources(LocalStore(str(tmp_path)), tmp_path, (), ("s3://data",), ArchiveLimits())
+    with pytest.raises(FailedPreconditionError, match="credentials may not read"):
+        sources.check("default", UriSource("s3://data/sets"))
 
 
 def test_more_than_the_limit_is_refused_before_it_is_fetched(s3, datasets, dataset):
