@@ -26,7 +26,7 @@ def find_base_model(name: BaseModelName) -> BaseModelFacts | None:
 
 
 def base_model_ids() -> tuple[str, ...]:
-    """Every id, in order."""
+    """Every id but timm's, in order."""
     return tuple(sorted(_BY_ID))
 
 

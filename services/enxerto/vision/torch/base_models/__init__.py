@@ -8,6 +8,7 @@ from enxerto.vision.torch.base_models.building import (
     list_base_models,
     register_base_model,
 )
+from enxerto.vision.torch.base_models.checking import check_weights
 from enxerto.vision.torch.base_models.preprocessing import DEFAULT_ENCODER, preprocess_of
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "PyramidLevel",
     "StagedBackbone",
     "build_backbone",
+    "check_weights",
     "get_base_model",
     "list_base_models",
     "preprocess_of",

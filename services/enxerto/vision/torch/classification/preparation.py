@@ -9,6 +9,7 @@ import torch
 from enxerto.kernel.errors import InvalidArgumentError, Violation, Violations
 from enxerto.vision.finetuning import FinetuneSpec, Strategy
 from enxerto.vision.specs import PreprocessSpec, Split
+from enxerto.vision.torch.base_models import preprocess_of
 from enxerto.vision.torch.classification.images import Source
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.recipe import Job
@@ -16,8 +17,7 @@ from enxerto.vision.torch.recipe import Job
 
 def input_spec(job: Job) -> PreprocessSpec:
     """How pictures become the network's input: as the base model says, at the size that the run asks for."""
-    side = job.spec.image_size
-    return replace(job.facts.preprocess, height=side, width=side) if side else job.facts.preprocess
+    return preprocess_of(job.facts, job.spec)
 
 
 def source_of(job: Job, where: Distribution | None = None) -> Source:

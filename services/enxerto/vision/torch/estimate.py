@@ -1,0 +1,221 @@
+"""What a run would take: the real recipe on a few images, scaled up to all of them."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from enxerto.vision.blobs import FolderBlobs
+from enxerto.vision.finetuning import StopSpec, UnfreezingSpec
+from enxerto.vision.specs import Split, Task
+from enxerto.vision.subsets import write_subset
+from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.progress import EpochReport, OnStep, Phase, StepReport
+from enxerto.vision.torch.recipe import Job, Recipe
+
+_STEPS: Final = 6
+"""Of an epoch that is measured."""
+
+_EPOCHS: Final = 2
+"""The first warms up: allocators, threads, kernels."""
+
+_MOST_IMAGES: Final = 512
+_PICTURE_STEPS: Final = 20
+"""Of the optimisation of one picture that are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would take, should it not stop early; evaluation and export come on top.
+
+    Attributes:
+        duration_s: of all phases.
+        epoch_duration_s: of an epoch of the last phase, its validation included.
+        images_per_second: training images in the last phase, over all workers.
+        memory_bytes: largest resident memory of a worker's process while it measured.
+        gpu_memory_bytes: largest GPU memory of a worker; 0 without a GPU.
+        measured_steps: of training, after the warm-up.
+        device: what it was measured on.
+    """
+
+    duration_s: float
+    epoch_duration_s: float
+    images_per_second: float
+    memory_bytes: int
+    gpu_memory_bytes: int
+    measured_steps: int
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return {
+            "duration_s": self.duration_s,
+            "epoch_duration_s": self.epoch_duration_s,
+            "images_per_second": self.images_per_second,
+            "memory_bytes": self.memory_bytes,
+            "gpu_memory_bytes": self.gpu_memory_bytes,
+            "measured_steps": self.measured_steps,
+            "device": self.device,
+        }
+
+
+def estimate(job: Job, recipe: Recipe, *, workers: int = 1) -> Estimate:
+    """Train on a small part of the snapshot, and scale what was measured by the images that there are.
+
+    All stages that are to learn learn from the first measured epoch on, so that gradual unfreezing is estimated at its
+    most expensive.
+
+    Args:
+        job: as the run would get it, for a single worker; its progress is told, its checkpoints are not touched.
+        recipe: of its task.
+        workers: of the run; the work is divided by them, their talk is not measured.
+
+    Raises:
+        InvalidArgumentError: the spec does not fit the base model or the data.
+        WeightsUnavailableError: no source has the pretrained weights.
+    """
+    cuda = job.compute.device.startswith("cuda")
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(job.compute.device)
+    with tempfile.TemporaryDirectory(prefix="enxerto-estimate-") as scratch:
+        clock, small = _measure(job, recipe, Path(scratch), workers)
+    whole = _scaled(job, clock, small, workers)
+    return Estimate(
+        duration_s=whole.duration_s,
+        epoch_duration_s=whole.epoch_s,
+        images_per_second=whole.rate,
+        memory_bytes=_resident_peak_bytes(),
+        gpu_memory_bytes=torch.cuda.max_memory_allocated(job.compute.device) if cuda else 0,
+        measured_steps=clock.steps(job, small),
+        device=_called(job.compute),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    train: int
+    val: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    duration_s: float
+    epoch_s: float
+    rate: float
+
+
+class _Clock:
+    """Notes when the recipe told what."""
+
+    def __init__(self, on_step: OnStep | None) -> None:
+        self._on_step = on_step
+        self.epochs: list[tuple[float, EpochReport]] = []
+        self.features_rate = 0.0
+        self._last = time.perf_counter()
+
+    def epoch(self, report: EpochReport) -> None:
+        now = time.perf_counter()
+        self.epochs.append((now - self._last, report))
+        self._last = now
+
+    def step(self, report: StepReport) -> None:
+        if report.phase is Phase.FEATURES:
+            self.features_rate = report.images_per_s
+            self._last = time.perf_counter()
+        if self._on_step is not None:
+            self._on_step(report)
+
+    def of_phase(self, phase: Phase) -> list[tuple[float, EpochReport]]:
+        """Its epochs without the first, unless that is all."""
+        found = [one for one in self.epochs if one[1].phase is phase]
+        return found[1:] or found
+
+    def steps(self, job: Job, small: _Counts) -> int:
+        if _optimises_pictures(job):
+            return _PICTURE_STEPS
+        epochs = len(self.of_phase(self.epochs[-1][1].phase))
+        return epochs * max(1, math.ceil(small.train / job.spec.batch_size))
+
+
+def _measure(job: Job, recipe: Recipe, scratch: Path, workers: int) -> tuple[_Clock, _Counts]:
+    spec = job.spec
+    batch = max(1, spec.batch_size // workers)
+    train = max(2, min(_MOST_IMAGES, batch * spec.accumulation_steps * _STEPS))
+    if _optimises_pictures(job):
+        train = 2
+    blobs = FolderBlobs(scratch)
+    most = {Split.TRAIN: train, Split.VAL: max(2, train // 4)}
+    subset = write_subset(job.manifest, job.blobs, blobs, most)
+    clock = _Clock(job.on_step)
+    measured = replace(
+        job,
+        manifest=subset,
+        blobs=blobs,
+        checkpoints=None,
+        on_epoch=clock.epoch,
+        on_step=clock.step,
+        spec=replace(
+            spec,
+            epochs=_EPOCHS,
+            batch_size=batch,
+            stop=StopSpec(),
+            unfreezing=UnfreezingSpec(stages=spec.unfreezing.stages),
+            find_learning_rate=False,
+            style=replace(spec.style, steps=min(spec.style.steps, _PICTURE_STEPS))
+            if spec.task is Task.STYLE
+            else spec.style,
+        ),
+    )
+    recipe.train(measured)
+    return clock, _Counts(subset.count(Split.TRAIN), subset.count(Split.VAL))
+
+
+def _scaled(job: Job, clock: _Clock, small: _Counts, workers: int) -> _Whole:
+    train, val = job.manifest.count(Split.TRAIN), job.manifest.count(Split.VAL)
+    last = clock.epochs[-1][1].phase
+    if _optimises_pictures(job):
+        steps_per_s = clock.epochs[-1][1].images_per_s * workers
+        # All but the style picture.
+        pictures = sum(job.manifest.count(split) for split in Split) - 1
+        picture_s = job.spec.style.steps / steps_per_s
+        return _Whole(pictures * picture_s, picture_s, 1 / picture_s)
+    duration_s = (train + val) / (clock.features_rate * workers) if clock.features_rate else 0.0
+    epoch_s = rate = 0.0
+    for phase in dict.fromkeys(report.phase for _, report in clock.epochs):
+        measured = clock.of_phase(phase)
+        wall_s = sum(seconds for seconds, _ in measured) / len(measured)
+        training_s = sum(small.train / max(report.images_per_s, 1e-9) for _, report in measured) / len(measured)
+        # A probe on cached features is the same on every worker; everything else is divided.
+        divided = 1 if phase is Phase.LINEAR_PROBE else workers
+        train_s = min(training_s, wall_s) * train / small.train / divided
+        val_s = max(wall_s - training_s, 0.0) * (val / small.val if small.val else 0.0) / divided
+        epoch_s = train_s + val_s
+        epochs = job.spec.epochs if phase is last else measured[-1][1].epochs
+        duration_s += epochs * epoch_s
+        rate = train / max(train_s, 1e-9)
+    return _Whole(duration_s, epoch_s, rate)
+
+
+def _optimises_pictures(job: Job) -> bool:
+    """Gatys' method: each picture is a run of its own and there is nothing that learns."""
+    return job.facts.name.startswith("gatys")
+
+
+def _resident_peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _called(compute: Compute) -> str:
+    precision = f", {compute.amp_dtype}" if compute.amp_dtype else ""
+    if compute.device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(compute.device)}{precision}"
+    return f"{compute.device}, {compute.threads} threads{precision}"
