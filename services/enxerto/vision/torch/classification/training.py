@@ -29,7 +29,7 @@ from enxerto.vision.torch.classification.preparation import (
     validate,
 )
 from enxerto.vision.torch.classification.temperature import find_temperature
-from enxerto.vision.torch.engine import Before, Fitted, StopReason, fit, read_before
+from enxerto.vision.torch.engine import Before, Fitted, StopReason, TrainingDivergedError, fit, read_before
 from enxerto.vision.torch.engine.state import score_from_json, score_to_json
 from enxerto.vision.torch.progress import EpochReport, Phase, StepMeter
 from enxerto.vision.torch.recipe import Job, Trained
@@ -148,28 +148,25 @@ class ClassificationRun:
         assert probe_score is not None
         learner = self._image_learner()
         probe = copy.deepcopy(network.state_dict())
-        fitted = fit(
-            learner,
-            job,
-            phase=Phase.FINE_TUNE,
-            epochs=job.spec.epochs,
-            trains_backbone=True,
-            start=probe_score,
-            before=before,
-        )
-        kept = Candidate(0.0, probe_score)
-        if fitted.best_epoch > 0:
-            tuned = copy.deepcopy(network.state_dict())
-            between = score_between(learner, probe, tuned)
-            kept = choose((kept, *between, Candidate(1.0, fitted.best)), job.manifest.count(Split.VAL))
-            network.load_state_dict(mix(probe, tuned, kept.share))
-        notes = {
-            **fitted.notes,
-            "probe": f"{probe_score.value:.4f} of the validation split right before tuning",
-            "kept": f"{kept.share:.0%} of the way from the probe to what tuning ended with",
-        }
-        earlier = tuple(before.history)
-        best = len(earlier) + fitted.best_epoch - 1 if kept.share > 0 else int(before.meta["best"])
+        earlier, probe_best = tuple(before.history), int(before.meta["best"])
+        notes = {"probe": f"{probe_score.value:.4f} of the validation split right before tuning"}
+        try:
+            # No `start`: the best tuned epoch is wanted even where it is below the probe, as one end of the line.
+            fitted = fit(
+                learner, job, phase=Phase.FINE_TUNE, epochs=job.spec.epochs, trains_backbone=True, before=before
+            )
+        except TrainingDivergedError as error:
+            network.load_state_dict(probe)
+            network.requires_grad_(False).eval()
+            notes["kept"] = f"the probe: {error}"
+            return _Ended(earlier, probe_best, StopReason.EARLY_STOPPING, notes, learner.val_answers())
+        tuned = copy.deepcopy(network.state_dict())
+        ends = Candidate(0.0, probe_score), Candidate(1.0, fitted.best)
+        between = score_between(learner, probe, tuned)
+        kept = choose((ends[0], *between, ends[1]), job.manifest.count(Split.VAL))
+        network.load_state_dict(mix(probe, tuned, kept.share))
+        notes |= {**fitted.notes, "kept": f"{kept.share:.0%} of the way from the probe to what tuning ended with"}
+        best = len(earlier) + fitted.best_epoch - 1 if kept.share > 0 else probe_best
         return _Ended((*earlier, *fitted.history), best, fitted.stop_reason, notes, learner.val_answers())
 
     def _image_learner(self) -> ImageLearner:
