@@ -1,0 +1,262 @@
+"""Every family: a loss that reaches what learns, and a graph that answers as torch does."""
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from enxerto.kernel.errors import FailedPreconditionError, InvalidArgumentError
+from enxerto.vision.catalogue import get_facts
+from enxerto.vision.contracts import CONTRACTS, MAX_DETECTIONS, Outputs
+from enxerto.vision.finetuning import FinetuneSpec, Weights
+from enxerto.vision.onnx.session import OnnxModel
+from enxerto.vision.specs import PreprocessSpec, Resize, Task
+from enxerto.vision.torch.base_models import ChainBackbone
+from enxerto.vision.torch.detection import families, grafted
+from enxerto.vision.torch.detection.candidates import Candidates
+from enxerto.vision.torch.detection.detector import Detector, ServedDetector, Target
+from enxerto.vision.torch.detection.families import build_detector
+from enxerto.vision.torch.export import export, torch_network
+from enxerto.vision.torch.weights import WeightsSources
+
+SIDE = 96
+CLASSES = ("circle", "square", "ring")
+GRAFTED = ("fasterrcnn", "retinanet", "ssd", "ssdlite")
+WHOLE = (
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+    "ssd300_vgg16",
+    "ssdlite320_mobilenet_v3_large",
+    "yolov8n",
+    "yolo11n",
+    "yolox_nano",
+    "yolov9_t",
+)
+PREPROCESS = PreprocessSpec(SIDE, SIDE, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), Resize.LETTERBOX)
+
+
+def tiny_backbone() -> ChainBackbone:
+    channels = (8, 12, 16, 24, 32)
+    stages = [
+        (f"c{number}", nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()))
+        for number, (before, after) in enumerate(zip((3, *channels), channels, strict=False), start=1)
+    ]
+    return ChainBackbone(stages, nn.AdaptiveAvgPool2d(1), channels[-1], name="tiny").eval()
+
+
+def graft(family: str) -> Detector:
+    torch.manual_seed(0)
+    return grafted.BUILDERS[family](tiny_backbone(), len(CLASSES), PREPROCESS).eval()
+
+
+def build(name: str) -> Detector:
+    facts = get_facts(name)
+    if facts.required_extra and importlib.util.find_spec(facts.required_extra) is None:
+        pytest.skip(f"needs the extra {facts.required_extra}")
+    spec = FinetuneSpec.with_defaults(name, task=Task.DETECTION, weights=Weights.NONE, image_size=SIDE, seed=3)
+    return build_detector(spec, facts, len(CLASSES), WeightsSources(download=False)).detector
+
+
+def outspoken(detector: Detector) -> Detector:
+    """With scores that are far from each other and from 0: random predictors answer the same everywhere."""
+    torch.manual_seed(1)
+    for layer in (layer for head in detector.heads for layer in head.modules()):
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
+        with torch.no_grad():
+            if layer.bias is not None and layer.bias.mean() < -2:
+                layer.bias.normal_(std=0.5)
+            if layer.weight.std() < 0.02:
+                nn.init.kaiming_normal_(layer.weight)
+    return detector
+
+
+def targets() -> list[Target]:
+    boxes = torch.tensor([[5.0, 5, 40, 50], [20, 20, 80, 90]])
+    nothing: Target = {"boxes": torch.empty(0, 4), "labels": torch.empty(0, dtype=torch.int64)}
+    return [{"boxes": boxes, "labels": torch.tensor([0, 2])}, nothing]
+
+
+def assert_learns(detector: Detector) -> None:
+    """A finite loss in both modes, and a gradient for all that stages and heads have."""
+    owned = [module for _, module in detector.stages] + list(detector.heads)
+    detector.requires_grad_(False)
+    for module in owned:
+        module.requires_grad_(True)
+    images = torch.rand(2, 3, SIDE, SIDE)
+    for mode in (False, True):
+        detector.train(mode)
+        loss = detector(images, targets())
+        assert torch.isfinite(loss)
+        assert loss.shape == ()
+        # What says whether modules train is as it was before.
+        assert all(module.training is mode for module in detector.modules())
+    loss.backward()
+    without = [name for name, one in detector.named_parameters() if one.requires_grad and one.grad is None]
+    # Data-parallel workers wait for every gradient.
+    assert not without
+    loss = detector(images, [targets()[1], targets()[1]])
+    assert torch.isfinite(loss)
+
+
+def assert_same_answers(detector: Detector, file: Path) -> None:
+    served = ServedDetector(outspoken(detector).requires_grad_(False), torch.full((3,), 0.3), SIDE, SIDE).eval()
+    export(served, file, task=Task.DETECTION, class_names=CLASSES, preprocess=PREPROCESS, provenance={})
+    model, reference = OnnxModel(file, threads=1), torch_network(served, Task.DETECTION)
+    for images in (1, 3):
+        batch = np.random.default_rng(images).random((images, 3, SIDE, SIDE), np.float32)
+        mine, theirs = reference(batch), model.run(batch)
+        found = mine["classes"] >= 0
+        assert found.any()
+        assert mine["boxes"].shape == (images, MAX_DETECTIONS, 4)
+        assert list(theirs) == [one.name for one in CONTRACTS[Task.DETECTION]]
+        np.testing.assert_allclose(mine["scores"], theirs["scores"], atol=1e-4)
+        assert share_found_again(mine, theirs) > 0.97
+        assert mine["boxes"].min() >= 0
+        assert mine["boxes"].max() <= SIDE
+
+
+def share_found_again(mine: Outputs, theirs: Outputs) -> float:
+    """Of the boxes: with their class and whether they are accepted, wherever equal scores put them."""
+    rows = np.concatenate([mine["boxes"] / 0.05, 1e3 * mine["classes"][..., None], 1e3 * mine["accepted"][..., None]], 2)
+    others = np.concatenate(
+        [theirs["boxes"] / 0.05, 1e3 * theirs["classes"][..., None], 1e3 * theirs["accepted"][..., None]], 2
+    )
+    nearest = np.abs(rows[:, :, None] - others[:, None]).max(axis=3).min(axis=2)
+    share: float = (nearest < 1)[mine["classes"] >= 0].mean()
+    return share
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # What the libraries of the extras do is not ours to repair.
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.mark.parametrize("family", GRAFTED)
+def test_a_loss_reaches_all_of_a_grafted_detector(family: str) -> None:
+    detector = graft(family)
+    assert [name for name, _ in detector.stages] == ["c1", "c2", "c3", "c4", "c5"]
+    assert_learns(detector)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "fasterrcnn",
+        pytest.param("retinanet", marks=pytest.mark.slow),
+        pytest.param("ssd", marks=pytest.mark.slow),
+        "ssdlite",
+    ],
+)
+def test_a_grafted_detector_answers_in_onnx_as_in_torch(family: str, tmp_path: Path) -> None:
+    assert_same_answers(graft(family), tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_loss_reaches_all_of_a_whole_detector(name: str) -> None:
+    assert_learns(build(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_detector_answers_in_onnx_as_in_torch(name: str, tmp_path: Path) -> None:
+    assert_same_answers(build(name), tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_catalogue_lists_the_stages_in_order(name: str) -> None:
+    detector = build(name)
+    facts = get_facts(name)
+    names = tuple(stage for stage, _ in detector.stages)
+    assert facts.stages in {(), names}
+    # No parameter is in two stages, or in a stage and a head.
+    owned = [one for _, stage in detector.stages for one in stage.parameters()]
+    owned += [one for head in detector.heads for one in head.parameters()]
+    assert len(owned) == len({id(one) for one in owned})
+
+
+def test_retinanet_answers_as_torchvision_does() -> None:
+    detector = outspoken(graft("retinanet"))
+    network: Any = detector.network
+    network.score_thresh, network.topk_candidates, network.detections_per_img = 0.01, 1000, MAX_DETECTIONS
+    images = torch.rand(2, 3, SIDE, SIDE)
+    served = ServedDetector(detector, torch.full((3,), 0.3), SIDE, SIDE).eval()
+    with torch.inference_mode():
+        boxes, scores, classes, _ = served(images)
+        raw = detector.raw(images)
+        maps = list(network.backbone(detector.standardised(images)).values())
+        counts = [one.shape[2] * one.shape[3] * 9 for one in maps]
+        split = {"cls_logits": raw.logits.split(counts, 1), "bbox_regression": raw.codes.split(counts, 1)}
+        anchors = [list(raw.anchors.split(counts))] * 2
+        expected = network.postprocess_detections(split, anchors, [(SIDE, SIDE)] * 2)
+    assert_as_torchvision(boxes, scores, classes, expected, first_class=0)
+
+
+def test_faster_rcnn_answers_as_torchvision_does() -> None:
+    detector = outspoken(graft("fasterrcnn"))
+    network: Any = detector.network
+    network.rpn._post_nms_top_n["testing"] = 300
+    images = torch.rand(2, 3, SIDE, SIDE)
+    served = ServedDetector(detector, torch.full((3,), 0.3), SIDE, SIDE).eval()
+    with torch.inference_mode():
+        boxes, scores, classes, _ = served(images)
+        standard = detector.standardised(images)
+        # Its own resizing leaves pictures of this size alone.
+        network.transform.min_size, network.transform.max_size = (SIDE,), SIDE
+        network.transform.image_mean, network.transform.image_std = [0.0] * 3, [1.0] * 3
+        expected = network(list(standard))
+    assert_as_torchvision(boxes, scores, classes, expected, first_class=1)
+
+
+def assert_as_torchvision(
+    boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor, expected: list[dict[str, Any]], first_class: int
+) -> None:
+    for row, one in enumerate(expected):
+        count = len(one["scores"])
+        assert count > 10
+        assert int((classes[row] >= 0).sum()) == count
+        torch.testing.assert_close(scores[row, :count], one["scores"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(boxes[row, :count], one["boxes"], atol=1e-2, rtol=0)
+        assert classes[row, :count].equal(one["labels"] - first_class)
+
+
+def test_a_wrong_side_is_refused() -> None:
+    spec = FinetuneSpec.with_defaults("ssdlite", task=Task.DETECTION, weights=Weights.NONE, image_size=100)
+    with pytest.raises(InvalidArgumentError, match="multiple of 32"):
+        build_detector(spec, get_facts("ssdlite"), 3, WeightsSources(download=False))
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Callable[[str], Any] = lambda name: None  # noqa: E731
+    monkeypatch.setattr(families.importlib.util, "find_spec", found)
+    spec = FinetuneSpec.with_defaults("yolov8n", task=Task.DETECTION, weights=Weights.NONE)
+    with pytest.raises(FailedPreconditionError, match=r"enxerto\[ultralytics\]"):
+        build_detector(spec, get_facts("yolov8n"), 3, WeightsSources(download=False))
+
+
+def test_the_accepted_reach_their_own_classes_threshold() -> None:
+    class Scripted(Detector):
+        def raw(self, images: torch.Tensor) -> torch.Tensor:
+            return images
+
+        def candidates_of(self, raw: torch.Tensor) -> Candidates:
+            boxes = torch.tensor([[[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]]])
+            return Candidates(boxes, torch.tensor([[0.9, 0.6, 0.6]]), torch.tensor([[0, 1, 2]]))
+
+    served = ServedDetector(Scripted(PREPROCESS), torch.tensor([0.95, 0.5, 0.6]), SIDE, SIDE)
+    _, scores, classes, accepted = served(torch.zeros(1, 3, SIDE, SIDE))
+    assert classes[0, :4].tolist() == [0, 1, 2, -1]
+    assert accepted[0, :4].tolist() == [False, True, True, False]
+    assert scores[0, 3:].sum() == 0
