@@ -12,7 +12,7 @@ from enxerto.vision.specs import Task
 _MAX_DISPLAY_NAME = 200
 _MAX_DESCRIPTION = 4000
 _MAX_REQUEST_ID = 128
-_TASKS = {task_pb2.TASK_CLASSIFICATION: Task.CLASSIFICATION}
+_TASKS = {task_pb2.Task.Value(f"TASK_{task.value}"): task for task in Task}
 
 
 def model_to_create(request: pb.CreateModelRequest) -> tuple[ModelName, ModelContent]:
