@@ -287,3 +287,27 @@ def test_imbalance_is_a_warning(tmp_path: Path) -> None:
         (root / "square" / f"{number:04d}.png").unlink()
     (finding,) = scan(root).findings
     assert (finding.code, finding.severity) == ("CLASS_IMBALANCE", Severity.WARNING)
+
+
+def test_text_that_is_none_is_a_finding(tmp_path: Path) -> None:
+    root = write_voc(detection_scenes(6), tmp_path / "voc")
+    (root / "ImageSets" / "Main" / "train.txt").write_bytes(b"\xff\xfe\x00bad")
+    assert ("MALFORMED_FILE", "ImageSets/Main/train.txt", 0) in told(root, Task.DETECTION)
+    root = write_csv(classification_scenes(4, 2), tmp_path / "csv")
+    with (root / "data.csv").open("ab") as file:
+        file.write(b"images/\xff\xfe.png,circle,train\n")
+    assert ("MALFORMED_FILE", "data.csv", 0) in told(root, Task.CLASSIFICATION)
+
+
+def test_a_thousand_frames_of_one_film_end_soon_and_are_told(tmp_path: Path) -> None:
+    still = np.asarray(scene(np.random.default_rng(2)).resize((48, 48)))
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for number in range(300):
+            frame = still.copy()
+            frame[number % 48, number // 48] = 255 if name == "ant" else 0
+            Image.fromarray(frame).save(tmp_path / name / f"{number}.png")
+    found = scan(tmp_path)
+    assert not found.errors
+    assert "MANY_NEAR_DUPLICATES" in {finding.code for finding in found.findings}
+    assert {sample.split for sample in found.samples} == set(Split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ from enxerto.vision.datasets.pictures import Reading
 from enxerto.vision.datasets.scans import Sample, Scan
 from enxerto.vision.datasets.splitting import Member, SplitFractions, assign_splits
 from enxerto.vision.datasets.statistics import Occurrences, summarise
-from enxerto.vision.datasets.tree import Tree
+from enxerto.vision.datasets.tree import Tree, UnreadableTextError
 from enxerto.vision.images import DEFAULT_LIMITS, ImageLimits
 from enxerto.vision.specs import Split, Task
 
@@ -26,6 +27,7 @@ _MOST_UNNAMED: Final = 64
 _ALIKE_AT_LEAST: Final = 20
 _ALIKE_PART: Final = 0.2
 _LEAKS_TOLD: Final = 1000
+_MOST_PAIRS: Final = 500_000
 
 
 def scan(
@@ -56,10 +58,13 @@ def scan(
         NotADirectoryError: `root` is not a folder.
     """
     tree = Tree(root)
-    found = find_format(tree, task)
+    try:
+        found = find_format(tree, task)
+        reading = Reading(()) if isinstance(found, Finding) else found.read(tree, task)
+    except UnreadableTextError as problem:
+        found, reading = error(problem.path, "MALFORMED_FILE", str(problem)), Reading(())
     if isinstance(found, Finding):
-        return _scan(tree, task, Reading(()), [], [*tree.findings, found])
-    reading = found.read(tree, task)
+        return _scan(tree, task, reading, [], [*tree.findings, found])
     reading.pictures.sort(key=lambda picture: picture.path)
     findings = [*tree.findings, *reading.findings]
     examined: list[Examined] = []
@@ -112,9 +117,12 @@ def _split(
 ) -> list[Sample]:
     samples = [one.sample for one in examined if one.sample is not None]
     prints = [one.print for one in examined if one.print is not None]
-    pairs = list(near_pairs(prints))
     first: dict[str, int] = {}
     exact = [(first.setdefault(sample.sha256, position), position) for position, sample in enumerate(samples)]
+    # Of copies only the first is compared; a data set of nothing but alike pictures ends at the limit.
+    single = list(first.values())
+    near = islice(near_pairs([prints[position] for position in single]), _MOST_PAIRS)
+    pairs = [(single[left], single[right]) for left, right in near]
     groups = group(len(samples), iter([*exact, *pairs]))
     if samples and max(Counter(groups).values()) > max(_ALIKE_AT_LEAST, len(samples) * _ALIKE_PART):
         # Frames of one film or drawings of one kind: kept together, nothing would be left to split.

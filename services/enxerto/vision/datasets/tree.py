@@ -32,6 +32,14 @@ class PathEscapeError(ValueError):
     """An annotation refers to a file outside of the data set."""
 
 
+class UnreadableTextError(ValueError):
+    """A text file of the format that is none; `path` is relative to the root."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
 def split_named(name: str) -> Split | None:
     """The split that a folder or a file's stem is named after, `val` and `instances_val2017` alike."""
     lowered = name.lower()
@@ -132,12 +140,15 @@ class Tree:
         """A text file's content, UTF-8.
 
         Raises:
-            ValueError: it is larger than the limit or not UTF-8.
+            UnreadableTextError: it is larger than the limit or not UTF-8.
         """
         file = self.root / path
         if file.stat().st_size > limit_bytes:
-            raise ValueError(f"is larger than {limit_bytes} bytes")
-        return file.read_bytes().decode("utf-8-sig")
+            raise UnreadableTextError(path, f"is larger than {limit_bytes} bytes")
+        try:
+            return file.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UnreadableTextError(path, f"is not UTF-8: {error.reason} at byte {error.start}") from error
 
     def locate(self, reference: str, folders: Iterable[str], split: Split | None = None) -> str | None:
         """The picture that an annotation refers to, or None when it is not there.

@@ -43,12 +43,14 @@ class _Named:
 def _header(tree: Tree, file: str) -> tuple[dict[str, int], str] | None:
     """Column positions by their meaning, and the delimiter."""
     try:
-        with (tree.root / file).open(encoding="utf-8-sig", newline="") as text:
-            line = text.readline(65_536)
-    except (UnicodeDecodeError, OSError):
+        # In bytes: a text file decodes ahead, and a bad letter further down is told with the rows.
+        with (tree.root / file).open("rb") as content:
+            line = content.readline(65_536).decode("utf-8-sig", "replace")
+        delimiter = max(",;\t", key=line.count)
+        given = next(csv.reader([line], delimiter=delimiter), [])
+    except (OSError, csv.Error):
+        # Not a table of ours; when nothing else fits either, that is what is told.
         return None
-    delimiter = max(",;\t", key=line.count)
-    given = next(csv.reader([line], delimiter=delimiter), [])
     plain = ["".join(letter for letter in name.lower() if letter.isalnum()) for name in given]
     found: dict[str, int] = {}
     for meaning, names in _COLUMNS.items():
