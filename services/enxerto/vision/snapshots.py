@@ -258,23 +258,6 @@ def read_samples(manifest: Manifest, source: BlobSource, split: Split) -> Iterat
                 raise DataLossError(f"shard {shard.sha256} cannot be read: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """One labelled sample with its bytes."""
-
-    path: str
-    label: int
-    data: bytes
-
-
-def read_images(manifest: Manifest, source: BlobSource, split: Split) -> Iterator[EncodedImage]:
-    """The labelled images of one split; raises DataLossError as `read_samples`."""
-    for sample in read_samples(manifest, source, split):
-        if sample.annotation.label is None:
-            raise DataLossError(f"image {sample.path!r} has no label")
-        yield EncodedImage(sample.path, sample.annotation.label, sample.data)
-
-
 def encode_mask(mask: Mask) -> bytes:
     """PNG of one channel."""
     buffer = io.BytesIO()
