@@ -171,12 +171,14 @@ def test_points_between_are_on_the_line() -> None:
     assert between["n"] == 3
 
 
-def test_nothing_below_the_probe_is_chosen() -> None:
+def test_the_probe_is_kept_unless_tuning_gave_two_more_right_answers() -> None:
     probe = Candidate(0.0, Score(0.8, 0.5))
-    assert choose((probe, Candidate(0.5, Score(0.7, 0.1)), Candidate(1.0, Score(0.8, math.nan))), 10).share == 0.0
+    assert choose((probe, Candidate(0.5, Score(0.7, 0.1)), Candidate(1.0, Score(1.0, math.nan))), 10).share == 0.0
+    assert choose((probe, Candidate(1.0, Score(0.9, 0.1))), 10).share == 0.0
+    assert choose((probe, Candidate(1.0, Score(0.9, 0.9))), 20).share == 1.0
 
 
 def test_the_middle_is_chosen_unless_many_images_speak_against_it() -> None:
-    candidates = [Candidate(share, Score(value, 0.1)) for share, value in ((0.0, 0.5), (0.5, 0.5), (1.0, 0.6))]
+    scores = ((0.0, 0.3), (0.5, 0.5), (1.0, 0.6))
+    candidates = [Candidate(share, Score(value, 0.1)) for share, value in scores]
     assert [choose(candidates, images).share for images in (10, 1000)] == [0.5, 1.0]
-    assert choose([Candidate(0.0, Score(0.5, 0.1)), Candidate(0.25, Score(0.5, 0.9))], 10).share == 0.25

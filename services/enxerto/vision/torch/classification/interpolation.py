@@ -12,6 +12,7 @@ import torch
 from enxerto.vision.torch.learner import Learner, Score
 
 SHARES: Final = (0.25, 0.5, 0.75)
+_CONVINCING: Final = 2
 _MIDDLE_WORTH: Final = 2.0
 State = Mapping[str, torch.Tensor]
 
@@ -45,19 +46,22 @@ def score_between(learner: Learner, start: State, tuned: State) -> tuple[Candida
 def choose(candidates: Sequence[Candidate], images: int) -> Candidate:
     """What is kept, by the validation split's number of images.
 
-    Nothing less accurate than the start. Of the rest, the one with the most right answers, where the middle counts as
-    if it had two more and both ends as none: WiSE-FT found the middle good without any choice (section 5), and on a
-    split of a dozen images an answer more or less says little. Equal ones: the lowest loss, then the smallest share.
+    The start, unless tuning gave at least two more right answers: one more says next to nothing on a split of a dozen
+    images, and is nothing on a large one. Of the points that did, the one with the most right answers, where the
+    middle counts as if it had two more and the tuned end as none: WiSE-FT found the middle good without any choice
+    (section 5). Equal ones: the lowest loss, then the smallest share.
 
     Args:
         candidates: the start first.
         images: that the scores are of.
     """
-    start = candidates[0]
-    able = [one for one in candidates if one is start or one.score.value >= start.score.value]
+    start, *tuned = candidates
+    # In whole answers, because scores are quotients that rounding makes unequal.
+    least = round(start.score.value * images) + _CONVINCING
+    able = [one for one in tuned if math.isfinite(one.score.loss) and round(one.score.value * images) >= least]
 
     def worth(one: Candidate) -> tuple[float, float, float]:
         middling = _MIDDLE_WORTH * (1 - abs(2 * one.share - 1))
-        return one.score.value * images + middling, -one.score.loss, -one.share
+        return round(one.score.value * images) + middling, -one.score.loss, -one.share
 
-    return max((one for one in able if one is start or math.isfinite(one.score.loss)), key=worth)
+    return max(able, key=worth, default=start)

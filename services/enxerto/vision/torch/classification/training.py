@@ -59,7 +59,9 @@ class ClassificationRun:
         self._job = job
         self._preprocess = input_spec(job)
         self._source = source_of(job)
-        backbone, self._weights = build_backbone(job.spec.base_model, job.spec.weights, job.sources, seed=job.spec.seed)
+        backbone, self._weights = build_backbone(
+            job.spec.base_model, job.spec.weights, job.sources, seed=job.spec.seed, image_size=job.spec.image_size
+        )
         check_stages(job.spec, len(backbone.stages))
         self._classes = len(job.manifest.class_names)
         self._head = ClassifierHead(backbone.feature_dim, self._classes, job.spec.head)
