@@ -45,7 +45,10 @@ PREPROCESS = PreprocessSpec(SIDE, SIDE, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 
 def tiny_backbone() -> ChainBackbone:
     channels = (8, 12, 16, 24, 32)
     stages = [
-        (f"c{number}", nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()))
+        (
+            f"c{number}",
+            nn.Sequential(nn.Conv2d(before, after, 3, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()),
+        )
         for number, (before, after) in enumerate(zip((3, *channels), channels, strict=False), start=1)
     ]
     return ChainBackbone(stages, nn.AdaptiveAvgPool2d(1), channels[-1], name="tiny").eval()
@@ -75,7 +78,13 @@ def outspoken(detector: Detector) -> Detector:
                 layer.bias.normal_(std=0.5)
             if layer.weight.std() < 0.02:
                 nn.init.kaiming_normal_(layer.weight)
-    return detector
+    # Statistics of real activations, without which a deep random network forgets its input.
+    for layer in detector.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = None
+    with torch.no_grad():
+        detector.train().raw(torch.rand(8, 3, SIDE, SIDE))
+    return detector.eval()
 
 
 def targets() -> list[Target]:
@@ -125,7 +134,9 @@ def assert_same_answers(detector: Detector, file: Path) -> None:
 
 def share_found_again(mine: Outputs, theirs: Outputs) -> float:
     """Of the boxes: with their class and whether they are accepted, wherever equal scores put them."""
-    rows = np.concatenate([mine["boxes"] / 0.05, 1e3 * mine["classes"][..., None], 1e3 * mine["accepted"][..., None]], 2)
+    rows = np.concatenate(
+        [mine["boxes"] / 0.05, 1e3 * mine["classes"][..., None], 1e3 * mine["accepted"][..., None]], 2
+    )
     others = np.concatenate(
         [theirs["boxes"] / 0.05, 1e3 * theirs["classes"][..., None], 1e3 * theirs["accepted"][..., None]], 2
     )
