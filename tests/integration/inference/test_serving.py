@@ -330,7 +330,10 @@ def test_objects_masks_and_paintings_come_from_replicas(served, of_every_task: d
     request = vision_service_pb2.StylizeRequest(deployment=of_every_task["style"], images=images)
     response = vision.Stylize(request, timeout=30)
     painted = np.asarray(Image.open(io.BytesIO(response.results[0].content)))
-    np.testing.assert_allclose(painted, 255 - SCENE, atol=40)
+    assert painted.shape == SCENE.shape
+    # The edges are soft: the network sees half the size.
+    for rows, columns in ((slice(44, 76), slice(24, 56)), (slice(0, 36), slice(0, 128))):
+        np.testing.assert_allclose(painted[rows, columns], 255 - SCENE[rows, columns], atol=2)
     assert response.timings.encode.ToTimedelta().total_seconds() > 0
 
 
