@@ -14,7 +14,7 @@ from enxerto.training.domain import InquiryKind, JobStarted, JobTrained
 from enxerto.training.worker.failures import failed_for_good, write_failure
 from enxerto.training.worker.order import IMPORTED, JobOrder, read_document, read_spec
 from enxerto.training.worker.reporter import Reporter
-from enxerto.training.worker.training import weights_sources
+from enxerto.training.worker.training import pretrained_part, weights_sources
 from enxerto.vision.catalogue import get_facts
 from enxerto.vision.snapshots import read_manifest
 from enxerto.vision.torch.collectives import Distribution
@@ -59,7 +59,7 @@ def _estimate(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
     spec, blobs = read_spec(order), order.blobs()
     finetune, workers = spec.run.finetune, spec.run.num_workers
     facts = get_facts(finetune.base_model)
-    with weights_sources(order, spec.weights, blobs, finetune.encoder or finetune.base_model) as sources:
+    with weights_sources(order, spec.weights, blobs, pretrained_part(facts, finetune)) as sources:
         job = Job(
             spec=finetune,
             facts=facts,

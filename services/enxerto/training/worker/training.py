@@ -13,9 +13,11 @@ from enxerto.training.worker.failures import failed_for_good, write_failure
 from enxerto.training.worker.order import IMPORTED, JobOrder, read_spec
 from enxerto.training.worker.outcome import store_outcome
 from enxerto.training.worker.reporter import Reporter
-from enxerto.vision.catalogue import get_facts
+from enxerto.vision.catalogue import BaseModelFacts, get_facts
+from enxerto.vision.finetuning import FinetuneSpec
 from enxerto.vision.snapshots import BlobSource, read_manifest
 from enxerto.vision.specs import Split
+from enxerto.vision.torch.base_models import DEFAULT_ENCODER
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.devices import choose_compute, detect
 from enxerto.vision.torch.recipe import Job
@@ -54,7 +56,7 @@ def _train(order: JobOrder, where: Distribution) -> None:
         manifest = read_manifest(blobs, spec.manifest_sha256)
         reporter.image_count = manifest.count(Split.TRAIN)
         checkpoints = StoredCheckpoints(order.store(), order.uid, reporter.checkpoint)
-        with weights_sources(order, spec.weights, blobs, finetune.encoder or finetune.base_model) as sources:
+        with weights_sources(order, spec.weights, blobs, pretrained_part(facts, finetune)) as sources:
             job = Job(
                 spec=finetune,
                 facts=facts,
@@ -89,6 +91,11 @@ def _told(reporter: Reporter) -> dict[str, Any]:
         "on_phase": reporter.phase,
         "on_log": reporter.log,
     }
+
+
+def pretrained_part(facts: BaseModelFacts, finetune: FinetuneSpec) -> str:
+    """The base model whose weights a run loads: its encoder, where the base model takes one."""
+    return finetune.encoder or (DEFAULT_ENCODER if facts.takes_encoder else facts.name)
 
 
 @contextlib.contextmanager
