@@ -30,9 +30,11 @@ from enxerto.training.domain import (
     RunState,
     SnapshotState,
     UploadSource,
+    UriSource,
 )
 from enxerto.training.errors import RequestIdReusedError, StaleRevisionError
 from enxerto.training.ports import DatasetStore, Idempotency, RunStore
+from enxerto.vision.datasets.statistics import ClassCount, DatasetStatistics, SizeBin
 from enxerto.vision.specs import Task
 from fakes.training_stores import START, InMemoryDatasetStore, InMemoryRunStore
 from fakes.training_values import a_run, some_content
@@ -101,18 +103,22 @@ async def test_datasets_are_listed_by_name_within_their_project(stores):
 
 async def test_snapshots_are_numbered_and_the_newest_ready_one_is_known(stores):
     await stores.datasets.create_dataset(a_dataset())
-    one = await stores.datasets.create_snapshot(DIGITS, PathSource("/data"), 3, START)
+    one = await stores.datasets.create_snapshot(DIGITS, UriSource("s3://bucket/data"), 3, START)
     two = await stores.datasets.create_snapshot(DIGITS, UploadSource("ab" * 32), 0, START)
     three = await stores.datasets.create_snapshot(DIGITS, PathSource("/data"), 0, START)
     assert [snapshot.name.number for snapshot in (one, two, three)] == [1, 2, 3]
-    finding = Finding(True, "cat/1.png", "CORRUPT_IMAGE", "is damaged")
-    await stores.datasets.save_snapshot(two.ready(some_content(), (), now=START))
+    finding = Finding(True, "labels/1.txt", "UNKNOWN_CLASS", "is not in the list", 7)
+    found = DatasetStatistics("COCO", 5, 9, (ClassCount("cat", (5, 3, 1)),), (SizeBin(64, 2), SizeBin(512, 3)))
+    await stores.datasets.save_snapshot(two.ready(some_content(), (), now=START, statistics=found))
     await stores.datasets.save_snapshot(one.ready(some_content(), (), now=START))
-    await stores.datasets.save_snapshot(three.fail(b"\x08\x03", (finding,), now=START))
+    await stores.datasets.save_snapshot(three.fail(b"\x08\x03", (finding,), now=START, statistics=found))
     assert (await stores.datasets.get_dataset(DIGITS)).latest_ready == 2
     failed = await stores.datasets.get_snapshot(three.name)
     assert (failed.state, failed.error, failed.findings) == (SnapshotState.FAILED, b"\x08\x03", (finding,))
     ready = await stores.datasets.get_snapshot(two.name)
+    assert (ready.statistics, failed.statistics) == (found, found)
+    assert (await stores.datasets.get_snapshot(one.name)).statistics is None
+    assert (await stores.datasets.get_snapshot(one.name)).source == UriSource("s3://bucket/data")
     assert (ready.content, ready.source, ready.create_time) == (some_content(), UploadSource("ab" * 32), START)
     assert await stores.datasets.list_importing() == []
     page = await stores.datasets.list_snapshots(DIGITS, PageRequest(2))
