@@ -8,15 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from safetensors.torch import save_file
 
+from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.vision.catalogue import DownloadableWeights, get_facts
 from enxerto.vision.finetuning import Weights
-from enxerto.vision.torch.base_models import build_backbone, get_base_model
+from enxerto.vision.safetensors_header import SafetensorsError, TensorHeader, is_safetensors, read_header
+from enxerto.vision.torch.base_models import build_backbone, check_weights, get_base_model
 from enxerto.vision.torch.weights import (
     WeightsCorruptError,
     WeightsSources,
     WeightsUnavailableError,
     load_weights,
+    read_tensors,
 )
 
 
@@ -122,18 +127,108 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, sources: WeightsSources) -> None:
+@pytest.mark.parametrize("named", ["resnet18.pth", "resnet18.safetensors"])
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, sources: WeightsSources, named: str) -> None:
     class Attack:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (Path(tmp_path / "ran").write_text, ("x",))
 
-    (tmp_path / "resnet18.pth").write_bytes(pickle.dumps({"x": Attack()}))
+    _save(tmp_path / named, {"x": torch.zeros(1), "y": Attack()})
+    with pytest.raises(WeightsCorruptError, match="could run code when read"):
+        load_weights(get_facts("resnet18"), replace(sources, folder=tmp_path))
+    (tmp_path / named).write_bytes(pickle.dumps({"x": Attack()}))
     with pytest.raises(WeightsCorruptError):
         load_weights(get_facts("resnet18"), replace(sources, folder=tmp_path))
     assert not (tmp_path / "ran").exists()
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path, sources: WeightsSources) -> None:
-    _save(tmp_path / "resnet18.pth", {"conv1.weight": torch.zeros(1)})
-    with pytest.raises(WeightsCorruptError, match="does not fit"):
+def test_safetensors_are_read_wherever_they_lie_and_whatever_they_are_called(
+    tmp_path: Path, sources: WeightsSources
+) -> None:
+    state = get_base_model("timm_test_resnet").construct().state_dict()
+    save_file(state, tmp_path / "timm_test_resnet.safetensors")
+    backbone, loaded = build_backbone("timm_test_resnet", Weights.PRETRAINED, replace(sources, folder=tmp_path))
+    assert loaded is not None
+    assert loaded.source == "folder:timm_test_resnet.safetensors"
+    torch.testing.assert_close(next(backbone.parameters()), next(iter(state.values())))
+    blob = (tmp_path / "timm_test_resnet.safetensors").rename(tmp_path / "a-blob")
+    _, loaded = build_backbone("timm_test_resnet", Weights.PRETRAINED, replace(sources, blob=blob))
+    assert loaded is not None
+    assert loaded.source.startswith("blob:")
+    blob.write_bytes(blob.read_bytes()[:-10])
+    with pytest.raises(WeightsCorruptError, match="damaged safetensors"):
+        read_tensors(blob)
+
+
+def test_a_state_dict_inside_of_a_training_programs_file_is_found(tmp_path: Path) -> None:
+    _save(tmp_path / "a.pth", {"epoch": 3, "state_dict": {"x": torch.ones(2)}})
+    assert list(read_tensors(tmp_path / "a.pth")) == ["x"]
+    _save(tmp_path / "b.pth", [torch.ones(2)])
+    with pytest.raises(WeightsCorruptError, match="something else than named tensors"):
+        read_tensors(tmp_path / "b.pth")
+
+
+def test_weights_of_another_network_are_refused_and_the_tensors_named(tmp_path: Path, sources: WeightsSources) -> None:
+    state = dict(get_base_model("resnet18").construct().state_dict())
+    state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
+    del state["layer4.0.conv1.weight"]
+    state["blocks.0.weight"] = torch.zeros(1)
+    _save(tmp_path / "resnet18.pth", state)
+    with pytest.raises(WeightsCorruptError, match="does not fit torchvision/resnet18") as error:
         build_backbone("resnet18", Weights.PRETRAINED, replace(sources, folder=tmp_path))
+    text = str(error.value)
+    assert "1 missing: layer4.0.conv1.weight" in text
+    assert "1 not of it: blocks.0.weight" in text
+    assert "conv1.weight is 64x3x3x3, not 64x3x7x7" in text
+
+
+def test_a_classifier_of_other_classes_and_missing_counters_do_no_harm(tmp_path: Path, sources: WeightsSources) -> None:
+    state = {
+        name: tensor
+        for name, tensor in get_base_model("resnet18").construct().state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    state["fc.weight"], state["fc.bias"] = torch.zeros(7, 512), torch.zeros(7)
+    _save(tmp_path / "resnet18.pth", state)
+    backbone, _ = build_backbone("resnet18", Weights.PRETRAINED, replace(sources, folder=tmp_path))
+    torch.testing.assert_close(next(backbone.parameters()), state["conv1.weight"])
+
+
+def test_weights_are_checked_before_they_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "given"
+    network = torchvision.models.get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None)
+    save_file(network.state_dict(), file)
+    facts = get_facts("lraspp_mobilenet_v3_large")
+    assert check_weights(facts, file) == hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(WeightsCorruptError, match="does not fit torchvision/ssdlite320"):
+        check_weights(get_facts("ssdlite320_mobilenet_v3_large"), file)
+    with pytest.raises(WeightsCorruptError, match="does not fit torchvision/mobilenet_v3_large"):
+        check_weights(get_facts("mobilenet_v3_large"), file)
+    with pytest.raises(InvalidArgumentError, match="those of its encoder"):
+        check_weights(get_facts("unet"), file)
+    state = get_base_model("timm_test_vit").construct().state_dict()
+    save_file(state, file)
+    check_weights(get_facts("timm_test_vit"), file)
+    state["pos_embed"][0, 0, 0] = torch.nan
+    save_file(state, file)
+    with pytest.raises(WeightsCorruptError, match="not finite: pos_embed"):
+        check_weights(get_facts("timm_test_vit"), file)
+
+
+def test_a_header_says_names_and_shapes_without_torch(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.float16)}, file, metadata={"format": "pt"})
+    assert is_safetensors(file)
+    assert read_header(file) == {"a": TensorHeader("F32", (2, 3)), "b": TensorHeader("F16", (4,))}
+    whole = file.read_bytes()
+    for damaged, what in (
+        (whole[:-1], "truncated"),
+        (whole[:20], "does not begin"),
+        (whole.replace(b"[2,3]", b"[2,4]"), "does not fit"),
+        (b"", "does not begin"),
+    ):
+        file.write_bytes(damaged)
+        with pytest.raises(SafetensorsError, match=what):
+            read_header(file)
+    _save(file, {"a": torch.zeros(1)})
+    assert not is_safetensors(file)

@@ -41,8 +41,10 @@ def read_tensors(path: Path, source: str = "") -> Mapping[str, torch.Tensor]:
         except (SafetensorError, OSError) as error:
             raise WeightsCorruptError(f"{called}: a damaged safetensors file: {error}") from error
     try:
-        # weights_only refuses every pickled object but tensors and plain containers.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # A path would be judged by its name.
+        with path.open("rb") as file:
+            # weights_only refuses every pickled object but tensors and plain containers.
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsCorruptError(_refusal(called, str(error))) from error
     except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError, OSError) as error:
