@@ -13,6 +13,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
@@ -34,20 +35,21 @@ class OptunaSearch:
         pruner: BasePruner = NopPruner()
         if plan.pruning_grace_epochs:
             pruner = SuccessiveHalvingPruner(min_resource=plan.pruning_grace_epochs)
-        # Trials that run count as bad ones for the next choice, so that parallel trials do not try the same.
-        sampler = optuna.samplers.TPESampler(seed=plan.seed, constant_liar=plan.max_parallel_trials > 1)
         direction = StudyDirection.MAXIMIZE if plan.maximises else StudyDirection.MINIMIZE
-        self._study = optuna.create_study(sampler=sampler, pruner=pruner, direction=direction)
+        self._study = optuna.create_study(pruner=pruner, direction=direction)
         self._trials: dict[int, Trial] = {}
 
     def ask(self, number: int) -> Mapping[str, str]:
         """Parameters of the trial with this number, as text."""
+        # A seed for each trial: after a restart the next choice follows from the trials alone, and is not the first again.
+        seed = (self._plan.seed + number) % 2**32
+        # Trials that run count as bad ones for the next choice, so that parallel trials do not try the same.
+        self._study.sampler = TPESampler(seed=seed, constant_liar=self._plan.max_parallel_trials > 1)
         trial = self._trials[number] = self._study.ask(self._distributions)
         return {field: _text(value) for field, value in trial.params.items()}
 
     def restore(self, number: int, parameters: Mapping[str, str]) -> None:
         """A trial that was begun before this search was built."""
-        # The random numbers that chose it are drawn again, so that the next choice is another one.
         self._study.enqueue_trial({field: self._value(field, text) for field, text in parameters.items()})
         self._trials[number] = self._study.ask(self._distributions)
 

@@ -1,0 +1,90 @@
+"""Who may start, and what the others are told."""
+
+from dataclasses import replace
+
+from enxerto.kernel.names import RunName
+from enxerto.training.domain import ClusterSize, LogLine, QueueRules, RunState, WaitReason, plan
+from fakes.training_stores import START
+from fakes.training_values import a_run
+from training_world import a_world
+
+
+def waiting(uid, project="default", workers=1):
+    run = a_run(uid, uid)
+    return replace(run, name=RunName(project, uid), spec=replace(run.spec, num_workers=workers))
+
+
+def training(uid, **more):
+    return waiting(uid, **more).attempt_next(now=START).accepted(now=START).start(now=START)
+
+
+def reasons(found):
+    return {uid: (one.position, one.reason) for uid, one in found.waiting.items()}
+
+
+def test_runs_start_in_the_order_in_which_they_came_as_far_as_the_cluster_goes():
+    runs = [training("a"), waiting("b"), waiting("c"), waiting("d")]
+    found = plan(runs, ClusterSize(2, 0), QueueRules())
+    assert found.admitted == {"b"}
+    assert reasons(found) == {"c": (1, WaitReason.CLUSTER_FULL), "d": (2, WaitReason.EARLIER_RUNS)}
+    assert "needs 1 CPUs and 0 of 2 are free" in found.waiting["c"].message
+
+
+def test_a_small_run_does_not_pass_a_large_one():
+    found = plan([training("a"), waiting("b", workers=2), waiting("c")], ClusterSize(2, 0), QueueRules())
+    assert found.admitted == frozenset()
+    assert reasons(found) == {"b": (1, WaitReason.CLUSTER_FULL), "c": (2, WaitReason.EARLIER_RUNS)}
+
+
+def test_a_run_that_never_fits_waits_and_holds_up_nobody():
+    found = plan([waiting("a", workers=8), waiting("b")], ClusterSize(2, 0), QueueRules())
+    assert found.admitted == {"b"}
+    assert "the whole cluster has 2" in found.waiting["a"].message
+
+
+def test_a_project_at_its_quota_leaves_room_for_others():
+    runs = [training("a"), waiting("b"), waiting("c", project="other")]
+    found = plan(runs, ClusterSize(8, 0), QueueRules(runs_per_project=1))
+    assert found.admitted == {"c"}
+    assert reasons(found) == {"b": (1, WaitReason.PROJECT_QUOTA)}
+
+
+def test_gpus_are_counted_where_there_are_enough_for_every_worker():
+    runs = [training("a", workers=2), waiting("b", workers=1)]
+    found = plan(runs, ClusterSize(64, 2), QueueRules())
+    assert reasons(found) == {"b": (1, WaitReason.CLUSTER_FULL)}
+    assert "GPUs" in found.waiting["b"].message
+    assert plan(runs, ClusterSize(64, 0), QueueRules()).admitted == {"b"}
+
+
+def test_nobody_starts_while_the_cluster_is_away():
+    found = plan([waiting("a")], None, QueueRules())
+    assert reasons(found) == {"a": (1, WaitReason.RETRY)}
+
+
+def test_a_run_that_lost_its_job_keeps_its_place_and_a_paused_one_gives_it_back():
+    lost = training("a").lose(now=START)
+    assert plan([lost, waiting("b")], ClusterSize(1, 0), QueueRules()).admitted == frozenset()
+    paused = training("a").pause(now=START).paused(now=START)
+    assert plan([paused, waiting("b")], ClusterSize(1, 0), QueueRules()).admitted == {"b"}
+    pausing = training("a").pause(now=START)
+    assert plan([pausing, waiting("b")], ClusterSize(1, 0), QueueRules()).admitted == frozenset()
+
+
+async def test_a_run_that_waits_says_why_once_and_starts_when_there_is_room():
+    world = await a_world()
+    world.cluster.cluster = ClusterSize(1, 0)
+    reconciler = world.reconciler()
+    await reconciler.step()
+    await reconciler.step()
+    run = await world.run()
+    assert (run.state, run.attempt, run.waits_for) == (RunState.QUEUED, 0, "CLUSTER_FULL")
+    lines = [body.message for body in await world.events() if isinstance(body, LogLine)]
+    assert len(lines) == 1
+    assert "place 1" in lines[0]
+    assert (world.telemetry.queued, world.telemetry.waits) == (1, [])
+    assert (await world.cases.cancel(world.name)).state is RunState.CANCELLED
+    world = await a_world()
+    await world.reconciler().step()
+    assert world.cluster.submissions == ["u1-1"]
+    assert (world.telemetry.queued, len(world.telemetry.waits)) == (0, 1)
