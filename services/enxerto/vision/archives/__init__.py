@@ -1,0 +1,7 @@
+"""Unpack an uploaded archive without trusting it."""
+
+from enxerto.vision.archives.extraction import extract
+from enxerto.vision.archives.limits import DEFAULT_LIMITS, ArchiveError, ArchiveLimits, Offender
+from enxerto.vision.archives.names import safe_path
+
+__all__ = ["DEFAULT_LIMITS", "ArchiveError", "ArchiveLimits", "Offender", "extract", "safe_path"]

@@ -1,0 +1,95 @@
+"""Counts what comes out of a decompressor; headers are not believed."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import Final, Protocol
+
+from enxerto.vision.archives.limits import ArchiveLimits, Offender, StopError
+
+CHUNK: Final = 1024 * 1024
+_MAX_TAR_HEADER_BYTES: Final = 4 * 1024 * 1024
+
+
+class Meter:
+    """Counts what comes out of the decompressor."""
+
+    def __init__(self, archive_bytes: int, limits: ArchiveLimits) -> None:
+        self._archive_bytes = max(archive_bytes, 1)
+        self._limits = limits
+        self._bytes = 0
+        self._entries = 0
+
+    def add_bytes(self, count: int, member: str) -> None:
+        """Count bytes; raises StopError over a limit."""
+        self._bytes += count
+        if self._bytes > self._limits.total_bytes:
+            limit = f"more than {self._limits.total_bytes} bytes uncompressed"
+            raise StopError(Offender(member, "TOO_LARGE", limit))
+        ratio = self._bytes / self._archive_bytes
+        if self._bytes > self._limits.ratio_floor_bytes and ratio > self._limits.ratio:
+            limit = f"unpacks to more than {self._limits.ratio:g} times its size"
+            raise StopError(Offender(member, "TOO_LARGE", limit))
+
+    def add_entry(self, member: str) -> None:
+        """Count a member; raises StopError over the limit."""
+        self._entries += 1
+        if self._entries > self._limits.entries:
+            raise StopError(Offender(member, "TOO_MANY_ENTRIES", f"more than {self._limits.entries} entries"))
+
+
+class Readable(Protocol):
+    """Bytes that come one after the other."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many; none at the end."""
+        ...
+
+
+class MeteredTar(io.RawIOBase):
+    """A forward-only view of a decompressed tar, every byte of it counted, the skipped ones too."""
+
+    def __init__(self, stream: Readable, meter: Meter) -> None:
+        self._stream = stream
+        self._meter = meter
+        self._position = 0
+        self.member = ""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes; raises StopError over a limit."""
+        if size < 0 or size > _MAX_TAR_HEADER_BYTES:
+            # Bodies are read in small pieces, so a large read is a name or header that claims to be huge.
+            raise StopError(Offender(self.member, "TOO_LARGE", "has an oversized header"))
+        data = self._stream.read(size)
+        self._position += len(data)
+        self._meter.add_bytes(len(data), self.member)
+        return data
+
+    def tell(self) -> int:
+        """How far it is read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Forward only, reading what is skipped."""
+        if whence != io.SEEK_SET or offset < self._position:
+            raise tarfile.ReadError("the archive refers backwards")
+        while self._position < offset:
+            if not self.read(min(CHUNK, offset - self._position)):
+                break
+        return self._position
+
+
+class MeteredMember:
+    """A zip member's body, counted."""
+
+    def __init__(self, body: Readable, meter: Meter, member: str) -> None:
+        self._body = body
+        self._meter = meter
+        self._member = member
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes; raises StopError over a limit."""
+        data = self._body.read(size)
+        self._meter.add_bytes(len(data), self._member)
+        return data
