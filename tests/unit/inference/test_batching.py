@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from enxerto.inference.domain import Endpoint, Payload, PayloadKind
+from enxerto.inference.domain import AnswerForm, Endpoint, Payload, PayloadKind
 from enxerto.inference.errors import QueueFullError, ReplicasUnavailableError
 from enxerto.inference.service import Batcher, BatchLimits, Share
 from enxerto.kernel.names import DeploymentName, VersionName
@@ -156,3 +156,30 @@ async def test_drained_waits_for_what_is_in_flight() -> None:
     bench.replicas.gate.set()
     await asyncio.wait_for(draining, 1)
     await asking
+
+
+async def test_what_must_be_alone_or_of_another_form_is_not_mixed() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+
+    def payload(**fields: object) -> Payload:
+        return Payload(PayloadKind.ENCODED, (b"x",), 1, **fields)  # type: ignore[arg-type]
+
+    plain, lengths, large = payload(), payload(form=AnswerForm.RLE), payload(alone=True)
+    order = [plain, plain, plain, lengths, lengths, large, large, plain]
+    tasks = [asyncio.ensure_future(bench.batcher.submit(one, 5)) for one in order]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.gather(*tasks)
+    assert bench.sizes == [1, 2, 2, 1, 1, 1]
+
+
+async def test_tensors_of_another_size_travel_apart() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    payloads = [Payload(PayloadKind.TENSOR, (bytes(12 * s * s),), 1, (3, s, s)) for s in (2, 2, 2, 4, 4)]
+    tasks = [asyncio.ensure_future(bench.batcher.submit(one, 5)) for one in payloads]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.gather(*tasks)
+    assert bench.sizes == [1, 2, 2]

@@ -163,9 +163,10 @@ def _encoded(
         images = tuple(tensor.contents.bytes_contents)
         if len(images) != shape[0]:
             raise TensorError(f"has {len(images)} elements, the shape declares {shape[0]}")
+    if task in (Task.CLASSIFICATION, Task.DETECTION):
+        return Payload(PayloadKind.ENCODED, images, shape[0])
     # Masks and paintings as numbers are as large as the pictures that were sent: each request answers for its own.
-    alone = task in (Task.SEGMENTATION, Task.STYLE)
-    return Payload(PayloadKind.ENCODED, images, shape[0], form=AnswerForm.TENSORS, alone=alone)
+    return Payload(PayloadKind.ENCODED, images, shape[0], form=AnswerForm.TENSORS, alone=True)
 
 
 def _floats(
