@@ -7,7 +7,7 @@ from typing import Any
 
 import obstore
 
-from enxerto.kernel.errors import EnxertoError
+from enxerto.kernel.errors import EnxertoError, InvalidArgumentError, Violation
 from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.adapters.object_store import result_key, store_errors
 from enxerto.training.domain import InquiryKind, JobStarted, JobTrained
@@ -17,13 +17,14 @@ from enxerto.training.worker.reporter import Reporter
 from enxerto.training.worker.training import pretrained_part, weights_sources
 from enxerto.vision.catalogue import get_facts
 from enxerto.vision.snapshots import read_manifest
+from enxerto.vision.torch.base_models import check_weights
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.devices import choose_compute, detect
 from enxerto.vision.torch.estimate import estimate
 from enxerto.vision.torch.recipe import Job
 from enxerto.vision.torch.recipes import get_recipe
 from enxerto.vision.torch.recommend import Probing, recommend
-from enxerto.vision.torch.weights import check_weights
+from enxerto.vision.torch.weights import WeightsCorruptError, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,12 @@ def _check_weights(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
     del reporter
     document = read_document(order)
     with order.blobs().open(document["sha256"]) as path:
-        return {"tensors": check_weights(get_facts(document["base_model"]), path)}
+        try:
+            check_weights(get_facts(document["base_model"]), path)
+        except WeightsCorruptError as error:
+            # Not our data is lost: the file that somebody sent is not what it is said to be.
+            raise InvalidArgumentError([Violation("weights", str(error))]) from error
+        return {"tensors": len(read_tensors(path))}
 
 
 _ANSWERS: Mapping[InquiryKind, Callable[[JobOrder, Reporter], Mapping[str, Any]]] = {
