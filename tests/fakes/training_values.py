@@ -1,13 +1,18 @@
 """Values of the training domain for tests."""
 
-from enxerto.kernel.names import BaseModelName, ModelName, RunName, SnapshotName
+from enxerto.kernel.names import BaseModelName, ModelName, RunName, SnapshotName, SweepName
 from enxerto.training.domain import (
+    Choice,
     Lineage,
     Metric,
+    NumberRange,
     Parity,
     ResultArtifact,
     RunSpec,
     SnapshotContent,
+    Sweep,
+    SweepParameter,
+    SweepPlan,
     TrainingResult,
     TrainingRun,
 )
@@ -57,4 +62,27 @@ def a_result(agreement: float = 1.0) -> TrainingResult:
         parity=Parity(1e-6, agreement, 20, (1, 2, 8)),
         lineage=Lineage("ab" * 32, "12" * 32, "package:x", "Apache-2.0"),
         stop_reason="EPOCHS",
+    )
+
+
+def a_sweep() -> Sweep:
+    """A sweep that was just accepted."""
+    return Sweep(
+        name=SweepName("default", "better"),
+        uid="s1",
+        plan=SweepPlan(
+            template=b"\x0a\x00",
+            spec=a_run().spec,
+            parameters=(
+                SweepParameter("learning_rate", NumberRange(1e-4, 1e-1, log=True, whole=False)),
+                SweepParameter("optimizer", Choice(("OPTIMIZER_ADAMW", "OPTIMIZER_SGD"))),
+            ),
+            max_trials=3,
+            max_parallel_trials=2,
+            pruning_grace_epochs=1,
+            seed=7,
+        ),
+        labels={"team": "optics"},
+        create_time=START,
+        update_time=START,
     )

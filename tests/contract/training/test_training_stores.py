@@ -12,14 +12,18 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from enxerto.kernel.errors import AlreadyExistsError, NotFoundError
-from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName
+from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName, SweepName
 from enxerto.kernel.paging import PageRequest
 from enxerto.runtime.sql import create_engine, migrate
 from enxerto.training.adapters.sql_datasets import SqlDatasetStore
 from enxerto.training.adapters.sql_runs import SqlRunStore
+from enxerto.training.adapters.sql_sweeps import SqlSweepStore
+from enxerto.training.adapters.sql_weights import SqlWeightsCatalogue
 from enxerto.training.adapters.tables import metadata
 from enxerto.training.bootstrap import MIGRATIONS
 from enxerto.training.domain import (
+    Checkpoint,
+    CheckpointSaved,
     Dataset,
     EpochCompleted,
     Finding,
@@ -33,11 +37,17 @@ from enxerto.training.domain import (
     UriSource,
 )
 from enxerto.training.errors import RequestIdReusedError, StaleRevisionError
-from enxerto.training.ports import DatasetStore, Idempotency, RunStore
+from enxerto.training.ports import DatasetStore, Idempotency, ImportedWeights, RunStore, SweepStore, WeightsCatalogue
 from enxerto.vision.datasets.statistics import ClassCount, DatasetStatistics, SizeBin
 from enxerto.vision.specs import Task
-from fakes.training_stores import START, InMemoryDatasetStore, InMemoryRunStore
-from fakes.training_values import a_run, some_content
+from fakes.training_stores import (
+    START,
+    InMemoryDatasetStore,
+    InMemoryRunStore,
+    InMemorySweepStore,
+    InMemoryWeights,
+)
+from fakes.training_values import a_result, a_run, a_sweep, some_content
 
 PROJECT = ProjectName("default")
 DIGITS = DatasetName("default", "digits")
@@ -47,6 +57,8 @@ DIGITS = DatasetName("default", "digits")
 class Stores:
     datasets: DatasetStore
     runs: RunStore
+    sweeps: SweepStore
+    weights: WeightsCatalogue
 
 
 @contextlib.asynccontextmanager
@@ -66,10 +78,10 @@ async def database(backend: str, request: pytest.FixtureRequest, folder: Path) -
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stores]:
     if request.param == "memory":
-        yield Stores(InMemoryDatasetStore(), InMemoryRunStore())
+        yield Stores(InMemoryDatasetStore(), InMemoryRunStore(), InMemorySweepStore(), InMemoryWeights())
         return
     async with database(request.param, request, tmp_path) as engine:
-        yield Stores(SqlDatasetStore(engine), SqlRunStore(engine))
+        yield Stores(SqlDatasetStore(engine), SqlRunStore(engine), SqlSweepStore(engine), SqlWeightsCatalogue(engine))
 
 
 def a_dataset(name: DatasetName = DIGITS) -> Dataset:
@@ -172,10 +184,14 @@ async def test_a_run_comes_back_as_it_was(stores):
     with pytest.raises(AlreadyExistsError):
         await stores.runs.create(a_run(uid="u2"))
     changed = (
-        run.attempt_next(now=START)
+        run.wait("CLUSTER_FULL", now=START)
+        .attempt_next(now=START)
+        .lose(now=START)
+        .attempt_next(now=START)
         .accepted(now=START)
         .start(now=START)
         .advance(Progress("head", 1, 2, 3, 4, 5.0, None), log_seq=9, now=START)
+        .saved(Checkpoint("head", 1, 77, START), now=START)
         .trained((Metric("accuracy", 0.5, "test"),), "EPOCHS", now=START)
         .fail(b"\x08\x0d", now=START, model_version="v")
     )
@@ -236,6 +252,61 @@ async def test_runs_are_listed_newest_first_and_counted(stores):
     assert ([run.name.run for run in rest.items], rest.next_after) == (["run-0"], "")
     assert [run.name.run for run in await stores.runs.list_active()] == ["run-0", "run-2"]
     assert await stores.runs.count_by_state() == {RunState.QUEUED: 2, RunState.CANCELLED: 1}
+
+
+async def test_a_run_keeps_its_files_its_sweep_and_what_it_waits_for(stores):
+    run = replace(a_run(), sweep=SweepName("default", "better"))
+    await stores.runs.create(run)
+    waiting = await stores.runs.save(run.wait("PROJECT_QUOTA", now=START))
+    assert await stores.runs.get(run.name) == waiting
+    ended = (
+        waiting.attempt_next(now=START).trained((), "EPOCHS", now=START).succeed("", a_result().artifacts, now=START)
+    )
+    saved = await stores.runs.save(ended, [(START, CheckpointSaved("head", 1, 77))])
+    assert await stores.runs.get(run.name) == saved
+    assert (await stores.runs.list_events(run.uid, 1, 9))[0].body == CheckpointSaved("head", 1, 77)
+
+
+async def test_a_sweep_comes_back_as_it_was(stores):
+    sweep = await stores.sweeps.create(a_sweep())
+    assert await stores.sweeps.get(sweep.name) == sweep
+    with pytest.raises(AlreadyExistsError):
+        await stores.sweeps.create(replace(a_sweep(), uid="s2"))
+    with pytest.raises(NotFoundError):
+        await stores.sweeps.get(SweepName("default", "none"))
+    begun = sweep.begin_trial({"learning_rate": "0.001", "optimizer": "OPTIMIZER_SGD"}, now=START)
+    saved = await stores.sweeps.save(begun)
+    assert await stores.sweeps.get(sweep.name) == saved == replace(begun, revision=2)
+    with pytest.raises(StaleRevisionError):
+        await stores.sweeps.save(sweep)
+    assert await stores.sweeps.list_active() == [saved]
+    done = replace(saved.trials[0], state=RunState.SUCCEEDED, score=0.5, pruned=True)
+    ended = await stores.sweeps.save(saved.follow(done, now=START).succeed(now=START))
+    assert await stores.sweeps.list_active() == []
+    assert (await stores.sweeps.get(sweep.name)) == ended
+
+
+async def test_sweeps_are_listed_newest_first_and_created_once_for_a_request(stores):
+    request = Idempotency("r1", "f1")
+    for number in range(3):
+        one = replace(a_sweep(), name=SweepName("default", f"s-{number}"), uid=f"s{number}")
+        await stores.sweeps.create(one, request if number == 0 else None)
+    page = await stores.sweeps.list_sweeps(PROJECT, PageRequest(2))
+    assert [one.name.sweep for one in page.items] == ["s-2", "s-1"]
+    rest = await stores.sweeps.list_sweeps(PROJECT, PageRequest(2, page.next_after))
+    assert ([one.name.sweep for one in rest.items], rest.next_after) == (["s-0"], "")
+    assert (await stores.sweeps.find_request(PROJECT, request)).uid == "s0"
+    assert (await stores.sweeps.create(replace(a_sweep(), uid="s9"), request)).uid == "s0"
+    with pytest.raises(RequestIdReusedError):
+        await stores.sweeps.find_request(PROJECT, Idempotency("r1", "f2"))
+
+
+async def test_the_last_imported_weights_count(stores):
+    assert await stores.weights.all() == {}
+    await stores.weights.put(ImportedWeights("resnet18", "ab" * 32, 5, START))
+    last = ImportedWeights("resnet18", "cd" * 32, 6, START)
+    await stores.weights.put(last)
+    assert await stores.weights.all() == {"resnet18": last}
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgres"])

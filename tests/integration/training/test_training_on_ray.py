@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2
 from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
-from enxerto.training.v1 import training_run_pb2, training_service_pb2
+from enxerto.training.v1 import sweep_pb2, sweep_service_pb2, training_run_pb2, training_service_pb2
+from enxerto.training.v1.sweep_service_pb2_grpc import SweepServiceStub
 from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from training_calls import create_dataset, get_run, import_folder, start_run
 from training_stack import eventually
@@ -20,6 +21,7 @@ from training_stack import eventually
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("platform"), pytest.mark.timeout(400)]
 State = training_run_pb2.TrainingRun
 RUN_S = 240.0
+ENDLESS = training_run_pb2.StopRule(early_stopping_patience=0)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_two_workers_train_together_on_two_cpus(cluster, snapshot):
             num_workers=2,
             strategy=training_run_pb2.STRATEGY_FINE_TUNE,
             epochs=1,
-            unfreeze_stages=1,
+            unfreezing=training_run_pb2.Unfreezing(stages=1),
         )
         run = ended(training, name)
     assert run.state == State.STATE_SUCCEEDED, run.error
@@ -127,7 +129,7 @@ def test_two_workers_train_together_on_two_cpus(cluster, snapshot):
 
 def test_cancelling_a_run_frees_its_workers(cluster, snapshot):
     with cluster.stubs() as (_, training):
-        name = start_run(training, snapshot, "unwanted", epochs=10_000, early_stopping_patience=0, num_workers=2)
+        name = start_run(training, snapshot, "unwanted", epochs=10_000, stop=ENDLESS, num_workers=2)
         eventually(lambda: True if get_run(training, name).state == State.STATE_RUNNING else None, RUN_S)
         request = training_service_pb2.CancelTrainingRunRequest(name=name)
         assert training.CancelTrainingRun(request).state == State.STATE_CANCELLING
@@ -142,3 +144,70 @@ def test_cancelling_a_run_frees_its_workers(cluster, snapshot):
     assert (run.error.code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION.value[0], "WEIGHTS_UNAVAILABLE")
     assert "efficientnet_lite0" in run.error.message
     assert "Traceback" not in str(run.error)
+
+
+def test_a_paused_run_goes_on_from_its_checkpoint(cluster, snapshot):
+    with cluster.stubs() as (_, training):
+        name = start_run(training, snapshot, "pausing", epochs=400, stop=ENDLESS)
+        watcher = Watcher(cluster.training.address, name)
+        watcher.start()
+        eventually(lambda: True if get_run(training, name).checkpoint.epoch >= 1 else None, RUN_S)
+        training.PauseTrainingRun(training_service_pb2.PauseTrainingRunRequest(name=name))
+        paused = eventually(
+            lambda: run if (run := get_run(training, name)).state != State.STATE_PAUSING else None, RUN_S
+        )
+        assert paused.state == State.STATE_PAUSED
+        before = paused.checkpoint.epoch
+        training.ResumeTrainingRun(training_service_pb2.ResumeTrainingRunRequest(name=name))
+        run = ended(training, name)
+        watcher.join(10)
+    assert run.state == State.STATE_SUCCEEDED, run.error
+    assert run.restart_count == 0
+    epochs = [event.epoch_completed.progress.epoch for event in watcher.events if event.HasField("epoch_completed")]
+    # Epochs after the checkpoint are trained again at most once; none before it.
+    assert epochs.count(1) == 1
+    assert all(epochs.count(epoch) == 1 for epoch in range(1, before + 1))
+    assert epochs[-1] == 400
+
+
+def test_a_sweep_of_three_trials_links_the_best(cluster, snapshot):
+    parameter = sweep_pb2.SweepParameter(
+        field="learning_rate", float_range=sweep_pb2.FloatRange(min=1e-5, max=1e-2, log=True)
+    )
+    spec = training_run_pb2.TrainingSpec(
+        snapshot=snapshot,
+        base_model="baseModels/efficientnet-lite0",
+        model="projects/default/models/swept",
+        epochs=2,
+    )
+    given = sweep_pb2.Sweep(spec=spec, parameters=[parameter], max_trials=3, max_parallel_trials=2)
+    with cluster.channel() as channel:
+        stub = SweepServiceStub(channel)
+        request = sweep_service_pb2.CreateSweepRequest(parent="projects/default", sweep_id="rates", sweep=given)
+        name = stub.CreateSweep(request).name
+
+        def over():
+            sweep = stub.GetSweep(sweep_service_pb2.GetSweepRequest(name=name))
+            return None if sweep.state == sweep_pb2.Sweep.STATE_RUNNING else sweep
+
+        sweep = eventually(over, RUN_S, 0.5)
+        best = get_run(TrainingServiceStub(channel), sweep.best_run)
+    assert sweep.state == sweep_pb2.Sweep.STATE_SUCCEEDED, sweep.error
+    assert len(sweep.trials) == 3
+    assert sweep.best_score == max(trial.score for trial in sweep.trials)
+    assert (best.sweep, best.state) == (name, State.STATE_SUCCEEDED)
+
+
+def test_an_estimate_is_measured_on_the_cluster(cluster, snapshot):
+    spec = training_run_pb2.TrainingSpec(
+        snapshot=snapshot, base_model="baseModels/efficientnet-lite0", model="projects/default/models/digits", epochs=5
+    )
+    request = training_service_pb2.EstimateTrainingRunRequest(parent="projects/default", spec=spec)
+    with cluster.stubs() as (_, training):
+        *_, last = training.EstimateTrainingRun(request, timeout=RUN_S)
+        began = time.monotonic()
+        (again,) = training.EstimateTrainingRun(request, timeout=RUN_S)
+    assert last.estimate.images_per_second > 0
+    assert last.estimate.duration.ToTimedelta() > last.estimate.epoch_duration.ToTimedelta()
+    assert again.estimate == last.estimate
+    assert time.monotonic() - began < 5
