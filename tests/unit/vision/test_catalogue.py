@@ -6,7 +6,11 @@ from torchvision.models import get_model_weights
 
 from enxerto.kernel.names import BaseModelName
 from enxerto.vision.catalogue import BaseModelFacts, DownloadableWeights, PackagedWeights, get_facts, list_facts
+from enxerto.vision.finetuning import FinetuneSpec, Weights
 from enxerto.vision.specs import Resize, Task
+from enxerto.vision.torch.detection.families import build_detector
+from enxerto.vision.torch.segmentation.construction import build_segmenter
+from enxerto.vision.torch.weights import WeightsSources
 
 _CLASSIFIERS = [
     facts for facts in list_facts() if facts.library.startswith("torchvision/") and facts.task is Task.CLASSIFICATION
@@ -59,3 +63,24 @@ def test_licences_are_named() -> None:
         assert isinstance(facts.packaged, PackagedWeights | None)
         if facts.takes_encoder:
             assert (facts.parameters, facts.stages, facts.download, facts.packaged) == (0, (), None, None)
+
+
+_BUILT_BY_TASKS = [
+    facts for facts in list_facts() if facts.task in {Task.DETECTION, Task.SEGMENTATION} and not facts.takes_encoder
+]
+
+
+@pytest.mark.parametrize("facts", _BUILT_BY_TASKS, ids=lambda facts: facts.name)
+def test_stages_are_those_of_the_network_that_is_built(facts: BaseModelFacts) -> None:
+    if facts.required_extra:
+        pytest.importorskip(facts.required_extra)
+    spec = FinetuneSpec.with_defaults(facts.name, task=facts.task, weights=Weights.NONE)
+    none = WeightsSources(download=False)
+    if facts.task is Task.DETECTION:
+        network = build_detector(spec, facts, 80, none).detector
+        stages = network.stages
+        if facts.required_extra:
+            assert facts.parameters == sum(parameter.numel() for parameter in network.parameters())
+    else:
+        stages = build_segmenter(spec, facts, 3, none).network.stages
+    assert tuple(name for name, _ in stages) == facts.stages

@@ -18,6 +18,8 @@ _COCO_NOTE: Final = (
     "annotations are CC-BY-4.0 and whose pictures have terms of their own."
 )
 _ENCODER_NOTE: Final = "The architecture is torchvision's, BSD-3-Clause; pretrained weights are the encoder's alone."
+_PYRAMID_STAGES: Final = ("p1", "p2", "p3", "p4", "p5")
+_DARKNET_STAGES: Final = ("stem", "dark2", "dark3", "dark4", "dark5")
 _ZERO: Final = (0.0, 0.0, 0.0)
 _ONE: Final = (1.0, 1.0, 1.0)
 _BYTES: Final = (1 / 255, 1 / 255, 1 / 255)
@@ -68,7 +70,7 @@ def _coco(
 
 
 def _yolo(
-    name: str, title: str, *, library: str, licence: str, note: str, preprocess: PreprocessSpec
+    name: str, title: str, *, parameters: int, library: str, licence: str, note: str, preprocess: PreprocessSpec
 ) -> BaseModelFacts:
     return BaseModelFacts(
         name=name,
@@ -77,9 +79,9 @@ def _yolo(
         library=f"{library}/{name}",
         licence=licence,
         licence_note=note,
-        parameters=0,
+        parameters=parameters,
         feature_dim=0,
-        stages=(),
+        stages=_DARKNET_STAGES if name.startswith("yolox") else _PYRAMID_STAGES,
         preprocess=preprocess,
         packaged=None,
         # Published as pickles of whole Python objects, which are not read here.
@@ -89,22 +91,32 @@ def _yolo(
     )
 
 
-def _ultralytics(name: str, title: str) -> BaseModelFacts:
+def _ultralytics(name: str, title: str, parameters: int) -> BaseModelFacts:
     note = (
         "ultralytics publishes code and weights under AGPL-3.0: who offers a service with it, or with what was trained "
         "from it, must offer its source. Its files are pickles that run code, so that its weights have to be imported "
         "as safetensors."
     )
     preprocess = _letterbox(640, _ZERO, _ONE)
-    return _yolo(name, title, library="ultralytics", licence="AGPL-3.0-only", note=note, preprocess=preprocess)
+    return _yolo(
+        name,
+        title,
+        parameters=parameters,
+        library="ultralytics",
+        licence="AGPL-3.0-only",
+        note=note,
+        preprocess=preprocess,
+    )
 
 
-def _libreyolo(name: str, title: str, preprocess: PreprocessSpec) -> BaseModelFacts:
+def _libreyolo(name: str, title: str, parameters: int, preprocess: PreprocessSpec) -> BaseModelFacts:
     note = (
         "libreyolo's code is MIT; published weights have their authors' terms (YOLOX: Apache-2.0, YOLOv9: MIT port). "
         "They have to be imported as safetensors."
     )
-    return _yolo(name, title, library="libreyolo", licence="MIT", note=note, preprocess=preprocess)
+    return _yolo(
+        name, title, parameters=parameters, library="libreyolo", licence="MIT", note=note, preprocess=preprocess
+    )
 
 
 DETECTION: Final = (
@@ -125,7 +137,7 @@ DETECTION: Final = (
         "Faster R-CNN MobileNetV3-Large 320 FPN",
         "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth",
         parameters=19_386_354,
-        stages=(),
+        stages=("c1", "c2", "c3", "c4", "c5"),
         preprocess=_letterbox(320),
     ),
     _coco(
@@ -141,7 +153,7 @@ DETECTION: Final = (
         "SSD300 VGG-16",
         "ssd300_vgg16_coco-b556d3b4.pth",
         parameters=35_641_826,
-        stages=(),
+        stages=("conv1", "conv2", "conv3", "conv4", "conv5_fc"),
         # Its VGG was trained on bytes less their mean.
         preprocess=_letterbox(300, (0.48235, 0.45882, 0.40784), _BYTES),
     ),
@@ -150,19 +162,19 @@ DETECTION: Final = (
         "SSDLite320 MobileNetV3-Large",
         "ssdlite320_mobilenet_v3_large_coco-a79551df.pth",
         parameters=3_440_060,
-        stages=(),
+        stages=("features0", "features1"),
         preprocess=_letterbox(320, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ),
-    _ultralytics("yolov8n", "YOLOv8n"),
-    _ultralytics("yolov8s", "YOLOv8s"),
-    _ultralytics("yolov8m", "YOLOv8m"),
-    _ultralytics("yolo11n", "YOLO11n"),
-    _ultralytics("yolo11s", "YOLO11s"),
+    _ultralytics("yolov8n", "YOLOv8n", 3_157_200),
+    _ultralytics("yolov8s", "YOLOv8s", 11_166_560),
+    _ultralytics("yolov8m", "YOLOv8m", 25_902_640),
+    _ultralytics("yolo11n", "YOLO11n", 2_624_080),
+    _ultralytics("yolo11s", "YOLO11s", 9_458_752),
     # YOLOX is trained on bytes as they are (Ge et al. 2021, arXiv:2107.08430).
-    _libreyolo("yolox_nano", "YOLOX-Nano", _letterbox(416, _ZERO, _BYTES)),
-    _libreyolo("yolox_tiny", "YOLOX-Tiny", _letterbox(416, _ZERO, _BYTES)),
-    _libreyolo("yolox_s", "YOLOX-S", _letterbox(640, _ZERO, _BYTES)),
-    _libreyolo("yolov9_t", "YOLOv9-T", _letterbox(640, _ZERO, _ONE)),
-    _libreyolo("yolov9_s", "YOLOv9-S", _letterbox(640, _ZERO, _ONE)),
+    _libreyolo("yolox_nano", "YOLOX-Nano", 912_159, _letterbox(416, _ZERO, _BYTES)),
+    _libreyolo("yolox_tiny", "YOLOX-Tiny", 5_055_855, _letterbox(416, _ZERO, _BYTES)),
+    _libreyolo("yolox_s", "YOLOX-S", 8_968_255, _letterbox(640, _ZERO, _BYTES)),
+    _libreyolo("yolov9_t", "YOLOv9-T", 2_036_544, _letterbox(640, _ZERO, _ONE)),
+    _libreyolo("yolov9_s", "YOLOv9-S", 7_226_192, _letterbox(640, _ZERO, _ONE)),
 )
 """Detectors; sides suit 10 GB of GPU memory with the default batch, and any other multiple of 32 may be asked for."""
