@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from enxerto.vision.catalogue import get_facts
 from enxerto.vision.finetuning import FinetuneSpec, Weights
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.specs import Task
@@ -106,9 +107,7 @@ def test_torchvisions_networks_get_new_last_layers_only(name: str) -> None:
     built = _build(name, size=64)
     heads = list(built.network.heads)
     assert all(isinstance(head, nn.Conv2d) and head.out_channels == 3 for head in heads)
-    stages = dict(built.network.stages)
-    assert next(iter(stages)) == "stem"
-    assert list(stages)[-1] == "classifier"
+    assert tuple(stage for stage, _ in built.network.stages) == get_facts(name).stages
     built.network.train()
     logits = built.network(torch.rand(2, 3, 64, 64))
     assert logits.main.shape == (2, 3, 64, 64)

