@@ -203,6 +203,13 @@ def test_fine_tuning_never_ends_below_its_probe_on_the_validation_split(shapes: 
     assert kept > 0 or probe == 0
 
 
+def test_what_tuning_ruined_is_what_feature_extraction_gives(shapes: Shapes) -> None:
+    probe = RECIPE.train(_job(shapes, epochs=None))
+    ruined = RECIPE.train(_job(shapes, epochs=1, strategy=Strategy.FINE_TUNE, learning_rate=50.0))
+    assert _same(ruined, probe)
+    assert ruined.history[ruined.best].phase is Phase.LINEAR_PROBE
+
+
 def _statistics(trained: Trained) -> list[torch.Tensor]:
     assert trained.network is not None
     norms = [module for module in trained.network.modules() if isinstance(module, _BatchNorm)]

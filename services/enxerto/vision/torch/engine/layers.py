@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
@@ -66,7 +66,7 @@ class Layers:
                 norm.eval()
 
     def make_optimizer(self, learning_rate: float) -> torch.optim.Optimizer:
-        """One group for the heads (first) and one for each stage that learns at any time, of the rate of its depth.
+        """The heads (first) and each stage that learns at any time, of the rate of its depth.
 
         Biases and the parameters of norms are not decayed. Parameters that appear twice count to the first.
         """
@@ -74,19 +74,21 @@ class Layers:
         rates = [spec.backbone_learning_rate_ratio * spec.stage_learning_rate_decay**i for i in range(len(self.tuned))]
         stages = [([module], rate) for module, rate in zip(reversed(self.tuned), rates, strict=True)]
         parts = [(list(self._learner.heads), 1.0), *stages]
-        groups: list[dict[str, Any]] = []
+        # Stages of one rate share a group: an update is a handful of large operations for each group.
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         seen: set[int] = set()
         for modules, rate in parts:
-            fresh = [p for module in modules for p in module.parameters() if id(p) not in seen]
-            seen.update(id(parameter) for parameter in fresh)
-            for decays in (True, False):
-                chosen = [parameter for parameter in dict.fromkeys(fresh) if (parameter.ndim > 1) is decays]
-                if chosen:
-                    decay = spec.weight_decay if decays else 0.0
-                    groups.append({"params": chosen, "lr": learning_rate * rate, "weight_decay": decay})
+            for parameter in (one for module in modules for one in module.parameters()):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
+        made = [
+            {"params": found, "lr": learning_rate * rate, "weight_decay": spec.weight_decay if decays else 0.0}
+            for (rate, decays), found in groups.items()
+        ]
         if spec.optimizer is Optimizer.SGD:
-            return torch.optim.SGD(groups, lr=learning_rate, momentum=_MOMENTUM, nesterov=True)
-        return torch.optim.AdamW(groups, lr=learning_rate)
+            return torch.optim.SGD(made, lr=learning_rate, momentum=_MOMENTUM, nesterov=True)
+        return torch.optim.AdamW(made, lr=learning_rate)
 
     @property
     def statistics(self) -> str:
