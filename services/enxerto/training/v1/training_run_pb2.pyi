@@ -792,7 +792,8 @@ class TrainingRun(_message.Message):
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """QUEUED → RUNNING → REGISTERING → SUCCEEDED. Every state before a final one may become CANCELLING → CANCELLED, or FAILED.
-        QUEUED and RUNNING may become PAUSING → PAUSED; PAUSED becomes QUEUED again, or CANCELLED.
+        QUEUED and RUNNING may become PAUSING → PAUSED; PAUSED becomes QUEUED again, or CANCELLED. A run whose training ends
+        while it is PAUSING goes on to REGISTERING.
         """
 
     STATE_UNSPECIFIED: TrainingRun.State.ValueType  # 0
