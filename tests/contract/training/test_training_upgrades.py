@@ -53,7 +53,8 @@ async def test_a_run_from_before_the_tasks_is_read_with_the_values_that_were_in_
             database.execute(
                 "INSERT INTO runs (project, run, uid, state, spec, labels, metrics, model_version, stop_reason,"
                 " attempt, submitted, log_seq, last_cursor, create_time, update_time, revision)"
-                " VALUES ('default', 'old', 'u1', 'RUNNING', ?, '{}', '[]', '', '', 1, 1, 3, 4, '2026-01-01', '2026-01-01', 5)",
+                " VALUES ('default', 'old', 'u1', 'RUNNING', ?, '{}', '[]', '', '', 1, 1, 3, 4,"
+                " '2026-01-01', '2026-01-01', 5)",
                 [json.dumps(SPEC)],
             )
 
