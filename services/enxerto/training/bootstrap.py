@@ -69,6 +69,7 @@ async def run(settings: TrainingSettings) -> None:
         cache_folder=settings.worker_cache_folder or settings.cache_folder / "worker",
         weights_folder=settings.weights_folder,
         weights_download=settings.weights_download,
+        worker_restarts=settings.worker_restarts,
     )
     async with contextlib.AsyncExitStack() as stack:
         database = opened_engine(settings.database_url, MIGRATIONS, "the training service")

@@ -39,6 +39,8 @@ class TrainingSettings(ServerSettings):
     """Folder with weights that were brought in by hand, as the cluster's machines know it."""
     weights_download: bool = True
     """Whether jobs may download weights that they find nowhere else."""
+    worker_restarts: int = Field(default=2, ge=0)
+    """How often a job replaces a worker that died before the attempt is lost; the run goes on from its checkpoint."""
     max_archive_bytes: int = Field(default=8 * 2**30, ge=1)
     """Largest archive accepted."""
     max_unpacked_bytes: int = Field(default=32 * 2**30, ge=1)

@@ -42,6 +42,8 @@ class WorkerLayout:
     """Weights brought in by hand."""
     weights_download: bool = True
     """Whether weights may be downloaded."""
+    worker_restarts: int = 2
+    """How often a job replaces a worker that died."""
 
 
 class RayJobRunner:
@@ -85,6 +87,7 @@ class RayJobRunner:
         layout = self._layout
         command = [layout.python, "-m", "enxerto.training.worker", "--mode", mode, "--blob-url", layout.blob_url]
         command += ["--uid", uid, "--attempt", str(attempt), "--cache-folder", str(layout.cache_folder)]
+        command += ["--worker-restarts", str(layout.worker_restarts)]
         if layout.weights_folder:
             command += ["--weights-folder", str(layout.weights_folder)]
         if not layout.weights_download:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import math
 import shutil
+import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -176,7 +179,16 @@ def _write_numbers(folder: Path, trained: Trained, evaluation: Evaluation, split
             for one in trained.history
         ],
     }
-    (folder / "metrics.json").write_text(json.dumps(numbers, indent=1))
+    (folder / "metrics.json").write_text(json.dumps(_plain(numbers), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """JSON values without NaN and infinities, which JSON does not have: null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _metrics(trained: Trained, evaluation: Evaluation, split: Split) -> tuple[Metric, ...]:
@@ -186,11 +198,14 @@ def _metrics(trained: Trained, evaluation: Evaluation, split: Split) -> tuple[Me
         kept = trained.history[trained.best]
         measured.append(Metric("best_epoch_loss", kept.val_loss, "val"))
         measured.append(Metric(f"best_epoch_{evaluation.score_name}", kept.score, "val"))
-    return tuple(measured)
+    # A class that the split does not hold has no average precision, which is no number to register.
+    return tuple(one for one in measured if math.isfinite(one.value))
 
 
 def _parity(measured: MeasuredParity) -> Parity:
-    return Parity(measured.max_abs_difference, measured.agreement, measured.samples, measured.batch_sizes)
+    # An export that answers with NaN is to be quarantined, not refused for its difference.
+    difference = min(measured.max_abs_difference, sys.float_info.max)
+    return Parity(difference, measured.agreement, measured.samples, measured.batch_sizes)
 
 
 def _store(path: Path, blobs: StoredBlobs, role: str | None = None) -> ResultArtifact:
