@@ -41,7 +41,7 @@ class OptunaSearch:
 
     def ask(self, number: int) -> Mapping[str, str]:
         """Parameters of the trial with this number, as text."""
-        # A seed for each trial: after a restart the next choice follows from the trials alone, and is not the first again.
+        # A seed for each trial: after a restart the next choice follows from the trials alone, and is a new one.
         seed = (self._plan.seed + number) % 2**32
         # Trials that run count as bad ones for the next choice, so that parallel trials do not try the same.
         self._study.sampler = TPESampler(seed=seed, constant_liar=self._plan.max_parallel_trials > 1)
