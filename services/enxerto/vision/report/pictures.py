@@ -21,6 +21,7 @@ Picture = npt.NDArray[np.uint8]
 _COLUMNS: Final = 6
 _BOX_COLUMNS: Final = 3
 _MAX_LEGEND: Final = 24
+_OPACITY: Final = 0.55
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +153,17 @@ def masks_figure(pictures: Sequence[MaskedPicture], class_names: Sequence[str]) 
     rows = max(1, len(pictures))
     canvas = new_canvas(11, 3.3 * rows + 0.6)
     panels = np.asarray(grid(canvas, 3 * rows, 3), dtype=object).reshape(rows, 3)
+    # What is not an object stays as it is, so that the objects stand out.
+    bare = {label for label, name in enumerate(class_names) if name.lower() == "background"}
     shown: set[int] = set()
     for (left, middle, right), picture in zip(panels, pictures, strict=False):
         _show(left, picture.image)
-        _show(middle, _overlay(picture.image, picture.true_mask))
-        _show(right, _overlay(picture.image, picture.mask))
+        _show(middle, _overlay(picture.image, picture.true_mask, bare))
+        _show(right, _overlay(picture.image, picture.mask, bare))
         left.set_title("picture", fontsize=9)
         middle.set_title("truth", fontsize=9)
         right.set_title(f"answer  {picture.score:.3f}", fontsize=9)
-        shown |= {int(one) for one in np.union1d(picture.true_mask, picture.mask)} - {IGNORED}
+        shown |= {int(one) for one in np.union1d(picture.true_mask, picture.mask)} - bare - {IGNORED}
     patches = [
         Patch(color=class_color(label), label=short(class_names[label])) for label in sorted(shown)[:_MAX_LEGEND]
     ]
@@ -200,9 +203,11 @@ def _box(panel: Axes, box: npt.NDArray[Any], color: Any, *, width: float, style:
     )
 
 
-def _overlay(image: Picture, mask: npt.NDArray[Any], opacity: float = 0.55) -> Picture:
-    palette = np.zeros((256, 3))
-    for label in np.unique(mask):
-        palette[int(label)] = (1, 1, 1) if label == IGNORED else class_color(int(label))
-    mixed = (1 - opacity) * image + opacity * 255 * palette[mask.astype(np.uint8)]
+def _overlay(image: Picture, mask: npt.NDArray[Any], bare: set[int]) -> Picture:
+    palette, opacity = np.zeros((256, 3)), np.zeros((256, 1))
+    for label in {int(one) for one in np.unique(mask)} - bare:
+        palette[label] = (1, 1, 1) if label == IGNORED else class_color(label)
+        opacity[label] = _OPACITY
+    rows = mask.astype(np.uint8)
+    mixed = (1 - opacity[rows]) * image + opacity[rows] * 255 * palette[rows]
     return mixed.astype(np.uint8)
