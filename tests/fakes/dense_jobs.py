@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from enxerto.vision.catalogue import BaseModelFacts, list_facts
@@ -20,7 +19,7 @@ _CHANNELS = (8, 12, 16, 16, 16)
 
 
 def tiny_encoder() -> str:
-    """Name of a backbone like VGG of 8 thousand parameters, with a pyramid of strides 2 to 32; random weights only."""
+    """Name of a small backbone like VGG, with a pyramid of strides 2 to 32; it has random weights only."""
     if TINY not in {facts.name for facts in list_facts()}:
         register_base_model(BaseModel(_facts(TINY, Task.CLASSIFICATION, Resize.CENTER_CROP), _network, _split))
     return TINY
@@ -82,8 +81,3 @@ def _split(network: nn.Module) -> tuple[list[tuple[str, nn.Module]], nn.Module]:
     assert isinstance(network, nn.Sequential)
     pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return [(f"conv{index}", block) for index, block in enumerate(network, start=1)], pool
-
-
-def parameters(network: nn.Module) -> list[torch.Tensor]:
-    """Copies of all parameters."""
-    return [parameter.detach().clone() for parameter in network.parameters()]
