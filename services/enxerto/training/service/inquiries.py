@@ -1,8 +1,8 @@
 """Questions that a job on the cluster answers. Nothing of them is in the database: the blob store has the answers.
 
 Equal questions of a project share one uid, one job and one answer, also after a restart of this service. A caller who
-leaves does not stop the job: it is short, and the answer is there for the next one. Jobs of inquiries do not stand in the
-queue of runs; the cluster gives them what is free.
+leaves does not stop the job: it is short, and the answer is there for the next one. Jobs of inquiries do not stand in
+the queue of runs; the cluster gives them what is free.
 """
 
 import asyncio
