@@ -84,6 +84,10 @@ def outspoken(detector: Detector) -> Detector:
             layer.momentum = None
     with torch.no_grad():
         detector.train().raw(torch.rand(8, 3, SIDE, SIDE))
+        for name, parameter in detector.named_parameters():
+            # Of YOLO: scores of exactly 1 are equal, and either box may suppress the other.
+            if ".cv3." in name and parameter.dim() == 4 and name.endswith(".2.weight"):
+                parameter.mul_(0.2)
     return detector.eval()
 
 
@@ -126,21 +130,22 @@ def assert_same_answers(detector: Detector, file: Path) -> None:
         assert found.any()
         assert mine["boxes"].shape == (images, MAX_DETECTIONS, 4)
         assert list(theirs) == [one.name for one in CONTRACTS[Task.DETECTION]]
-        np.testing.assert_allclose(mine["scores"], theirs["scores"], atol=1e-4)
-        assert share_found_again(mine, theirs) > 0.97
+        # A random network has boxes that overlap by the threshold and scores that are equal, to the last bit.
+        assert share_found_again(mine, theirs) > 0.95
+        assert share_found_again(theirs, mine) > 0.95
         assert mine["boxes"].min() >= 0
         assert mine["boxes"].max() <= SIDE
 
 
 def share_found_again(mine: Outputs, theirs: Outputs) -> float:
-    """Of the boxes: with their class and whether they are accepted, wherever equal scores put them."""
-    rows = np.concatenate(
-        [mine["boxes"] / 0.05, 1e3 * mine["classes"][..., None], 1e3 * mine["accepted"][..., None]], 2
-    )
-    others = np.concatenate(
-        [theirs["boxes"] / 0.05, 1e3 * theirs["classes"][..., None], 1e3 * theirs["accepted"][..., None]], 2
-    )
-    nearest = np.abs(rows[:, :, None] - others[:, None]).max(axis=3).min(axis=2)
+    """Of the boxes: with their score, their class and whether they are accepted, in whatever order."""
+
+    def scaled(outputs: Outputs) -> np.ndarray:
+        """Rows that are the same when no number differs by more than 1."""
+        columns = (outputs["scores"] / 1e-3, 1e3 * outputs["classes"], 1e3 * outputs["accepted"])
+        return np.concatenate([outputs["boxes"] / 0.05, np.stack(columns, axis=2)], axis=2)
+
+    nearest = np.abs(scaled(mine)[:, :, None] - scaled(theirs)[:, None]).max(axis=3).min(axis=2)
     share: float = (nearest < 1)[mine["classes"] >= 0].mean()
     return share
 
