@@ -124,7 +124,7 @@ def test_two_workers_train_together_on_two_cpus(cluster, snapshot):
         )
         run = ended(training, name)
     assert run.state == State.STATE_SUCCEEDED, run.error
-    assert run.progress.phase == "exporting"
+    assert run.progress.phase in ("exporting", "evaluating")
 
 
 def test_cancelling_a_run_frees_its_workers(cluster, snapshot):
