@@ -6,7 +6,6 @@ One family of each task protects main; the others are slow.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -32,8 +31,8 @@ from enxerto.training.v1 import (
 )
 from enxerto.type.v1 import task_pb2
 from enxerto.vision.specs import Split, Task
-from fakes.dataset_folders import write_class_folders, write_coco, write_masks, write_style
-from fakes.datasets import Scenes, classification_scenes, detection_scenes, segmentation_scenes, style_scenes
+from fakes.dataset_folders import write_folder
+from fakes.datasets import Scenes
 from platforms import Platform
 from training_stack import eventually
 
@@ -149,7 +148,7 @@ def imported(platform: Platform, stubs: Stubs, tmp_path_factory: pytest.TempPath
     found = {}
     for task in Task:
         folder = tmp_path_factory.mktemp(task.lower()) / "data"
-        scenes = _draw(task, folder)
+        scenes = write_folder(task, folder)
         dataset = f"e2e-{task.lower()}"
         request = dataset_service_pb2.CreateDatasetRequest(
             parent=PROJECT,
@@ -160,23 +159,6 @@ def imported(platform: Platform, stubs: Stubs, tmp_path_factory: pytest.TempPath
         snapshot = platform.client.import_dataset(dataset, folder)
         found[task] = Imported(snapshot.name, scenes)
     return found
-
-
-def _draw(task: Task, folder: Path) -> Scenes:
-    match task:
-        case Task.CLASSIFICATION:
-            scenes = classification_scenes(12)
-            write_class_folders(scenes, folder, splits=True)
-        case Task.DETECTION:
-            scenes = detection_scenes(12)
-            write_coco(scenes, folder)
-        case Task.SEGMENTATION:
-            scenes = segmentation_scenes(12)
-            write_masks(scenes, folder)
-        case Task.STYLE:
-            scenes = style_scenes(12)
-            write_style(scenes, folder)
-    return scenes
 
 
 @pytest.mark.timeout(400)

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from enxerto.vision.datasets.samples import StoredSample
-from enxerto.vision.specs import Split
-from fakes.datasets import Scenes
+from enxerto.vision.specs import Split, Task
+from fakes.datasets import Scenes, classification_scenes, detection_scenes, segmentation_scenes, style_scenes
 
 FOLDERS = {Split.TRAIN: "train", Split.VAL: "val", Split.TEST: "test"}
 
@@ -174,3 +174,21 @@ def write_style(scenes: Scenes, root: Path) -> Path:
     for sample in scenes.samples:
         write_picture(root / sample.path, sample)
     return root
+
+
+def write_folder(task: Task, root: Path, *, count: int = 12, seed: int = 0) -> Scenes:
+    """Draw pictures of a task, write them in one of its formats with their splits, and return what was drawn."""
+    match task:
+        case Task.CLASSIFICATION:
+            scenes = classification_scenes(count, seed=seed)
+            write_class_folders(scenes, root, splits=True)
+        case Task.DETECTION:
+            scenes = detection_scenes(count, seed=seed)
+            write_coco(scenes, root)
+        case Task.SEGMENTATION:
+            scenes = segmentation_scenes(count, seed=seed)
+            write_masks(scenes, root)
+        case Task.STYLE:
+            scenes = style_scenes(count, seed=seed)
+            write_style(scenes, root)
+    return scenes

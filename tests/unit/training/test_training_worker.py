@@ -15,7 +15,6 @@ from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 from safetensors.torch import load_file
 
-from dataset_folders import write_folder
 from enxerto.training.adapters.object_store import blob_key
 from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobStarted, JobTrained, LogLine, TrainingResult
 from enxerto.training.worker.checkpoints import StoredCheckpoints
@@ -28,6 +27,7 @@ from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.specs import Task
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.recipe import Checkpoint
+from fakes.dataset_folders import write_folder
 from training_stack import eventually
 from worker_orders import CLASSES, draw_classes, read_log, read_result, small_spec, write_order
 
