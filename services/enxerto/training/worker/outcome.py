@@ -197,7 +197,9 @@ def _metrics(trained: Trained, evaluation: Evaluation, split: Split) -> tuple[Me
     if 0 <= trained.best < len(trained.history):
         kept = trained.history[trained.best]
         measured.append(Metric("best_epoch_loss", kept.val_loss, "val"))
-        measured.append(Metric(f"best_epoch_{evaluation.score_name}", kept.score, "val"))
+        # STYLE's own metric is its loss, of which the score is the negative.
+        if evaluation.score_name != "loss":
+            measured.append(Metric(f"best_epoch_{evaluation.score_name}", kept.score, "val"))
     # A class that the split does not hold has no average precision, which is no number to register.
     return tuple(one for one in measured if math.isfinite(one.value))
 
