@@ -114,4 +114,3 @@ def test_boxes_are_decoded_and_cut_as_by_torchvision() -> None:
     torch.testing.assert_close(decoded, expected)
     torch.testing.assert_close(clip(decoded, 50, 80), clip_boxes_to_image(expected, (50, 80)))
     assert large_enough(torch.tensor([[0.0, 0, 5, 1], [0, 0, 5, 5]]), 2).tolist() == [False, True]
-
