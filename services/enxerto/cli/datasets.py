@@ -141,6 +141,7 @@ def _show_report(report: "ValidationReport") -> None:
     show_findings(report.findings, report.finding_count)
     if report.statistics:
         _show_classes(report.statistics)
+        _show_sizes(report.statistics)
     out.print("It can be imported." if report.importable else "It cannot be imported: see the errors above.")
 
 
@@ -177,7 +178,7 @@ def _show_classes(statistics: "Statistics") -> None:
             (
                 item.class_name,
                 *(item.split_counts.get(split, 0) for split in ("train", "val", "test")),
-                "█" * (max(1, round(_BAR * item.total / most)) if item.total else 0),
+                _bar(item.total, most),
             )
             for item in statistics.classes[:_SHOWN_CLASSES]
         ),
@@ -185,6 +186,19 @@ def _show_classes(statistics: "Statistics") -> None:
     )
     if (rest := len(statistics.classes) - _SHOWN_CLASSES) > 0:
         console().print(f"and {rest} classes more; --json lists them")
+
+
+def _show_sizes(statistics: "Statistics") -> None:
+    most = max(statistics.sizes.values(), default=0)
+    emit_table(
+        ("longer side, pixels", "images", ""),
+        ((f"up to {side}", count, _bar(count, most)) for side, count in sorted(statistics.sizes.items())),
+        "No sizes.",
+    )
+
+
+def _bar(count: int, most: int) -> str:
+    return "█" * (max(1, round(_BAR * count / most)) if count else 0)
 
 
 def import_with_progress(
@@ -261,3 +275,4 @@ def show(
     show_findings(snapshot.findings, snapshot.finding_count)
     if snapshot.statistics:
         _show_classes(snapshot.statistics)
+        _show_sizes(snapshot.statistics)

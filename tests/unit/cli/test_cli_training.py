@@ -33,6 +33,7 @@ def report(importable: bool) -> dataset_pb2.ValidationReport:
     found.statistics.annotation_count = 7
     found.statistics.classes.add(class_name="car", split_counts={"train": 5, "val": 2})
     found.statistics.classes.add(class_name="van")
+    found.statistics.sizes.add(max_side=640, count=10)
     return found
 
 
@@ -53,6 +54,7 @@ def test_validation_is_a_table_and_fails_when_the_data_does(
     assert "YOLO, 7 annotations, images: train 8, val 2" in done.stdout
     assert "labels/0.txt:3" in done.stdout
     assert "and 5 more" in done.stdout
+    assert "up to 640" in done.stdout
     assert "It cannot be imported" in done.stdout
     created = scripted.requests("CreateDataset")[0]
     assert (created.dataset_id, created.dataset.task) == ("my-cars", 2)
