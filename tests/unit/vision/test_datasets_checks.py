@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -96,6 +98,7 @@ def test_every_fault_of_a_coco_file(tmp_path: Path) -> None:
         content["images"].append({"id": 900, "file_name": "../../../etc/passwd"})
         content["images"].append({"id": 901, "file_name": "gone.png"})
         content["images"].append({"id": image, "file_name": "0000.png"})
+        content["images"].append({"id": [902], "file_name": "0001.png"})
         content["images"][1]["width"] = 5
         content["annotations"] += [
             {"id": 50, "image_id": image, "category_id": 999, "bbox": [1, 1, 2, 2]},
@@ -103,6 +106,9 @@ def test_every_fault_of_a_coco_file(tmp_path: Path) -> None:
             {"id": 52, "image_id": image, "category_id": known, "bbox": [1, 1, 2]},
             {"id": 53, "category_id": known},
             {"id": 54, "image_id": image, "category_id": known, "bbox": [1, 1, float("nan"), 4]},
+            {"id": 55, "image_id": image, "category_id": known, "bbox": [1, 1, 10**400, 4]},
+            {"id": 56, "image_id": [image], "category_id": known},
+            {"id": 57, "image_id": image, "category_id": {"id": known}},
         ]
         content["categories"].append({"id": 1000, "name": "never"})
         content["categories"].append({"name": "no id"})
@@ -110,7 +116,7 @@ def test_every_fault_of_a_coco_file(tmp_path: Path) -> None:
     change(file, edit)
     name = "annotations/instances_train.json"
     codes = "PATH_ESCAPE MISSING_IMAGE DUPLICATE_IMAGE SIZE_MISMATCH UNKNOWN_CLASS MALFORMED_BOX MALFORMED_ANNOTATION"
-    codes += " BOX_NOT_FINITE MALFORMED_CATEGORY"
+    codes += " BOX_NOT_FINITE MALFORMED_CATEGORY MALFORMED_IMAGE"
     assert told(root, Task.DETECTION) == {(code, name, 0) for code in codes.split()} | {("EMPTY_CLASS", ".", 0)}
     file.write_text('{"images": [],\n "annotations": [],\n "categories": [}')
     assert ("MALFORMED_FILE", name, 3) in told(root, Task.DETECTION)
@@ -125,11 +131,15 @@ def test_every_fault_of_a_coco_file(tmp_path: Path) -> None:
         {"size": [96, 96], "counts": "o" * 200},
         {"size": [10, 10], "counts": [100]},
         {"size": [2**31, 2**31], "counts": [2**62]},
+        {"size": [96, 96], "counts": [float("inf")]},
+        {"size": [96, 96], "counts": "o" * 100_000},
+        [[-1e5, 0, 1e5, 0] * 40_000],
+        [[10**400, 0, 5, 5, 9, 0]],
         [[1, 2, 3]],
         [["a", "b", "c", "d", "e", "f"]],
         [],
     ],
-    ids=str,
+    ids=lambda shape: str(shape)[:60],
 )
 def test_broken_regions_are_errors_and_never_a_crash(shape, tmp_path: Path) -> None:
     root = write_coco(detection_scenes(4), tmp_path)
@@ -169,8 +179,11 @@ def test_a_yaml_that_leads_elsewhere_or_makes_objects_is_refused(tmp_path: Path)
     assert ("PATH_ESCAPE", "data.yaml", 0) in told(root, Task.DETECTION)
     config.write_text("train: ../../outside/train/images\nval: val/images\nnames: [circle, square]\n")
     assert ("PATH_ESCAPE", "data.yaml", 0) in told(root, Task.DETECTION)
-    config.write_text("names: !!python/object/apply:os.system ['true']\n")
-    assert "UNKNOWN_FORMAT" in {finding.code for finding in scan(root, Task.DETECTION).errors}
+    # Twelve lines of ten merges each would be a dictionary of 10^12 entries.
+    merges = "".join(f"a{n + 1}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 10)}]}}\n" for n in range(12))
+    for hostile in ("names: !!python/object/apply:os.system ['true']\n", "a0: &a0 {x: 1}\n" + merges + "names: [a]\n"):
+        config.write_text(hostile)
+        assert "UNKNOWN_FORMAT" in {finding.code for finding in scan(root, Task.DETECTION).errors}
 
 
 def test_every_fault_of_a_voc_folder(tmp_path: Path) -> None:
@@ -200,6 +213,9 @@ def test_every_fault_of_masks(tmp_path: Path) -> None:
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(train / "0000.png")
     Image.fromarray(np.zeros((32, 64), np.uint8)).save(train / "0001.png")
     (train / "0002.png").write_bytes((train / "0002.png").read_bytes()[:40])
+    huge = (train / "0003.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + huge[24:29]
+    (train / "0003.png").write_bytes(huge[:12] + header + struct.pack(">I", zlib.crc32(header)) + huge[33:])
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(train / "lonely.png")
     (root / "masks" / "val" / "0004.png").unlink()
     errors = {(finding.code, finding.path) for finding in scan(root, Task.SEGMENTATION).findings}
@@ -207,6 +223,7 @@ def test_every_fault_of_masks(tmp_path: Path) -> None:
         ("MASK_VALUE", "masks/train/0000.png"),
         ("MASK_SIZE", "masks/train/0001.png"),
         ("CORRUPT_MASK", "masks/train/0002.png"),
+        ("IMAGE_TOO_LARGE", "masks/train/0003.png"),
         ("MISSING_IMAGE", "masks/train/lonely.png"),
         ("IMAGE_WITHOUT_ANNOTATION", "images/val/0004.png"),
     } <= errors

@@ -21,6 +21,9 @@ IGNORED: Final = 255
 _MAX_MASK_BYTES: Final = 64 * 1024 * 1024
 _MAX_PIXELS: Final = 50_000_000
 _BINARY_THRESHOLD: Final = 128
+_MAX_OUTLINE: Final = 1_000_000
+"""Pixels along the polygons of one object. COCO's rasteriser takes 80 bytes for each, and ends the process without."""
+_MAX_RUN_BITS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,17 @@ class Region:
             if not np.isfinite(points).all():
                 raise MaskError("POLYGON_NOT_FINITE", "a polygon has coordinates that are not finite")
             # Far outside of the picture the rasteriser would count for ever, and draws nothing.
-            drawn.append(np.clip(points, -1e5, 1e5).tolist())
-        rasters = coco_mask.frPyObjects(drawn, height, width)
+            drawn.append(np.clip(points, -1e5, 1e5))
+        if sum(map(_length, drawn)) > _MAX_OUTLINE:
+            raise MaskError("MALFORMED_MASK", f"has a polygon whose outline is longer than {_MAX_OUTLINE} pixels")
+        rasters = coco_mask.frPyObjects([ring.tolist() for ring in drawn], height, width)
         return _drawn(_uncompressed(coco_mask.merge(rasters)["counts"]), width, height)
+
+
+def _length(ring: npt.NDArray[np.float64]) -> float:
+    """Pixels along a closed ring, as the rasteriser counts them."""
+    points = ring.reshape(-1, 2)
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def _uncompressed(counts: bytes) -> list[int]:
@@ -81,6 +92,8 @@ def _uncompressed(counts: bytes) -> list[int]:
             raise MaskError("MALFORMED_MASK", "has run lengths with letters that COCO's text does not have")
         value |= (bits & 0x1F) << shift
         shift += 5
+        if shift > _MAX_RUN_BITS:
+            raise MaskError("MALFORMED_MASK", "has a run length that no picture has")
         if bits & 0x20:
             continue
         if bits & 0x10:
@@ -187,6 +200,8 @@ def read_values(file: Path) -> npt.NDArray[np.int64]:
                 grey = (colours[..., 0] == colours[..., 1]) & (colours[..., 1] == colours[..., 2])
                 return colours[..., 0] if grey.all() else colours
             pixels = np.asarray(image)
+    except Image.DecompressionBombError as error:
+        raise MaskError("IMAGE_TOO_LARGE", "declares far more pixels than a picture may have") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, MaskError):
             raise

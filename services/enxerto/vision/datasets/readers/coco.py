@@ -40,7 +40,7 @@ class _Annotation:
     number: Any
     image: Any
     category: Any
-    box: Any
+    box: tuple[float, float, float, float] | None
     crowd: bool
     shape: tuple[_Ring, ...] | _Runs | None
 
@@ -68,16 +68,31 @@ def _recognise(tree: Tree, _task: Task) -> str | None:
 
 def _compact(value: dict[str, Any]) -> Any:
     """Make an annotation small as soon as it is parsed; everything else stays as it is."""
-    if "image_id" not in value or "category_id" not in value:
+    if not _is_id(value.get("image_id")) or not _is_id(value.get("category_id")):
         return value
     return _Annotation(
         value.get("id"),
         value["image_id"],
         value["category_id"],
-        tuple(value["bbox"]) if isinstance(value.get("bbox"), list) else None,
+        _box(value.get("bbox")),
         bool(value.get("iscrowd", 0)),
         _shape(value.get("segmentation")),
     )
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | float | str)
+
+
+def _box(given: Any) -> tuple[float, float, float, float] | None:
+    if not isinstance(given, list) or not all(isinstance(side, int | float) for side in given):
+        return None
+    try:
+        left, top, width, height = (float(side) for side in given)
+    except (ValueError, OverflowError):
+        # Not four of them, or a whole number beyond every float.
+        return None
+    return left, top, width, height
 
 
 def _shape(given: Any) -> tuple[_Ring, ...] | _Runs | None:
@@ -90,7 +105,7 @@ def _shape(given: Any) -> tuple[_Ring, ...] | _Runs | None:
             counts = given["counts"]
             runs = counts.encode("ascii") if isinstance(counts, str) else tuple(int(run) for run in counts)
             return _Runs(runs, (height, width))
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         return None
     return None
 
@@ -151,7 +166,7 @@ class _Reader:
         split = split_named(stem(file)) or split_of(file)
         known: dict[Any, Picture | None] = {}
         for one in content["images"]:
-            if not isinstance(one, dict) or "id" not in one or not isinstance(one.get("file_name"), str):
+            if not isinstance(one, dict) or not _is_id(one.get("id")) or not isinstance(one.get("file_name"), str):
                 self._findings.append(error(file, "MALFORMED_IMAGE", f"{one!r:.80} needs an id and a file_name"))
                 continue
             if one["id"] in known:
@@ -220,11 +235,11 @@ class _Reader:
 
     def _add_box(self, file: str, picture: Picture, annotation: _Annotation, label: int) -> None:
         box = annotation.box
-        if box is None or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+        if box is None:
             message = f"annotation {annotation.number} of {picture.path} needs a bbox of four numbers"
             self._findings.append(error(file, "MALFORMED_BOX", message))
             return
-        left, top, width, height = (float(side) for side in box)
+        left, top, width, height = box
         picture.boxes.append(DrawnBox(label, left, top, left + width, top + height, crowd=annotation.crowd))
 
     def _add_region(
@@ -237,8 +252,8 @@ class _Reader:
             return
         if isinstance(shape, _Runs):
             area, region = math.inf, Region(label, counts=shape.counts, size=shape.size)
-            if not annotation.crowd and annotation.box is not None and len(annotation.box) == 4:
-                area = float(annotation.box[2]) * float(annotation.box[3])
+            if not annotation.crowd and annotation.box is not None:
+                area = annotation.box[2] * annotation.box[3]
         else:
             area = sum(_area(ring) for ring in shape)
             region = Region(label, polygons=shape)

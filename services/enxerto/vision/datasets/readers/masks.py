@@ -149,7 +149,7 @@ def _names(tree: Tree, findings: list[Finding]) -> _Names:
 def _from_table(tree: Tree, file: str, findings: list[Finding]) -> _Names:
     found = _Names()
     names: list[str] = []
-    for number, row in enumerate(csv.reader(tree.read_text(file).splitlines()), start=1):
+    for number, row in enumerate(_table(tree, file, findings), start=1):
         if len(row) < 4 or not row[1].strip().isdecimal():
             if number > 1 and row:
                 findings.append(error(file, "MALFORMED_ROW", "must be name,r,g,b", number))
@@ -162,8 +162,16 @@ def _from_table(tree: Tree, file: str, findings: list[Finding]) -> _Names:
     return found
 
 
+def _table(tree: Tree, file: str, findings: list[Finding]) -> list[list[str]]:
+    try:
+        return list(csv.reader(tree.read_text(file).splitlines()))
+    except csv.Error as problem:
+        findings.append(error(file, "MALFORMED_FILE", f"cannot be read: {problem}"))
+        return []
+
+
 def _add_colour(found: _Names, parts: list[str], label: int) -> bool:
-    values = [int(part) for part in parts if part.strip().isdecimal()]
+    values = [int(part) for part in parts if part.strip().isdecimal() and len(part.strip()) <= 3]
     if len(values) != 3 or max(values) > 255:
         return False
     found.colours[values[0], values[1], values[2]] = label

@@ -22,6 +22,8 @@ _COLUMNS: Final = {
     "x_max": ("xmax", "x2", "right", "maxx", "bboxxmax"),
     "y_max": ("ymax", "y2", "bottom", "maxy", "bboxymax"),
 }
+_MAX_BYTES: Final = 2**30
+_MAX_DIGITS: Final = 18
 _EDGES: Final = ("x_min", "y_min", "x_max", "y_max")
 
 
@@ -78,6 +80,9 @@ def _rows(tree: Tree, file: str, findings: list[Finding]) -> Iterator[_Row]:
     known = _header(tree, file)
     assert known is not None, "only recognised tables are read"
     columns, delimiter = known
+    if (tree.root / file).stat().st_size > _MAX_BYTES:
+        findings.append(error(file, "MALFORMED_FILE", f"is larger than {_MAX_BYTES} bytes"))
+        return
     try:
         with (tree.root / file).open(encoding="utf-8-sig", newline="") as text:
             reader = csv.reader(text, delimiter=delimiter)
@@ -107,7 +112,7 @@ class _Reader:
                 self._add_row(file, row)
         known = self._named.values()
         used = {label for one in known for label in (*one.labels, *(box[0] for box in one.boxes))}
-        numeric = all(label.isdecimal() for label in used)
+        numeric = all(label.isdecimal() and len(label) <= _MAX_DIGITS for label in used)
         names = tuple(sorted(used, key=lambda label: (int(label), label) if numeric else (0, label)))
         position = {name: label for label, name in enumerate(names)}
         for one in known:

@@ -13,6 +13,7 @@ from enxerto.vision.datasets.tree import PathEscapeError, Tree, split_named, spl
 from enxerto.vision.specs import Split, Task
 
 _MAX_XML_BYTES: Final = 8 * 2**20
+_MAX_DIGITS: Final = 9
 
 
 @dataclass(slots=True)
@@ -149,10 +150,10 @@ def _read(tree: Tree, task: Task) -> Reading:
 
 def _parse(tree: Tree, file: str, findings: list[Finding]) -> _Document | None:
     try:
-        data = (tree.root / file).read_bytes()
-        if len(data) > _MAX_XML_BYTES:
+        path = tree.root / file
+        if path.stat().st_size > _MAX_XML_BYTES:
             raise ValueError(f"is larger than {_MAX_XML_BYTES} bytes")
-        return _Parser().parse(data)
+        return _Parser().parse(path.read_bytes())
     except expat.ExpatError as problem:
         message = f"is not XML: {expat.ErrorString(problem.code)}"
         findings.append(error(file, "MALFORMED_FILE", message, problem.lineno))
@@ -178,8 +179,9 @@ def _picture(tree: Tree, file: str, document: _Document, split: Split | None, fi
 
 
 def _size(document: _Document) -> tuple[int, int] | None:
-    width, height = document.size.get("width", ""), document.size.get("height", "")
-    return (int(width), int(height)) if width.isdecimal() and height.isdecimal() and int(width) else None
+    width, height = (document.size.get(side, "") for side in ("width", "height"))
+    known = all(text.isdecimal() and len(text) <= _MAX_DIGITS for text in (width, height))
+    return (int(width), int(height)) if known and int(width) else None
 
 
 def _add_box(file: str, one: _Object, picture: Picture, labels: dict[str, int], findings: list[Finding]) -> None:

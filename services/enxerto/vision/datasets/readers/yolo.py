@@ -31,10 +31,20 @@ class _Layout:
     base: str = ""
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only, and no aliases: a short file of merged ones becomes an endless dictionary."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("has aliases")
+        return super().compose_node(parent, index)
+
+
 def _yaml(tree: Tree, file: str) -> Any:
     """The content, or None when it is not YAML."""
     try:
-        return yaml.safe_load(tree.read_text(file, _MAX_YAML_BYTES))
+        # A SafeLoader with less: it makes no objects.
+        return yaml.load(tree.read_text(file, _MAX_YAML_BYTES), _Loader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
 
@@ -74,7 +84,6 @@ def _layout(tree: Tree, findings: list[Finding]) -> _Layout:
         if isinstance(number, int) and number >= 0 and isinstance(name, str | int) and str(name):
             layout.names[number] = str(name)
         else:
-            # Not shown: aliases make a short file into an endless text.
             findings.append(error(file, "MALFORMED_FILE", "names has an entry that is not a number and a name"))
     if not layout.names:
         findings.append(error(file, "MALFORMED_FILE", "names must be a list or a dictionary of class names"))
