@@ -14,6 +14,7 @@ from enxerto.vision.specs import Task
 
 _T = TypeVar("_T")
 _MAX_SEED: Final = 2**63 - 1
+_YEAR_S: Final = 365 * 86_400
 
 
 class Strategy(enum.StrEnum):
@@ -331,66 +332,66 @@ class FinetuneSpec:
         Whether the base model exists, and has so many stages, is for the catalogue to say.
         """
 
-        def check(name: str, good: bool, description: str) -> None:
-            if not good:
-                violations.add(f"{prefix}{name}", description)
+        checks = _Checks(violations, prefix)
+        self._check_optimisation(checks)
+        self._check_groups(checks)
+        self._check_task(checks)
 
-        def within(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-            good = math.isfinite(value) and low <= value <= high and not (above and value == low)
-            check(name, good, f"must be in {'(' if above else '['}{low:g}, {high:g}]")
+    def _check_optimisation(self, checks: _Checks) -> None:
+        checks.holds("base_model", bool(self.base_model), "must not be empty")
+        checks.holds("image_size", self.image_size == 0 or 32 <= self.image_size <= 2048, "must be in 32..2048")
+        checks.within("epochs", self.epochs, 1, 10_000)
+        checks.within("batch_size", self.batch_size, 1, 65_536)
+        checks.within("learning_rate", self.learning_rate, 0, 100, above=True)
+        checks.within("backbone_learning_rate_ratio", self.backbone_learning_rate_ratio, 0, 1, above=True)
+        checks.within("stage_learning_rate_decay", self.stage_learning_rate_decay, 0, 1, above=True)
+        checks.within("weight_decay", self.weight_decay, 0, 10)
+        checks.below_one("warmup_fraction", self.warmup_fraction)
+        checks.below_one("ema_decay", self.ema_decay)
+        checks.within("gradient_clip_norm", self.gradient_clip_norm, 0, 1e6)
+        checks.within("accumulation_steps", self.accumulation_steps, 1, 1024)
+        checks.within("seed", self.seed, 0, _MAX_SEED)
 
-        def below_one(name: str, value: float) -> None:
-            check(name, math.isfinite(value) and 0 <= value < 1, "must be in [0, 1)")
-
-        def only(name: str, used: bool, *tasks: Task) -> None:
-            check(name, not used or self.task in tasks, f"is for {' and '.join(tasks)} only")
-
-        check("base_model", bool(self.base_model), "must not be empty")
-        check("image_size", self.image_size == 0 or 32 <= self.image_size <= 2048, "must be in 32..2048")
-        within("epochs", self.epochs, 1, 10_000)
-        within("batch_size", self.batch_size, 1, 65_536)
-        within("learning_rate", self.learning_rate, 0, 100, above=True)
-        within("backbone_learning_rate_ratio", self.backbone_learning_rate_ratio, 0, 1, above=True)
-        within("stage_learning_rate_decay", self.stage_learning_rate_decay, 0, 1, above=True)
-        within("weight_decay", self.weight_decay, 0, 10)
-        below_one("warmup_fraction", self.warmup_fraction)
-        below_one("ema_decay", self.ema_decay)
-        within("gradient_clip_norm", self.gradient_clip_norm, 0, 1e6)
-        within("accumulation_steps", self.accumulation_steps, 1, 1024)
-        within("seed", self.seed, 0, _MAX_SEED)
-        within("head.hidden_units", self.head.hidden_units, 0, 8192)
-        below_one("head.dropout", self.head.dropout)
-        within("unfreezing.stages", self.unfreezing.stages, 0, 1000)
-        within("unfreezing.epochs_per_stage", self.unfreezing.epochs_per_stage, 0, 10_000)
-        within("unfreezing.head_warmup_epochs", self.unfreezing.head_warmup_epochs, 0, 10_000)
-        below_one("loss.label_smoothing", self.loss.label_smoothing)
-        within("loss.focal_gamma", self.loss.focal_gamma, 0, 10)
-        within("augmentation.magnitude", self.augmentation.magnitude, 0, 30)
-        within("augmentation.mixup_alpha", self.augmentation.mixup_alpha, 0, 10)
-        within("augmentation.cutmix_alpha", self.augmentation.cutmix_alpha, 0, 10)
-        within("stop.early_stopping_patience", self.stop.early_stopping_patience, 0, 10_000)
-        within("stop.max_duration", self.stop.max_duration_s, 0, 365 * 86_400)
+    def _check_groups(self, checks: _Checks) -> None:
+        checks.within("head.hidden_units", self.head.hidden_units, 0, 8192)
+        checks.below_one("head.dropout", self.head.dropout)
+        checks.within("unfreezing.stages", self.unfreezing.stages, 0, 1000)
+        checks.within("unfreezing.epochs_per_stage", self.unfreezing.epochs_per_stage, 0, 10_000)
+        checks.within("unfreezing.head_warmup_epochs", self.unfreezing.head_warmup_epochs, 0, 10_000)
+        checks.below_one("loss.label_smoothing", self.loss.label_smoothing)
+        checks.within("loss.focal_gamma", self.loss.focal_gamma, 0, 10)
+        checks.within("augmentation.magnitude", self.augmentation.magnitude, 0, 30)
+        checks.within("augmentation.mixup_alpha", self.augmentation.mixup_alpha, 0, 10)
+        checks.within("augmentation.cutmix_alpha", self.augmentation.cutmix_alpha, 0, 10)
+        checks.within("stop.early_stopping_patience", self.stop.early_stopping_patience, 0, 10_000)
+        checks.within("stop.max_duration", self.stop.max_duration_s, 0, _YEAR_S)
         target = self.stop.target_score
-        check("stop.target_score", target is None or math.isfinite(target), "must be finite")
-        within("quantization.max_score_loss", self.quantization.max_score_loss, 0, 1)
-        within("checkpoints.every_epochs", self.checkpoints.every_epochs, 0, 10_000)
-        within("checkpoints.every_duration", self.checkpoints.every_s, 0, 365 * 86_400)
-        within("style.content_weight", self.style.content_weight, 0, 1e12)
-        within("style.style_weight", self.style.style_weight or 0.0, 0, 1e12)
-        within("style.total_variation_weight", self.style.total_variation_weight or 0.0, 0, 1e12)
-        within("style.steps", self.style.steps, 1, 10_000)
-        classifies = (Task.CLASSIFICATION,)
+        checks.holds("stop.target_score", target is None or math.isfinite(target), "must be finite")
+        checks.within("quantization.max_score_loss", self.quantization.max_score_loss, 0, 1)
+        checks.within("checkpoints.every_epochs", self.checkpoints.every_epochs, 0, 10_000)
+        checks.within("checkpoints.every_duration", self.checkpoints.every_s, 0, _YEAR_S)
+        checks.within("style.content_weight", self.style.content_weight, 0, 1e12)
+        checks.within("style.style_weight", self.style.style_weight or 0.0, 0, 1e12)
+        checks.within("style.total_variation_weight", self.style.total_variation_weight or 0.0, 0, 1e12)
+        checks.within("style.steps", self.style.steps, 1, 10_000)
+
+    def _check_task(self, checks: _Checks) -> None:
+        def only(name: str, used: bool, *tasks: Task) -> None:
+            checks.holds(name, not used or self.task in tasks, f"is for {' and '.join(tasks)} only")
+
         labels = (Task.CLASSIFICATION, Task.SEGMENTATION)
-        only("head", self.head != HeadSpec(), *classifies)
-        only("sampling", self.sampling is not Sampling.SHUFFLED, *classifies)
+        only("head", self.head != HeadSpec(), Task.CLASSIFICATION)
+        only("sampling", self.sampling is not Sampling.SHUFFLED, Task.CLASSIFICATION)
         only("loss.label_smoothing", self.loss.label_smoothing > 0, *labels)
         only("loss.class_weights", self.loss.class_weights is not ClassWeights.NONE, *labels)
         only("loss.focal_gamma", self.loss.focal_gamma > 0, *labels)
-        only("augmentation.policy", self.augmentation.policy is AugmentPolicy.RANDAUGMENT, *classifies)
-        for name, mixes in (("mixup", self.augmentation.mixup_alpha), ("cutmix", self.augmentation.cutmix_alpha)):
+        only("augmentation.policy", self.augmentation.policy is AugmentPolicy.RANDAUGMENT, Task.CLASSIFICATION)
+        for name, alpha in (("mixup", self.augmentation.mixup_alpha), ("cutmix", self.augmentation.cutmix_alpha)):
             field_name = f"augmentation.{name}_alpha"
-            only(field_name, mixes > 0, *classifies)
-            check(field_name, mixes == 0 or self.tunes, "needs FINE_TUNE: cached features cannot be mixed as pictures")
+            only(field_name, alpha > 0, Task.CLASSIFICATION)
+            checks.holds(
+                field_name, alpha == 0 or self.tunes, "needs FINE_TUNE: cached features cannot be mixed as pictures"
+            )
         only("style", self.style != StyleSpec(), Task.STYLE)
 
     def to_json(self) -> dict[str, Any]:
@@ -408,6 +409,25 @@ class FinetuneSpec:
             return _from_json(cls, value)
         except TypeError as error:
             raise ValueError(f"not a fine-tune spec: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """Notes one violation for each bad field."""
+
+    violations: Violations
+    prefix: str
+
+    def holds(self, name: str, good: bool, description: str) -> None:
+        if not good:
+            self.violations.add(f"{self.prefix}{name}", description)
+
+    def within(self, name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+        good = math.isfinite(value) and low <= value <= high and not (above and value == low)
+        self.holds(name, good, f"must be in {'(' if above else '['}{low:g}, {high:g}]")
+
+    def below_one(self, name: str, value: float) -> None:
+        self.holds(name, math.isfinite(value) and 0 <= value < 1, "must be in [0, 1)")
 
 
 _KINDS: Final[dict[str, Any]] = {

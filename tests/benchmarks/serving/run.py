@@ -53,14 +53,14 @@ def export_model(folder: Path, base_model: str) -> bytes:
     from enxerto.vision.finetuning import Weights
     from enxerto.vision.specs import LabelMap
     from enxerto.vision.torch.base_models import build_backbone, get_base_model
+    from enxerto.vision.torch.classification.network import ClassifierHead, GraftedNetwork
     from enxerto.vision.torch.export import export
-    from enxerto.vision.torch.network import GraftedNetwork, LinearHead
     from enxerto.vision.torch.weights import WeightsSources
 
     torch.set_num_threads(THREADS)
     facts = get_base_model(base_model).facts
     backbone, _ = build_backbone(base_model, Weights.NONE, WeightsSources())
-    network = GraftedNetwork(backbone, LinearHead(facts.feature_dim, CLASSES), facts.preprocess)
+    network = GraftedNetwork(backbone, ClassifierHead(facts.feature_dim, CLASSES), facts.preprocess)
     path = folder / "model.onnx"
     labels = LabelMap(tuple(f"class-{index}" for index in range(CLASSES)))
     export(network, path, labels=labels, preprocess=facts.preprocess, provenance={"base_model": base_model})
