@@ -88,3 +88,16 @@ async def test_a_run_that_waits_says_why_once_and_starts_when_there_is_room():
     await world.reconciler().step()
     assert world.cluster.submissions == ["u1-1"]
     assert (world.telemetry.queued, len(world.telemetry.waits)) == (0, 1)
+
+
+async def test_the_place_in_the_queue_is_known_before_the_loop_has_run():
+    world = await a_world()
+    world.cluster.cluster = ClusterSize(2, 0)
+    await world.runs.create(a_run("run-b", "u2"))
+    first, second = await world.runs.list_active()
+    assert await world.cases.queue_status(first) is None
+    status = await world.cases.queue_status(second)
+    assert (status.position, status.reason) == (1, WaitReason.CLUSTER_FULL)
+    await world.runs.create(a_run("run-c", "u3"))
+    *_, third = await world.runs.list_active()
+    assert (await world.cases.queue_status(third)).position == 2

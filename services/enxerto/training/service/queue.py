@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from enxerto.kernel.errors import UnavailableError
-from enxerto.training.domain import ClusterSize, Plan, QueueRules, QueueStatus, TrainingRun, plan
+from enxerto.training.domain import ClusterSize, Plan, QueueRules, QueueStatus, RunState, TrainingRun, plan
 from enxerto.training.ports import JobRunner, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -38,13 +38,27 @@ class Queue:
         """Plan anew from every run that is not final, in the order in which they were created."""
         if any(run.state.trains and not run.announced for run in active):
             await self._measure()
+        return self._decide(active)
+
+    async def catch_up(self, active: Sequence[TrainingRun]) -> None:
+        """Plan anew for somebody who asks: with the cluster's size as it is known, so that nobody waits for it."""
+        if self._look_again == 0.0:
+            await self._measure()
+        self._decide(active)
+
+    def overlooks(self, run: TrainingRun) -> bool:
+        """Whether the run waits and the last plan was made without it: it is new, or this process is."""
+        waits = run.state is RunState.QUEUED and not run.announced
+        return waits and run.uid not in self._plan.waiting and run.uid not in self._plan.admitted
+
+    def status(self, run: TrainingRun) -> QueueStatus | None:
+        """Why the run waits; None when it does not, or the last plan overlooks it."""
+        return self._plan.waiting.get(run.uid) if run.state.trains and not run.announced else None
+
+    def _decide(self, active: Sequence[TrainingRun]) -> Plan:
         self._plan = plan(active, self._size, self._rules)
         self._telemetry.queue_length(len(self._plan.waiting))
         return self._plan
-
-    def status(self, run: TrainingRun) -> QueueStatus | None:
-        """Why the run waits; None when it does not, or is not planned yet."""
-        return self._plan.waiting.get(run.uid) if run.state.trains and not run.announced else None
 
     async def _measure(self) -> None:
         now = time.monotonic()

@@ -123,8 +123,10 @@ class Runs:
         """Runs, newest first."""
         return await self._runs.list_runs(parent, page)
 
-    def queue_status(self, run: TrainingRun) -> QueueStatus | None:
+    async def queue_status(self, run: TrainingRun) -> QueueStatus | None:
         """Why the run waits; None when it does not."""
+        if self._queue.overlooks(run):
+            await self._queue.catch_up(await self._runs.list_active())
         return self._queue.status(run)
 
     async def cancel(self, name: RunName, stop_reason: str = "") -> TrainingRun:

@@ -26,8 +26,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._weights = weights
         self._imports = imports
 
-    def _answer(self, run: TrainingRun) -> training_run_pb2.TrainingRun:
-        return converters.run_to_proto(run, self._runs.queue_status(run))
+    async def _answer(self, run: TrainingRun) -> training_run_pb2.TrainingRun:
+        return converters.run_to_proto(run, await self._runs.queue_status(run))
 
     async def CreateTrainingRun(
         self, request: training_service_pb2.CreateTrainingRunRequest, context: Context
@@ -35,13 +35,13 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         """Accept a run."""
         new = converters.new_run(request)
         run = await self._runs.create(new.parent, new.run_id, new.spec, new.labels, request=new.request)
-        return self._answer(run)
+        return await self._answer(run)
 
     async def GetTrainingRun(
         self, request: training_service_pb2.GetTrainingRunRequest, context: Context
     ) -> training_run_pb2.TrainingRun:
         """Read one run."""
-        return self._answer(await self._runs.get(converters.run_name(request.name)))
+        return await self._answer(await self._runs.get(converters.run_name(request.name)))
 
     async def ListTrainingRuns(
         self, request: training_service_pb2.ListTrainingRunsRequest, context: Context
@@ -50,26 +50,26 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         parent, page = converters.project_page(request.parent, request.page_size, request.page_token)
         found = await self._runs.list_page(parent, page)
         return training_service_pb2.ListTrainingRunsResponse(
-            training_runs=[self._answer(one) for one in found.items], next_page_token=found.next_page_token
+            training_runs=[await self._answer(one) for one in found.items], next_page_token=found.next_page_token
         )
 
     async def CancelTrainingRun(
         self, request: training_service_pb2.CancelTrainingRunRequest, context: Context
     ) -> training_run_pb2.TrainingRun:
         """Ask a run to stop."""
-        return self._answer(await self._runs.cancel(converters.run_name(request.name)))
+        return await self._answer(await self._runs.cancel(converters.run_name(request.name)))
 
     async def PauseTrainingRun(
         self, request: training_service_pb2.PauseTrainingRunRequest, context: Context
     ) -> training_run_pb2.TrainingRun:
         """Stop a run at its last checkpoint."""
-        return self._answer(await self._runs.pause(converters.run_name(request.name)))
+        return await self._answer(await self._runs.pause(converters.run_name(request.name)))
 
     async def ResumeTrainingRun(
         self, request: training_service_pb2.ResumeTrainingRunRequest, context: Context
     ) -> training_run_pb2.TrainingRun:
         """Put a paused run into the queue again."""
-        return self._answer(await self._runs.resume(converters.run_name(request.name)))
+        return await self._answer(await self._runs.resume(converters.run_name(request.name)))
 
     async def WatchTrainingRun(
         self, request: training_service_pb2.WatchTrainingRunRequest, context: Context
