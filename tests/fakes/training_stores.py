@@ -282,6 +282,7 @@ class ScriptedCluster:
     def __init__(self) -> None:
         self.cluster = ClusterSize(64.0, 0.0)
         self.weights: dict[str, dict[str, str]] = {}
+        self.warnings: dict[str, tuple[str, ...]] = {}
         self.inquiries: dict[str, Inquiry] = {}
         self.answers: dict[tuple[str, int], Mapping[str, Any]] = {}
         self.blobs: dict[str, bytes] = {}
@@ -294,7 +295,10 @@ class ScriptedCluster:
     async def size(self) -> ClusterSize:
         return self.cluster
 
-    async def submit(self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str]) -> None:
+    async def submit(
+        self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str], warnings: Sequence[str]
+    ) -> None:
+        self.warnings[run.job_id] = tuple(warnings)
         self.weights[run.job_id] = dict(weights)
         self.submissions.append(run.job_id)
         self.jobs.setdefault(run.job_id, JobState.WAITING)

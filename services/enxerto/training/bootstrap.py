@@ -70,6 +70,7 @@ async def run(settings: TrainingSettings) -> None:
         weights_folder=settings.weights_folder,
         weights_download=settings.weights_download,
         worker_restarts=settings.worker_restarts,
+        cpus_per_worker=settings.cpus_per_worker,
     )
     async with contextlib.AsyncExitStack() as stack:
         database = opened_engine(settings.database_url, MIGRATIONS, "the training service")

@@ -24,7 +24,8 @@ InvalidArgumentError
 ├── SourceRefusedError          images or an archive with errors; lists every bad file
 └── UploadMismatchError         bytes that are not what their sender announced
 ResourceExhaustedError
-└── ArchiveTooLargeError        an archive over the limit
+├── ArchiveTooLargeError        an archive over the limit
+└── InquiriesFullError          more questions at once than the cluster shall work on
 AbortedError
 └── StaleRevisionError          the resource changed since it was read
 UnavailableError
@@ -92,7 +93,7 @@ class SweepFailedError(errors.FailedPreconditionError):
 class JobBrokenError(errors.UnavailableError):
     """The cluster ended the job before it had an answer."""
 
-    reason = "JOB_LOST"
+    reason = "JOB_BROKEN"
 
     def __init__(self, what: str, last: str) -> None:
         super().__init__(f"the job of this {what} ended without an answer: {last}", retry_after_s=5.0)
@@ -188,6 +189,16 @@ class ArchiveTooLargeError(errors.ResourceExhaustedError):
     """The archive is larger than this service accepts."""
 
     reason = "ARCHIVE_TOO_LARGE"
+
+
+class InquiriesFullError(errors.ResourceExhaustedError):
+    """So many questions are being worked on that another must wait."""
+
+    reason = "INQUIRIES_FULL"
+
+    def __init__(self, most: int) -> None:
+        text = f"{most} estimates, recommendations and checks of weights are being worked on, which is the most"
+        super().__init__(text, subject="inquiries", retry_after_s=10.0)
 
 
 class StaleRevisionError(errors.AbortedError):

@@ -326,13 +326,16 @@ class JobState(enum.StrEnum):
 class JobRunner(Protocol):
     """Runs jobs on a cluster."""
 
-    async def submit(self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str]) -> None:
+    async def submit(
+        self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str], warnings: Sequence[str]
+    ) -> None:
         """Start the run's current attempt; a job that is already there counts as started.
 
         Args:
             run: what to train.
             content: its snapshot.
             weights: sha256 of imported weights by base model.
+            warnings: what the import of the snapshot found, for the report.
 
         Raises:
             UnavailableError: the cluster cannot be reached.

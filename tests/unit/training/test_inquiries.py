@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,13 @@ from enxerto.kernel.names import ProjectName
 from enxerto.training.adapters.codec import spec_to_json
 from enxerto.training.adapters.status import decode_status, encode_status
 from enxerto.training.domain import JobFailed, JobStarted, JobTrained, Progress, TrainingEstimate
-from enxerto.training.errors import JobBrokenError, SourceRefusedError, TaskMismatchError, WeightsRefusedError
+from enxerto.training.errors import (
+    InquiriesFullError,
+    JobBrokenError,
+    SourceRefusedError,
+    TaskMismatchError,
+    WeightsRefusedError,
+)
 from enxerto.training.ports import JobState
 from enxerto.training.service import Inquiries, Questions, Signals, WeightsImports, WeightsSupply
 from enxerto.training.service.weights import check_safetensors, is_published
@@ -108,6 +115,26 @@ async def test_a_job_that_ends_without_a_word_is_unavailable(world):
             await everything(questions(world).estimate(PROJECT, a_run().spec))
 
 
+async def test_abandoned_questions_count_until_their_jobs_are_over(world):
+    inquiries = Inquiries(world.cluster, world.cluster, decode_status, Signals(), interval_s=0.001, most=2)
+    asking = Questions(world.datasets, WeightsSupply(world.imported, world.imported), inquiries, spec_to_json)
+    base = a_run().spec
+
+    async def ask(seed):
+        await everything(asking.estimate(PROJECT, replace(base, finetune=replace(base.finetune, seed=seed))))
+
+    for seed in (1, 2):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(seed), 0.02)
+    with pytest.raises(InquiriesFullError):
+        await ask(3)
+    assert len(world.cluster.submissions) == 2
+    world.cluster.jobs[world.cluster.submissions[0]] = JobState.SUCCEEDED
+    async with Job(world, answer=ESTIMATE):
+        await ask(3)
+    assert len(world.cluster.submissions) == 3
+
+
 async def test_a_ranking_is_for_classification_and_takes_the_models_that_are_there(world):
     answer = {
         "scores": [
@@ -187,9 +214,23 @@ async def test_weights_that_do_not_fit_are_refused_and_not_kept(world):
     assert (world.imported.known, world.imported.published) == ({}, {})
 
 
+def with_header(header):
+    return struct.pack("<Q", len(header)) + header
+
+
 @pytest.mark.parametrize(
     "data",
-    [b"", b"PK\x03\x04" + bytes(60), b"\x80\x04cos\nsystem\n", safetensors(a=(2,))[:-1], safetensors(a=(2,)) + b"x"],
+    [
+        b"",
+        b"PK\x03\x04" + bytes(60),
+        b"\x80\x04cos\nsystem\n",
+        safetensors(a=(2,))[:-1],
+        safetensors(a=(2,)) + b"x",
+        with_header(b'{"a": ' + b"[" * 100_000),
+        with_header(b'{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 4]}}'),
+        with_header(b'{"a": {"dtype": "F32", "data_offsets": [0, 4], "shape": [9' + b",9" * 1_000_000 + b"]}}"),
+    ],
+    ids=range(8),
 )
 def test_what_is_not_safetensors_is_refused_without_being_opened(data):
     with pytest.raises(WeightsRefusedError, match="safetensors"):

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 from google.rpc.status_pb2 import Status
@@ -7,11 +8,13 @@ from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.error_table import to_status
 from enxerto.training.domain import (
     EpochCompleted,
+    Finding,
     JobFailed,
     JobStarted,
     JobTrained,
     LogLine,
     Metric,
+    PathSource,
     Progress,
     RunState,
     StateChanged,
@@ -21,7 +24,7 @@ from fakes.training_stores import (
     START,
     ScriptedCluster,
 )
-from fakes.training_values import a_result, a_run
+from fakes.training_values import a_result, a_run, some_content
 from training_world import a_world, finish
 
 EPOCH = EpochCompleted(Progress("head", 1, 1, 8, 8, 100.0, 0.0), (Metric("loss", 0.5, "train"),), 1e-3)
@@ -150,7 +153,7 @@ async def finish_with(world, reconciler, attempt):
 
 async def test_a_cluster_that_is_away_is_waited_for(world):
     class Away(ScriptedCluster):
-        async def submit(self, run, content, weights):
+        async def submit(self, run, content, weights, warnings):
             raise UnavailableError("nobody there")
 
     reconciler = world.reconciler(jobs=Away())
@@ -202,14 +205,31 @@ async def test_cancelling_stops_the_job_before_the_run_is_cancelled(world):
     assert await world.states() == [RunState.QUEUED, RunState.CANCELLING, RunState.CANCELLED]
 
 
+async def test_what_the_import_warned_of_shows_in_the_run_and_reaches_its_report(world):
+    dataset = a_run().spec.snapshot.parent
+    snapshot = await world.datasets.create_snapshot(dataset, PathSource("/data"), 0, START)
+    findings = tuple(Finding(False, f"{number}.png", "SPLIT_LEAK", "is in two splits", 7) for number in range(30))
+    await world.datasets.save_snapshot(snapshot.ready(some_content(), findings, now=START))
+    run = a_run("run-b", "u2")
+    await world.runs.create(replace(run, spec=replace(run.spec, snapshot=snapshot.name)))
+    reconciler = world.reconciler()
+    await reconciler.step()
+    warnings = world.cluster.warnings["u2-1"]
+    assert warnings[0] == "0.png:7: is in two splits [SPLIT_LEAK]"
+    assert warnings[-1] == "and 10 more, which the snapshot has"
+    events = [event.body for event in await world.runs.list_events("u2", 0, 100)]
+    told = [body.message for body in events if isinstance(body, LogLine) and body.severity == "WARNING"]
+    assert told == [f"data: {warning}" for warning in warnings]
+
+
 async def test_one_broken_run_does_not_hold_up_another(world):
     await world.runs.create(a_run("run-b", "u2"))
 
     class Picky(ScriptedCluster):
-        async def submit(self, run, content, weights):
+        async def submit(self, run, content, weights, warnings):
             if run.uid == "u1":
                 raise ZeroDivisionError
-            await super().submit(run, content, weights)
+            await super().submit(run, content, weights, warnings)
 
     cluster = Picky()
     reconciler = world.reconciler(jobs=cluster, output=cluster)

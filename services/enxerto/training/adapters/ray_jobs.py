@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -44,6 +44,8 @@ class WorkerLayout:
     """Whether weights may be downloaded."""
     worker_restarts: int = 2
     """How often a job replaces a worker that died."""
+    cpus_per_worker: float = 1.0
+    """What a job asks Ray for, for each worker and for whatever answers an inquiry."""
 
 
 class RayJobRunner:
@@ -64,7 +66,9 @@ class RayJobRunner:
         self._store = store
         self._layout = layout
 
-    async def submit(self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str]) -> None:
+    async def submit(
+        self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str], warnings: Sequence[str]
+    ) -> None:
         """Start the run's current attempt."""
         spec = {
             "name": str(run.name),
@@ -72,6 +76,7 @@ class RayJobRunner:
             "snapshot_digest": content.digest,
             "manifest_sha256": content.manifest_sha256,
             "weights": dict(weights),
+            "warnings": list(warnings),
         }
         await self._start(run.uid, run.attempt, "train", spec, run.name)
 
@@ -88,6 +93,7 @@ class RayJobRunner:
         command = [layout.python, "-m", "enxerto.training.worker", "--mode", mode, "--blob-url", layout.blob_url]
         command += ["--uid", uid, "--attempt", str(attempt), "--cache-folder", str(layout.cache_folder)]
         command += ["--worker-restarts", str(layout.worker_restarts)]
+        command += ["--cpus-per-worker", str(layout.cpus_per_worker)]
         if layout.weights_folder:
             command += ["--weights-folder", str(layout.weights_folder)]
         if not layout.weights_download:

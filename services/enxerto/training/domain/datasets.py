@@ -11,6 +11,7 @@ from enxerto.vision.specs import Task
 
 MAX_FINDINGS = 1000
 """Findings kept on a snapshot; the rest are counted."""
+_MAX_WARNINGS = 20
 
 
 class SnapshotState(enum.StrEnum):
@@ -127,6 +128,17 @@ class Snapshot:
     statistics: DatasetStatistics | None = None
     """What was found; also of FAILED, when there was anything to count."""
     revision: int = 1
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the import found, in words for whoever trains on it; the first of many."""
+        found = [one for one in self.findings if not one.is_error]
+        shown = [
+            f"{one.path}{f':{one.line}' if one.line else ''}: {one.message} [{one.code}]"
+            for one in found[:_MAX_WARNINGS]
+        ]
+        more = max(self.finding_count, len(found)) - len(shown)
+        return (*shown, f"and {more} more, which the snapshot has") if more > 0 else tuple(shown)
 
     def ready(
         self,

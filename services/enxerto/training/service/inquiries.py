@@ -2,7 +2,7 @@
 
 Equal questions of a project share one uid, one job and one answer, also after a restart of this service. A caller who
 leaves does not stop the job: it is short, and the answer is there for the next one. Jobs of inquiries do not stand in
-the queue of runs; the cluster gives them what is free.
+the queue of runs; the cluster gives them what is free, and only so many of them exist at once.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from enxerto.training.domain import Inquiry, InquiryKind, JobFailed, Progress
-from enxerto.training.errors import JobBrokenError, ServiceStoppingError
+from enxerto.training.errors import InquiriesFullError, JobBrokenError, ServiceStoppingError
 from enxerto.training.ports import JobOutput, JobRunner, JobState, StatusDecoder
 from enxerto.training.service.signals import Signals
 
@@ -32,6 +32,7 @@ class Inquiries:
         signals: says when the process drains.
         interval_s: how often the job's log is read.
         poll_s: how often the cluster is asked for the job's state.
+        most: jobs at the same time; each is a process on the cluster's head even while it waits for a CPU.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Inquiries:
         *,
         interval_s: float = 0.5,
         poll_s: float = 2.0,
+        most: int = 8,
     ) -> None:
         self._jobs = jobs
         self._output = output
@@ -50,6 +52,8 @@ class Inquiries:
         self._signals = signals
         self._interval_s = interval_s
         self._poll_s = poll_s
+        self._most = most
+        self._open: set[str] = set()
 
     @staticmethod
     def uid(kind: InquiryKind, document: Mapping[str, object]) -> str:
@@ -63,18 +67,21 @@ class Inquiries:
         Raises:
             EnxertoError: what the job says went wrong.
             JobBrokenError: it ended without a word.
+            InquiriesFullError: too many other questions are being worked on.
             UnavailableError: the cluster cannot be reached.
         """
         attempt, answer = await self._attempt(inquiry)
         if answer is not None:
             yield answer
             return
+        job_id = inquiry.job_id(attempt)
+        await self._admit(job_id)
         await self._jobs.ask(inquiry, attempt)
         seq, poll = 0, 0.0
         while True:
             over, message = False, ""
             if time.monotonic() >= poll:
-                state, message = await self._jobs.state(inquiry.job_id(attempt))
+                state, message = await self._jobs.state(job_id)
                 # Before the log is read: its last words are then surely among what is read.
                 over, poll = state.over, time.monotonic() + self._poll_s
             for event in await self._output.read_events(inquiry.uid, attempt, seq):
@@ -92,6 +99,16 @@ class Inquiries:
             if self._signals.stopping:
                 raise ServiceStoppingError
             await asyncio.sleep(self._interval_s)
+
+    async def _admit(self, job_id: str) -> None:
+        """Count a job in; those whose callers have left count until the cluster says that they are over."""
+        if job_id not in self._open and len(self._open) >= self._most:
+            for one in tuple(self._open):
+                if (await self._jobs.state(one))[0].over:
+                    self._open.discard(one)
+            if len(self._open) >= self._most:
+                raise InquiriesFullError(self._most)
+        self._open.add(job_id)
 
     async def _attempt(self, inquiry: Inquiry) -> tuple[int, Mapping[str, Any] | None]:
         """The attempt to follow or to begin, or the one that has answered."""

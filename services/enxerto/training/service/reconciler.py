@@ -185,7 +185,7 @@ class Reconciler:
                 since = run.create_time if run.attempt == 1 else queued
                 self._telemetry.run_waited((run.update_time - since).total_seconds())
         try:
-            await self._jobs.submit(run, snapshot.content, weights)
+            await self._jobs.submit(run, snapshot.content, weights, snapshot.warnings)
         except UnavailableError:
             raise
         except EnxertoError as error:
@@ -193,8 +193,10 @@ class Reconciler:
             return
         logger.info("job submitted", extra={"run": str(run.name), "job": run.job_id})
         now = self._clock.now()
-        line = LogLine("INFO", f"attempt {run.attempt} was submitted to the cluster")
-        await self._save(run.accepted(now=now), [(now, line)])
+        lines = [LogLine("INFO", f"attempt {run.attempt} was submitted to the cluster")]
+        if run.attempt == 1:
+            lines += [LogLine("WARNING", f"data: {warning}") for warning in snapshot.warnings]
+        await self._save(run.accepted(now=now), [(now, line) for line in lines])
 
     async def _follow(self, run: TrainingRun) -> None:
         run = await self._tail(run)

@@ -132,11 +132,14 @@ def check_safetensors(head: bytes, size_bytes: int) -> None:
             count = 1
             for side in one["shape"]:
                 count *= int(side)
+                if not 0 <= count <= size_bytes:
+                    # Before a product of thousands of large numbers keeps everyone else waiting.
+                    raise _not_safetensors(f"the tensor {name[:100]!r} is larger than the file")
             start, stop = one["data_offsets"]
             if start != end or stop - start != count * _SAFETENSORS_TYPES[one["dtype"]]:
                 raise _not_safetensors(f"the tensor {name[:100]!r} does not lie where its shape says")
             end = stop
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _not_safetensors(f"its header cannot be read: {type(error).__name__}") from error
     if not tensors or 8 + length + end != size_bytes:
         raise _not_safetensors("the tensors do not fill the file")

@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--weights-folder", type=Path)
     parser.add_argument("--no-weights-download", dest="weights_download", action="store_false")
     parser.add_argument("--worker-restarts", type=int, default=2)
+    parser.add_argument("--cpus-per-worker", type=float, default=1.0)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     # After the arguments are known to be good: Ray takes seconds to import.

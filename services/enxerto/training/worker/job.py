@@ -43,7 +43,12 @@ def _train(order: JobOrder) -> None:
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"order": order},
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=_cluster_gpus() >= workers),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=_cluster_gpus() >= workers,
+            # Said in any case: with a GPU, Ray's own default reserves no CPU at all.
+            resources_per_worker={"CPU": order.cpus_per_worker},
+        ),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(storage),
@@ -77,11 +82,10 @@ def _train_function(config: dict[str, JobOrder]) -> None:
 
 
 def _inquire(order: JobOrder) -> None:
-    ask = ray.remote(num_cpus=1, num_gpus=min(1.0, _cluster_gpus()), max_retries=order.worker_restarts)(
-        _inquire_function
-    )
+    gpus = min(1.0, _cluster_gpus())
+    remote = ray.remote(num_cpus=order.cpus_per_worker, num_gpus=gpus, max_retries=order.worker_restarts)
     try:
-        ray.get(ask.remote(order))
+        ray.get(remote(_inquire_function).remote(order))
     except ray.exceptions.RayError:
         logger.exception("the inquiry failed")
 

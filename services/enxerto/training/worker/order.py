@@ -36,6 +36,8 @@ class JobOrder:
     """`train`, or a value of `InquiryKind`."""
     worker_restarts: int = 2
     """How often a worker that died is replaced; a job that ends for good says why."""
+    cpus_per_worker: float = 1.0
+    """What Ray reserves; the queue counts with the same."""
 
     def store(self) -> ObjectStore:
         """The blob store."""

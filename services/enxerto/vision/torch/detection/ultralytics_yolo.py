@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+from ultralytics.utils import patches
 from ultralytics.utils.loss import v8DetectionLoss
 
 from enxerto.vision.specs import PreprocessSpec
