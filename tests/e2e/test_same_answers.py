@@ -28,23 +28,26 @@ def batch(grafted: Grafted) -> npt.NDArray[np.float32]:
 def by_torch(
     grafted: Grafted, batch: npt.NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
 ) -> Probabilities:
-    """The network rebuilt from the version's weights."""
+    """The network rebuilt from the version's weights, at the temperature that its graph was calibrated to."""
     import torch
     from safetensors.torch import load_file
 
     from enxerto.vision.finetuning import Weights
+    from enxerto.vision.onnx.session import OnnxModel
     from enxerto.vision.torch.base_models import build_backbone
     from enxerto.vision.torch.classification.network import ClassifierHead, GraftedNetwork
     from enxerto.vision.torch.weights import WeightsSources
 
     folder = tmp_path_factory.mktemp("version")
-    files = grafted.platform.client.download("digits@production", folder, roles=["OTHER"])
+    files = grafted.platform.client.download("digits@production", folder, roles=["OTHER", "MODEL"])
     (weights,) = [file for file in files if file.suffix == ".safetensors"]
+    (graph,) = [file for file in files if file.suffix == ".onnx"]
+    temperature = float(OnnxModel(graph).card.provenance["temperature"])
     backbone, _none = build_backbone("efficientnet_lite0", Weights.NONE, WeightsSources())
     network = GraftedNetwork(backbone, ClassifierHead(1280, 10), get_facts("efficientnet_lite0").preprocess).eval()
     network.load_state_dict(load_file(weights))
     with torch.inference_mode():
-        return network(torch.from_numpy(batch)).softmax(1).numpy()
+        return (network(torch.from_numpy(batch)) / temperature).softmax(1).numpy()
 
 
 def test_classify_answers_as_torch_does(grafted: Grafted, by_torch: Probabilities) -> None:

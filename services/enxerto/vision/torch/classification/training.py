@@ -206,7 +206,7 @@ class ClassificationRun:
             history=ended.history,
             best=ended.best,
             stop_reason=ended.stop_reason.value,
-            notes={**ended.notes, "temperature": f"{temperature:.3f}"},
+            notes={**ended.notes, "temperature": f"{temperature:.6g}"},
         )
         if self._weights is None:
             return trained

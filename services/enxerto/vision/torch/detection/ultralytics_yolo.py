@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils import patches
@@ -20,6 +21,9 @@ from enxerto.vision.torch.detection.suppression import MAX_CANDIDATES
 from enxerto.vision.torch.detection.yolo_parts import cells, fill_but_head
 from enxerto.vision.torch.learner import Stages
 from enxerto.vision.torch.weights import LoadedWeights
+
+# The library replaces PIL's `open` for the whole process by one that looks for a HEIF decoder wherever a picture is damaged.
+Image.open = patches._image_open
 
 _SCORE_FLOOR = 0.01
 _GAINS = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
