@@ -22,7 +22,7 @@ from enxerto.vision.torch.detection.yolo_parts import cells, fill_but_head
 from enxerto.vision.torch.learner import Stages
 from enxerto.vision.torch.weights import LoadedWeights
 
-# The library replaces PIL's `open` for the whole process by one that looks for a HEIF decoder wherever a picture is damaged.
+# The library replaces PIL's `open` for the whole process by one that wants a HEIF decoder for every damaged picture.
 Image.open = patches._image_open
 
 _SCORE_FLOOR = 0.01
