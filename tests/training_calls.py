@@ -1,20 +1,30 @@
 """Short forms of the calls that training tests make."""
 
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from enxerto.training.v1 import dataset_pb2, dataset_service_pb2, training_run_pb2, training_service_pb2
 from enxerto.training.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from enxerto.type.v1 import task_pb2
 from grpc_details import FailedCall, failed_call
-from training_stack import eventually
+from training_stack import Stack, eventually
 
 PROJECT = "projects/default"
+RUN_S = 240.0
+_OVER = (
+    training_run_pb2.TrainingRun.STATE_SUCCEEDED,
+    training_run_pb2.TrainingRun.STATE_FAILED,
+    training_run_pb2.TrainingRun.STATE_CANCELLED,
+)
 
 
 def refusal(call: Callable[..., object], *arguments: object, **named: object) -> FailedCall:
@@ -108,3 +118,70 @@ def start_run(training: TrainingServiceStub, snapshot: str, run_id: str = "", **
 def get_run(training: TrainingServiceStub, name: str) -> training_run_pb2.TrainingRun:
     """Read a run."""
     return training.GetTrainingRun(training_service_pb2.GetTrainingRunRequest(name=name))
+
+
+def ended(training: TrainingServiceStub, name: str) -> training_run_pb2.TrainingRun:
+    """The run once it is over."""
+
+    def look() -> training_run_pb2.TrainingRun | None:
+        run = get_run(training, name)
+        return run if run.state in _OVER else None
+
+    return eventually(look, RUN_S, 0.5)
+
+
+class Watcher(threading.Thread):
+    """Watches a run as a client would: after every interruption it asks again with its last cursor."""
+
+    def __init__(self, address: str, name: str) -> None:
+        super().__init__(daemon=True)
+        self._address, self._name = address, name
+        self.events: list[training_run_pb2.TrainingEvent] = []
+        self.interruptions = 0
+
+    def run(self) -> None:
+        """Collect events until the run has ended."""
+        end = time.monotonic() + RUN_S
+        while time.monotonic() < end:
+            with grpc.insecure_channel(self._address) as channel:
+                stub = TrainingServiceStub(channel)
+                after = self.events[-1].cursor if self.events else 0
+                request = training_service_pb2.WatchTrainingRunRequest(name=self._name, after_cursor=after)
+                try:
+                    for event in stub.WatchTrainingRun(request, wait_for_ready=True, timeout=RUN_S):
+                        self.events.append(event)
+                except grpc.RpcError:
+                    self.interruptions += 1
+                    continue
+                return
+
+    @property
+    def states(self) -> list[int]:
+        """Every state that was seen."""
+        return [event.state_changed.state for event in self.events if event.HasField("state_changed")]
+
+    def epochs(self, phase: str) -> list[int]:
+        """Every epoch of a phase that was seen to end."""
+        done = [event.epoch_completed.progress for event in self.events if event.HasField("epoch_completed")]
+        return [progress.epoch for progress in done if progress.phase == phase]
+
+
+def import_digits(stack: Stack) -> str:
+    """Import ten pictures of each digit and return the snapshot's name."""
+    folder = stack.import_root / "digits"
+    digits = load_digits()
+    for digit in range(10):
+        (folder / str(digit)).mkdir(parents=True)
+        for number, image in enumerate(digits.images[digits.target == digit][:10]):
+            Image.fromarray((image * 15).astype("uint8")).resize((64, 64)).save(folder / str(digit) / f"{number}.png")
+    with stack.stubs() as (datasets, _):
+        return import_folder(datasets, create_dataset(datasets, "digits"), folder).name
+
+
+def weights_messages(data: bytes, base_model: str) -> Iterator[training_service_pb2.ImportBaseModelWeightsRequest]:
+    """The messages that bring weights in."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    header = training_service_pb2.WeightsHeader(base_model=base_model, sha256=sha256, size_bytes=len(data))
+    yield training_service_pb2.ImportBaseModelWeightsRequest(header=header)
+    for start in range(0, len(data), 2**20):
+        yield training_service_pb2.ImportBaseModelWeightsRequest(chunk=data[start : start + 2**20])

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import grpc
+import psutil
 
 from enxerto.training.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
@@ -101,23 +101,86 @@ class Ray:
     token_file: Path
     folder: Path
 
-    def _get(self, path: str) -> object:
+    def call(self, path: str, body: object = None) -> object:
+        """Call its REST API: GET, or POST with a body."""
         request = urllib.request.Request(
-            self.dashboard_url + path, headers={"Authorization": f"Bearer {self.token_file.read_text()}"}
+            self.dashboard_url + path,
+            None if body is None else json.dumps(body).encode(),
+            {"Authorization": f"Bearer {self.token_file.read_text().strip()}", "Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return json.load(reply)
 
-    def jobs(self) -> list[dict[str, object]]:
-        """Every job that the cluster knows."""
-        answer = self._get("/api/jobs/")
-        assert isinstance(answer, list)
-        return answer
+    def train_workers(self) -> list[psutil.Process]:
+        """Ray Train's workers below this Ray's own raylet."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                # One that ends meanwhile is none of them.
+                title = process.name() + " ".join(process.cmdline())
+                parent = process.parent()
+                if "RayTrainWorker" in title and parent and str(self.folder) in " ".join(parent.cmdline()):
+                    found.append(process)
+        return found
+
+
+@dataclass
+class OwnRay(Ray):
+    """A Ray head that a test may kill and start again on the same ports."""
+
+    command: list[str]
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until its REST API answers."""
+        with (self.folder / "ray.log").open("ab") as log:
+            process = subprocess.Popen(
+                self.command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+        self.process = process
+
+        def up() -> bool | None:
+            if process.poll() is not None:
+                raise RuntimeError((self.folder / "ray.log").read_text()[-3000:])
+            try:
+                self.call("/api/jobs/")
+            except OSError:
+                return None
+            return True
+
+        eventually(up, 90)
+
+    def kill(self) -> None:
+        """SIGKILL everything of it at once, jobs and workers too, as a machine does that loses its power."""
+        assert self.process is not None
+        # Jobs have sessions of their own: the process group alone would leave them.
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        os.killpg(self.process.pid, signal.SIGKILL)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # It went with the group.
+                process.kill()
+        psutil.wait_procs(family, 30)
+        self.process.wait(30)
+
+    def stop(self) -> None:
+        """End it and whatever it has left."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # Its children are ended with its group below.
+            self.process.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            # The group is gone when everything has ended by itself.
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
 
 
 @contextlib.contextmanager
-def running_ray(cpus: int = 2) -> Iterator[Ray]:
-    """A Ray head of its own, gone with the context."""
+def running_ray(cpus: int = 2) -> Iterator[OwnRay]:
+    """A Ray head of its own, gone with the context: for tests that kill it; the others share the platform's."""
     # Not pytest's folder: Ray's sockets need short paths.
     folder = Path(tempfile.mkdtemp(prefix="tr-"))
     token = folder / "token"
@@ -148,37 +211,13 @@ def running_ray(cpus: int = 2) -> Iterator[Ray]:
         "temp-dir": folder / "r",
     }
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
-    with (folder / "ray.log").open("wb") as log:
-        process = subprocess.Popen(
-            command + [f"--{name}={value}" for name, value in flags.items()],
-            env=environment,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    ray = Ray(f"http://127.0.0.1:{dashboard}", token, folder)
+    command += [f"--{name}={value}" for name, value in flags.items()]
+    ray = OwnRay(f"http://127.0.0.1:{dashboard}", token, folder, command, environment)
     try:
-
-        def up() -> bool | None:
-            if process.poll() is not None:
-                raise RuntimeError((folder / "ray.log").read_text()[-3000:])
-            try:
-                ray.jobs()
-            except (urllib.error.URLError, OSError):
-                return None
-            return True
-
-        eventually(up, 90)
+        ray.start()
         yield ray
     finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # Its children are ended with its group below.
-            process.wait(15)
-        with contextlib.suppress(ProcessLookupError):
-            # The group is gone when everything has ended by itself.
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+        ray.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,11 +1,14 @@
-"""A training service as a process; with Ray only for the tests that ask for it."""
+"""A training service as a process; with the platform's Ray only for the tests that ask for it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from training_stack import Stack, running_ray, running_stack
+from enxerto.local.layout import Layout
+from platforms import Platform
+from training_calls import import_digits
+from training_stack import Ray, Stack, running_stack
 
 
 @pytest.fixture(scope="session")
@@ -16,10 +19,23 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A registry, a training service and a Ray with two CPUs."""
-    with running_ray(cpus=2) as ray, running_stack(ray, tmp_path_factory.mktemp("cluster")) as stack:
+def ray(platform: Platform) -> Ray:
+    """The platform's Ray, which nobody kills."""
+    layout = Layout(platform.home)
+    return Ray(f"http://{platform.address('ray')}", layout.ray_token, layout.ray_folder)
+
+
+@pytest.fixture(scope="session")
+def cluster(ray: Ray, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A registry and a training service of their own on the platform's Ray, so that a test may kill them."""
+    with running_stack(ray, tmp_path_factory.mktemp("cluster")) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def snapshot(cluster: Stack) -> str:
+    """A snapshot of scanned digits."""
+    return import_digits(cluster)
 
 
 @pytest.fixture

@@ -1,68 +1,22 @@
 """Runs on a real Ray: they end in a registered version, survive the service, and can be cancelled."""
 
 import signal
-import threading
-import time
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from PIL import Image
-from sklearn.datasets import load_digits
 
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2
 from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from enxerto.training.v1 import sweep_pb2, sweep_service_pb2, training_run_pb2, training_service_pb2
 from enxerto.training.v1.sweep_service_pb2_grpc import SweepServiceStub
 from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
-from training_calls import create_dataset, get_run, import_folder, start_run
+from training_calls import RUN_S, Watcher, ended, get_run, start_run
 from training_stack import eventually
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("platform"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 State = training_run_pb2.TrainingRun
-RUN_S = 240.0
 ENDLESS = training_run_pb2.StopRule(early_stopping_patience=0)
-
-
-@pytest.fixture(scope="module")
-def snapshot(cluster) -> str:
-    folder = cluster.import_root / "digits"
-    digits = load_digits()
-    for digit in range(10):
-        (folder / str(digit)).mkdir(parents=True)
-        for number, image in enumerate(digits.images[digits.target == digit][:10]):
-            Image.fromarray((image * 15).astype("uint8")).resize((64, 64)).save(folder / str(digit) / f"{number}.png")
-    with cluster.stubs() as (datasets, _):
-        return import_folder(datasets, create_dataset(datasets, "digits"), folder).name
-
-
-class Watcher(threading.Thread):
-    """Watches a run as a client would: after every interruption it asks again with its last cursor."""
-
-    def __init__(self, address: str, name: str) -> None:
-        super().__init__(daemon=True)
-        self._address, self._name = address, name
-        self.events: list[training_run_pb2.TrainingEvent] = []
-        self.interruptions = 0
-
-    def run(self) -> None:
-        end = time.monotonic() + RUN_S
-        while time.monotonic() < end:
-            with grpc.insecure_channel(self._address) as channel:
-                stub = TrainingServiceStub(channel)
-                after = self.events[-1].cursor if self.events else 0
-                request = training_service_pb2.WatchTrainingRunRequest(name=self._name, after_cursor=after)
-                try:
-                    for event in stub.WatchTrainingRun(request, wait_for_ready=True, timeout=RUN_S):
-                        self.events.append(event)
-                except grpc.RpcError:
-                    self.interruptions += 1
-                    continue
-                return
-
-    @property
-    def states(self) -> list[int]:
-        return [event.state_changed.state for event in self.events if event.HasField("state_changed")]
 
 
 def test_a_run_and_its_watch_stream_survive_the_death_of_the_service(cluster, snapshot):
@@ -103,14 +57,7 @@ def test_a_run_and_its_watch_stream_survive_the_death_of_the_service(cluster, sn
     assert list(version.label_map.names) == [str(digit) for digit in range(10)]
 
 
-def ended(training, name):
-    def look():
-        run = get_run(training, name)
-        return run if run.state in (State.STATE_SUCCEEDED, State.STATE_FAILED, State.STATE_CANCELLED) else None
-
-    return eventually(look, RUN_S, 0.5)
-
-
+@pytest.mark.slow
 def test_two_workers_train_together_on_two_cpus(cluster, snapshot):
     with cluster.stubs() as (_, training):
         name = start_run(
@@ -127,17 +74,21 @@ def test_two_workers_train_together_on_two_cpus(cluster, snapshot):
     assert run.progress.phase in ("exporting", "evaluating")
 
 
-def test_cancelling_a_run_frees_its_workers(cluster, snapshot):
+def test_cancelling_a_run_frees_its_workers(cluster, ray, snapshot):
     with cluster.stubs() as (_, training):
         name = start_run(training, snapshot, "unwanted", epochs=10_000, stop=ENDLESS, num_workers=2)
         eventually(lambda: True if get_run(training, name).state == State.STATE_RUNNING else None, RUN_S)
+        assert len(ray.train_workers()) == 2
         request = training_service_pb2.CancelTrainingRunRequest(name=name)
         assert training.CancelTrainingRun(request).state == State.STATE_CANCELLING
         assert ended(training, name).state == State.STATE_CANCELLED
         assert training.CancelTrainingRun(request).state == State.STATE_CANCELLED
-        # Both CPUs were taken: the next run starts only when they are free.
-        again = start_run(training, snapshot, "weightless", base_model="baseModels/resnet18", num_workers=2)
-        run = ended(training, again)
+    eventually(lambda: None if ray.train_workers() else True, 30)
+
+
+def test_a_run_without_weights_fails_with_what_to_do(cluster, snapshot):
+    with cluster.stubs() as (_, training):
+        run = ended(training, start_run(training, snapshot, "weightless", base_model="baseModels/resnet18"))
     assert run.state == State.STATE_FAILED
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in run.error.details)
@@ -146,6 +97,7 @@ def test_cancelling_a_run_frees_its_workers(cluster, snapshot):
     assert "Traceback" not in str(run.error)
 
 
+@pytest.mark.slow
 def test_a_paused_run_goes_on_from_its_checkpoint(cluster, snapshot):
     with cluster.stubs() as (_, training):
         name = start_run(
@@ -177,13 +129,13 @@ def test_a_paused_run_goes_on_from_its_checkpoint(cluster, snapshot):
         watcher.join(10)
     assert run.state == State.STATE_SUCCEEDED, run.error
     assert run.restart_count == 0
-    ended_epochs = [event.epoch_completed.progress for event in watcher.events if event.HasField("epoch_completed")]
-    epochs = [progress.epoch for progress in ended_epochs if progress.phase == "fine-tuning"]
+    epochs = watcher.epochs("fine-tuning")
     # Epochs after the checkpoint are trained again at most once; none before it.
     assert all(epochs.count(epoch) == 1 for epoch in range(1, before + 1))
     assert epochs[-1] == 8
 
 
+@pytest.mark.slow
 def test_a_sweep_of_three_trials_links_the_best(cluster, snapshot):
     parameter = sweep_pb2.SweepParameter(
         field="learning_rate", float_range=sweep_pb2.FloatRange(min=1e-5, max=1e-2, log=True)
@@ -210,18 +162,3 @@ def test_a_sweep_of_three_trials_links_the_best(cluster, snapshot):
     assert len(sweep.trials) == 3
     assert sweep.best_score == max(trial.score for trial in sweep.trials)
     assert (best.sweep, best.state) == (name, State.STATE_SUCCEEDED)
-
-
-def test_an_estimate_is_measured_on_the_cluster(cluster, snapshot):
-    spec = training_run_pb2.TrainingSpec(
-        snapshot=snapshot, base_model="baseModels/efficientnet-lite0", model="projects/default/models/digits", epochs=5
-    )
-    request = training_service_pb2.EstimateTrainingRunRequest(parent="projects/default", spec=spec)
-    with cluster.stubs() as (_, training):
-        *_, last = training.EstimateTrainingRun(request, timeout=RUN_S)
-        began = time.monotonic()
-        (again,) = training.EstimateTrainingRun(request, timeout=RUN_S)
-    assert last.estimate.images_per_second > 0
-    assert last.estimate.duration.ToTimedelta() > last.estimate.epoch_duration.ToTimedelta()
-    assert again.estimate == last.estimate
-    assert time.monotonic() - began < 5

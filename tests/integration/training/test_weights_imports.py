@@ -10,7 +10,7 @@ from enxerto.registry.v1 import registry_service_pb2
 from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from enxerto.training.v1 import training_service_pb2
 from enxerto.vision.catalogue import get_facts
-from training_calls import refusal
+from training_calls import refusal, weights_messages
 
 NAME = "baseModels/efficientnet-lite0"
 
@@ -21,19 +21,11 @@ def packaged() -> bytes:
     return (Path(found.origin).parent / weights.path).read_bytes()
 
 
-def messages(data: bytes, name: str = NAME):
-    sha256 = hashlib.sha256(data).hexdigest()
-    header = training_service_pb2.WeightsHeader(base_model=name, sha256=sha256, size_bytes=len(data))
-    yield training_service_pb2.ImportBaseModelWeightsRequest(header=header)
-    for start in range(0, len(data), 2**20):
-        yield training_service_pb2.ImportBaseModelWeightsRequest(chunk=data[start : start + 2**20])
-
-
 def test_published_weights_are_kept_in_the_registry_and_shown(service):
     data = packaged()
     sha256 = hashlib.sha256(data).hexdigest()
     with service.stubs() as (_, training):
-        assert training.ImportBaseModelWeights(messages(data)).imported_weights == sha256
+        assert training.ImportBaseModelWeights(weights_messages(data, NAME)).imported_weights == sha256
         request = training_service_pb2.GetBaseModelRequest(name=NAME)
         assert training.GetBaseModel(request).imported_weights == sha256
         other = training_service_pb2.GetBaseModelRequest(name="baseModels/resnet18")
@@ -46,7 +38,7 @@ def test_published_weights_are_kept_in_the_registry_and_shown(service):
 
 def test_a_pickle_that_nobody_has_published_is_refused_unopened(service):
     with service.stubs() as (_, training):
-        refused = refusal(training.ImportBaseModelWeights, messages(b"\x80\x04cposix\nsystem\n." * 10))
+        refused = refusal(training.ImportBaseModelWeights, weights_messages(b"\x80\x04cposix\nsystem\n." * 10, NAME))
     assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refused.reason == "WEIGHTS_REFUSED"
     assert "safetensors" in refused.message
