@@ -1,13 +1,8 @@
 """A worker that dies in the middle of a run is replaced, and the run goes on from its last checkpoint."""
 
 import asyncio
-import json
-import os
 import shlex
-import signal
 import sys
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,47 +10,18 @@ import pytest
 from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobEvent, JobStarted, JobTrained
 from enxerto.training.worker.order import JobOrder
 from enxerto.vision.finetuning import StopSpec, Strategy
-from training_stack import Ray, eventually, running_ray
+from training_stack import Ray, eventually
 from worker_orders import draw_classes, read_log, read_result, small_spec, write_order
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("platform"), pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 EPOCHS = 15
-
-
-@pytest.fixture(scope="module")
-def ray() -> Iterator[Ray]:
-    with running_ray(cpus=2) as head:
-        yield head
 
 
 def submit(ray: Ray, order: JobOrder) -> None:
     """Start the order's job as the service does."""
     command = [sys.executable, "-m", "enxerto.training.worker", "--blob-url", order.blob_url, "--uid", order.uid]
     command += ["--attempt", str(order.attempt), "--cache-folder", str(order.cache_folder), "--no-weights-download"]
-    request = urllib.request.Request(
-        f"{ray.dashboard_url}/api/jobs/",
-        json.dumps({"submission_id": f"{order.uid}-{order.attempt}", "entrypoint": shlex.join(command)}).encode(),
-        {"Authorization": f"Bearer {ray.token_file.read_text()}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        assert reply.status == 200
-
-
-def train_workers(ray: Ray) -> list[int]:
-    """Processes of Ray Train's workers below this Ray's own raylet."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            title = (folder / "cmdline").read_bytes()
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            above = Path("/proc", parent, "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if title.startswith(b"ray::") and b"RayTrainWorker" in title and str(ray.folder).encode() in above:
-            found.append(int(folder.name))
-    return found
+    ray.call("/api/jobs/", {"submission_id": f"{order.uid}-{order.attempt}", "entrypoint": shlex.join(command)})
 
 
 def log_of(order: JobOrder) -> list[JobEvent]:
@@ -74,9 +40,9 @@ def test_a_run_goes_on_when_a_worker_is_killed(ray: Ray, tmp_path: Path, workers
         return True if any(one.phase == "fine-tuning" and one.epoch >= 2 for one in saved) else None
 
     eventually(two_epochs_saved, 300, 0.2)
-    victims = train_workers(ray)
+    victims = ray.train_workers()
     assert len(victims) == workers
-    os.kill(victims[-1], signal.SIGKILL)
+    victims[-1].kill()
 
     def trained() -> bool | None:
         return True if isinstance(log_of(order)[-1].body, JobTrained) else None
