@@ -71,6 +71,8 @@ def services() -> Iterator[ScriptedServices]:
 
         if request.after_cursor < 1:
             yield event(1, STATE.STATE_RUNNING)
+        # Of this call alone: the one before ends when the person is asked.
+        ended = threading.Event()
         context.add_callback(ended.set)
         while not cancelled.wait(0.05):
             if ended.is_set():
@@ -85,7 +87,6 @@ def services() -> Iterator[ScriptedServices]:
         state = STATE.STATE_CANCELLED if cancelled.is_set() else STATE.STATE_RUNNING
         return training_run_pb2.TrainingRun(name=RUN, state=state)
 
-    ended = threading.Event()
     with scripted_services() as running:
         running.on("WatchTrainingRun", events)
         running.on("CancelTrainingRun", cancel)

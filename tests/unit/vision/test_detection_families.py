@@ -254,6 +254,15 @@ def test_a_wrong_side_is_refused() -> None:
         build_detector(spec, get_facts("ssdlite"), 3, WeightsSources(download=False))
 
 
+def test_a_side_that_leaves_the_last_layers_nothing_is_refused() -> None:
+    sources = WeightsSources(download=False)
+    least = FinetuneSpec.with_defaults("ssd300_vgg16", task=Task.DETECTION, weights=Weights.NONE, image_size=288)
+    build_detector(least, get_facts("ssd300_vgg16"), 3, sources).detector.raw(torch.rand(1, 3, 288, 288))
+    less = FinetuneSpec.with_defaults("ssd300_vgg16", task=Task.DETECTION, weights=Weights.NONE, image_size=256)
+    with pytest.raises(InvalidArgumentError, match="at least 288"):
+        build_detector(less, get_facts("ssd300_vgg16"), 3, sources)
+
+
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     found: Callable[[str], Any] = lambda name: None  # noqa: E731
     monkeypatch.setattr(families.importlib.util, "find_spec", found)

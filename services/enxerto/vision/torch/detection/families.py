@@ -70,6 +70,9 @@ def build_detector(spec: FinetuneSpec, facts: BaseModelFacts, classes: int, sour
     return BuiltDetector(detector.requires_grad_(False).eval(), preprocess, loaded)
 
 
+_LEAST_SIDES = {"ssd300_vgg16": 288}
+"""Sides below which a network's last layers have nothing left to look at."""
+
 _Build = Callable[[LoadedWeights | None, int, PreprocessSpec], Detector]
 
 
@@ -92,4 +95,7 @@ def _preprocess(spec: FinetuneSpec, facts: BaseModelFacts) -> PreprocessSpec:
     # SSD300 is made for its own side, which is no multiple.
     if spec.image_size % _SIDE_STEP and spec.image_size != facts.preprocess.height:
         raise InvalidArgumentError([Violation("image_size", f"must be a multiple of {_SIDE_STEP} for detection")])
+    least = _LEAST_SIDES.get(facts.name, 0)
+    if 0 < spec.image_size < least:
+        raise InvalidArgumentError([Violation("image_size", f"must be at least {least} for {facts.name}")])
     return replace(preprocess_of(facts, spec), crop_fraction=1.0, resize=Resize.LETTERBOX)
