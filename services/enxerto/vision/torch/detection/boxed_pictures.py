@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +19,10 @@ from enxerto.vision.images import DEFAULT_LIMITS, ImageLimits, UInt8Image, load_
 from enxerto.vision.snapshots import Manifest, read_samples
 from enxerto.vision.specs import PreprocessSpec, Split
 from enxerto.vision.torch.detection.detector import Target
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, allocate, decode_in_order
 
-_MEMORY_BYTES: Final = 2 * 1024**3
-_IN_FLIGHT_PER_THREAD: Final = 4
 _SMALLEST: Final = 1.0
 """Pixels of the input; a box with a shorter side shows nothing that could be learned."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +86,7 @@ def load_boxed(
     rank: int = 0,
     world_size: int = 1,
     limits: ImageLimits = DEFAULT_LIMITS,
-    memory_bytes: int = _MEMORY_BYTES,
+    memory_bytes: int = MEMORY_BYTES,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> BoxedPictures:
@@ -109,7 +101,7 @@ def load_boxed(
     """
     total = manifest.count(split)
     mine = len(range(rank, total, world_size))
-    images = _allocate((mine, spec.height, spec.width, 3), memory_bytes)
+    images = allocate((mine, spec.height, spec.width, 3), memory_bytes)
     truth: list[Objects] = []
     objects: list[Objects] = []
     placements: list[Placement] = []
@@ -123,8 +115,8 @@ def load_boxed(
         image, placed = load_placed(sample.data, spec, limits)
         return image, placed, objects_of(sample)
 
-    samples = noted()
-    for row, (image, placed, known) in enumerate(in_threads(decode, islice(samples, rank, None, world_size), threads)):
+    decoded = decode_in_order(islice(noted(), rank, None, world_size), decode, threads)
+    for row, (image, placed, known) in enumerate(decoded):
         images[row] = image
         placements.append(placed)
         objects.append(Objects(placed.boxes_to_input(known.boxes), known.labels, known.crowd))
@@ -132,29 +124,3 @@ def load_boxed(
             progress(row + 1, mine)
     indices = np.arange(rank, total, world_size, dtype=np.int64)
     return BoxedPictures(images, tuple(objects), tuple(placements), indices, tuple(truth))
-
-
-def in_threads(
-    work: Callable[[StoredSample], _T], samples: Iterator[StoredSample], threads: int | None = None
-) -> Iterator[_T]:
-    """The results in order; only a few samples are in memory at a time."""
-    count = threads or os.cpu_count() or 1
-    running: deque[Future[_T]] = deque()
-    with ThreadPoolExecutor(count, thread_name_prefix="decode") as pool:
-        for sample in samples:
-            running.append(pool.submit(work, sample))
-            if len(running) >= count * _IN_FLIGHT_PER_THREAD:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-
-
-def _allocate(shape: tuple[int, ...], memory_bytes: int) -> npt.NDArray[np.uint8]:
-    if int(np.prod(shape)) <= memory_bytes:
-        return np.empty(shape, dtype=np.uint8)
-    handle, name = tempfile.mkstemp(prefix="enxerto-boxes-")
-    os.close(handle)
-    pixels = np.memmap(name, dtype=np.uint8, mode="w+", shape=shape)
-    # The mapping keeps the file alive; without a name it cannot be left behind.
-    Path(name).unlink()
-    return pixels

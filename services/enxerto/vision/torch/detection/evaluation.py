@@ -17,7 +17,8 @@ from enxerto.vision.geometry import Placement
 from enxerto.vision.images import ImageLimits, UInt8Image, load_placed, to_batch
 from enxerto.vision.report import BoxedPicture, Figure, PrCurve, Table, boxes_figure, pr_curves_figure
 from enxerto.vision.specs import PreprocessSpec
-from enxerto.vision.torch.detection.boxed_pictures import in_threads, objects_of
+from enxerto.vision.torch.detection.boxed_pictures import objects_of
+from enxerto.vision.torch.pixel_arrays import decode_in_order
 from enxerto.vision.torch.recipe import Evaluation, MeasuredMetric, Predict
 
 _BATCH: Final = 8
@@ -97,7 +98,7 @@ def _answer(
         return *load_placed(sample.data, preprocess, limits), objects_of(sample)
 
     waiting: list[tuple[UInt8Image, Placement, Objects]] = []
-    for one in in_threads(decode, samples, threads):
+    for one in decode_in_order(samples, decode, threads):
         waiting.append(one)
         if len(waiting) == _BATCH:
             _add(answers, predict, waiting)

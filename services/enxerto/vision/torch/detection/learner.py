@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +21,7 @@ from enxerto.vision.torch.detection.boxed_pictures import BoxedPictures
 from enxerto.vision.torch.detection.detector import Detector, Target
 from enxerto.vision.torch.detection.suppression import select
 from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.epochs import batch_count, full_batches
 from enxerto.vision.torch.learner import Batch, Score, Stages
 
 _VALIDATION_BATCH: Final = 8
@@ -83,7 +83,7 @@ class DetectionLearner:
 
     def batch_count(self, size: int) -> int:
         """Batches of an epoch; by the longest part, so that no worker waits for another."""
-        return math.ceil(math.ceil(self.train_count / self._where.world_size) / size)
+        return batch_count(self.train_count, size, self._where)
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
         """(uint8 images, targets), all of one size: the last batch is filled up from the epoch's first pictures.
@@ -91,13 +91,13 @@ class DetectionLearner:
         A batch of one picture with small maps would leave new layers' batch norm without a variance.
         """
         train = self._data.train
-        order = np.random.default_rng((self._spec.seed, epoch, self._where.rank)).permutation(len(train))
-        order = np.resize(order, self.batch_count(size) * size)
-        for step, start in enumerate(range(0, len(order), size)):
-            images, targets = train.batch(order[start : start + size])
+        drawn = full_batches(
+            len(train), self.batch_count(size), size, seed=self._spec.seed, epoch=epoch, rank=self._where.rank
+        )
+        for rows, seed in drawn:
+            images, targets = train.batch(rows)
             if self._augment is not None:
-                key = np.random.SeedSequence((self._spec.seed, epoch, self._where.rank, step))
-                images, targets = self._augment(images, targets, int(key.generate_state(1)[0]))
+                images, targets = self._augment(images, targets, seed)
             yield (images, targets), size
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:

@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-
 from enxerto.kernel.errors import Violations
-from enxerto.vision.images import Float32Images, load, to_batch
+from enxerto.vision.images import Float32Images
 from enxerto.vision.snapshots import read_samples
 from enxerto.vision.specs import PreprocessSpec, Split, Task
+from enxerto.vision.torch.calibration import draw_images
 from enxerto.vision.torch.detection.boxed_pictures import BoxedPictures, load_boxed
 from enxerto.vision.torch.detection.detector import ServedDetector
 from enxerto.vision.torch.detection.evaluation import evaluate_boxes
@@ -72,13 +71,9 @@ class DetectionRecipe:
 
     def calibration_images(self, job: Job, preprocess: PreprocessSpec, count: int) -> Float32Images:
         """(n, 3, H, W) float32 training images in [0, 1], at most `count`, drawn with the seed."""
-        drawn = np.random.default_rng(job.spec.seed).permutation(job.manifest.count(Split.TRAIN))[:count]
-        wanted = {int(row) for row in drawn}
         samples = read_samples(job.manifest, job.blobs, Split.TRAIN)
-        images = [load(one.data, preprocess, job.limits) for row, one in enumerate(samples) if row in wanted]
-        if not images:
-            return np.empty((0, 3, preprocess.height, preprocess.width), np.float32)
-        return to_batch(images)
+        total = job.manifest.count(Split.TRAIN)
+        return draw_images(samples, total, count, preprocess, job.limits, seed=job.spec.seed)
 
 
 def _validate(job: Job) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +16,7 @@ from enxerto.vision.segmentation_metrics import segmentation_metrics
 from enxerto.vision.specs import PreprocessSpec
 from enxerto.vision.torch.collectives import Distribution, sum_over_workers
 from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.epochs import batch_count, full_batches
 from enxerto.vision.torch.learner import Batch, Score, Stages
 from enxerto.vision.torch.segmentation.augmentation import MaskedAugmentation
 from enxerto.vision.torch.segmentation.losses import MaskLoss, balanced_weights, count_classes
@@ -89,7 +89,7 @@ class SegmentationLearner:
 
     def batch_count(self, size: int) -> int:
         """Batches of an epoch; by the longest part, so that no worker waits for another."""
-        return math.ceil(math.ceil(self.train_count / self._where.world_size) / size)
+        return batch_count(self.train_count, size, self._where)
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
         """(images, masks) of uint8, all of one size: the last batch is filled up from the epoch's first pictures.
@@ -97,13 +97,13 @@ class SegmentationLearner:
         A batch of one would leave the pooled branch of DeepLab without a variance.
         """
         train = self._data.train
-        order = np.random.default_rng((self._spec.seed, epoch, self._where.rank)).permutation(len(train))
-        order = np.resize(order, self.batch_count(size) * size)
-        for step, start in enumerate(range(0, len(order), size)):
-            images, masks = train.batch(order[start : start + size])
+        drawn = full_batches(
+            len(train), self.batch_count(size), size, seed=self._spec.seed, epoch=epoch, rank=self._where.rank
+        )
+        for rows, seed in drawn:
+            images, masks = train.batch(rows)
             if self._augment is not None:
-                key = np.random.SeedSequence((self._spec.seed, epoch, self._where.rank, step))
-                images, masks = self._augment(images, masks, int(key.generate_state(1)[0]))
+                images, masks = self._augment(images, masks, seed)
             yield (images, masks), size
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:

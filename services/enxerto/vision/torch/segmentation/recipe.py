@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-
 from enxerto.kernel.errors import Violations
-from enxerto.vision.images import Float32Images, load, to_batch
+from enxerto.vision.images import Float32Images
 from enxerto.vision.snapshots import read_samples
 from enxerto.vision.specs import PreprocessSpec, Split, Task
+from enxerto.vision.torch.calibration import draw_images
 from enxerto.vision.torch.engine import fit
 from enxerto.vision.torch.progress import Phase
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
@@ -65,14 +64,9 @@ class SegmentationRecipe:
 
     def calibration_images(self, job: Job, preprocess: PreprocessSpec, count: int) -> Float32Images:
         """(n, 3, H, W) float32 training images in [0, 1], at most `count`, drawn with the seed."""
-        total = job.manifest.count(Split.TRAIN)
-        drawn = np.random.default_rng(job.spec.seed).permutation(total)[:count]
-        wanted = {int(row) for row in drawn}
         samples = read_samples(job.manifest, job.blobs, Split.TRAIN)
-        images = [load(one.data, preprocess, job.limits) for row, one in enumerate(samples) if row in wanted]
-        if not images:
-            return np.empty((0, 3, preprocess.height, preprocess.width), np.float32)
-        return to_batch(images)
+        total = job.manifest.count(Split.TRAIN)
+        return draw_images(samples, total, count, preprocess, job.limits, seed=job.spec.seed)
 
 
 def _validate(job: Job) -> None:

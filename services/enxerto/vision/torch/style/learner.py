@@ -13,6 +13,7 @@ from torch import nn
 from enxerto.vision.finetuning import AugmentPolicy, FinetuneSpec
 from enxerto.vision.torch.collectives import Distribution, sum_over_workers
 from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.epochs import batch_count
 from enxerto.vision.torch.learner import Batch, Score, Stages
 from enxerto.vision.torch.style.objective import Objective, loss_values
 from enxerto.vision.torch.style.perception import StyleLosses
@@ -61,7 +62,7 @@ class StyleLearner:
 
     def batch_count(self, size: int) -> int:
         """Batches of an epoch; by the longest part, so that no worker waits for another."""
-        return math.ceil(math.ceil(self.train_count / self._where.world_size) / size)
+        return batch_count(self.train_count, size, self._where)
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
         """(n, 3, H, W) uint8 pictures, mirrored at random."""

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 
 from enxerto.kernel.errors import Violations
-from enxerto.vision.images import Float32Images, UInt8Image, load, to_batch
+from enxerto.vision.images import Float32Images, UInt8Image
 from enxerto.vision.specs import PreprocessSpec, Split, Task
+from enxerto.vision.torch.calibration import draw_images
 from enxerto.vision.torch.engine import fit
 from enxerto.vision.torch.progress import Phase
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
@@ -80,10 +80,8 @@ class StyleRecipe:
         seed."""
         square = training_square(preprocess)
         total = count_contents(job.manifest, job.blobs, Split.TRAIN)
-        wanted = {int(row) for row in np.random.default_rng(job.spec.seed).permutation(total)[:count]}
         samples = read_contents(job.manifest, job.blobs, Split.TRAIN)
-        images = [load(one.data, square, job.limits) for row, one in enumerate(samples) if row in wanted]
-        return to_batch(images) if images else np.empty((0, 3, square.height, square.width), np.float32)
+        return draw_images(samples, total, count, square, job.limits, seed=job.spec.seed)
 
 
 def _validate(job: Job) -> None:
