@@ -219,16 +219,15 @@ def test_a_header_says_names_and_shapes_without_torch(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     save_file({"a": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.float16)}, file, metadata={"format": "pt"})
     assert is_safetensors(file)
-    assert read_header(file) == {"a": TensorHeader("F32", (2, 3)), "b": TensorHeader("F16", (4,))}
     whole = file.read_bytes()
+    assert read_header(whole, len(whole)) == {"a": TensorHeader("F32", (2, 3)), "b": TensorHeader("F16", (4,))}
     for damaged, what in (
         (whole[:-1], "truncated"),
         (whole[:20], "does not begin"),
         (whole.replace(b"[2,3]", b"[2,4]"), "does not fit"),
         (b"", "does not begin"),
     ):
-        file.write_bytes(damaged)
         with pytest.raises(SafetensorsError, match=what):
-            read_header(file)
+            read_header(damaged, len(damaged))
     _save(file, {"a": torch.zeros(1)})
     assert not is_safetensors(file)

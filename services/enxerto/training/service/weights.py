@@ -1,9 +1,6 @@
 """Weights of base models that were brought in by hand."""
 
-import json
-import struct
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
 
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violation
@@ -13,11 +10,7 @@ from enxerto.training.ports import ImportedWeights, WeightsCatalogue, WeightsVau
 from enxerto.training.service.inquiries import Inquiries
 from enxerto.vision.catalogue import BaseModelFacts
 from enxerto.vision.finetuning import FinetuneSpec, Weights
-
-_SAFETENSORS_TYPES: Final = {
-    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2},
-    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1},
-}
+from enxerto.vision.safetensors_header import SafetensorsError, read_header
 
 
 class WeightsSupply:
@@ -119,30 +112,14 @@ def check_safetensors(head: bytes, size_bytes: int) -> None:
     Raises:
         WeightsRefusedError: it is not safetensors, or the tensors do not fill the file exactly.
     """
-    if len(head) < 8:
-        raise _not_safetensors("it is too short")
-    (length,) = struct.unpack("<Q", head[:8])
-    if head[8:9] != b"{" or 8 + length > len(head):
-        raise _not_safetensors("it has no header")
     try:
-        header = json.loads(head[8 : 8 + length])
-        tensors = {name: one for name, one in header.items() if name != "__metadata__"}
-        end = 0
-        for name, one in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
-            count = 1
-            for side in one["shape"]:
-                count *= int(side)
-                if not 0 <= count <= size_bytes:
-                    # Before a product of thousands of large numbers keeps everyone else waiting.
-                    raise _not_safetensors(f"the tensor {name[:100]!r} is larger than the file")
-            start, stop = one["data_offsets"]
-            if start != end or stop - start != count * _SAFETENSORS_TYPES[one["dtype"]]:
-                raise _not_safetensors(f"the tensor {name[:100]!r} does not lie where its shape says")
-            end = stop
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise _not_safetensors(f"its header cannot be read: {type(error).__name__}") from error
-    if not tensors or 8 + length + end != size_bytes:
-        raise _not_safetensors("the tensors do not fill the file")
+        read_header(head, size_bytes)
+    except SafetensorsError as error:
+        text = (
+            "must be a safetensors file, or a file with the published sha256; "
+            "other files may run code when they are opened"
+        )
+        raise _refused("chunk", f"{text}: {error}") from error
 
 
 async def _counted(chunks: AsyncIterator[bytes], size_bytes: int) -> AsyncIterator[bytes]:
@@ -155,13 +132,6 @@ async def _counted(chunks: AsyncIterator[bytes], size_bytes: int) -> AsyncIterat
     if size != size_bytes:
         arrived = f"{size} bytes" if size < size_bytes else "more"
         raise _refused("header.size_bytes", f"{size_bytes} bytes were announced and {arrived} arrived")
-
-
-def _not_safetensors(why: str) -> WeightsRefusedError:
-    text = (
-        "must be a safetensors file, or a file with the published sha256; other files may run code when they are opened"
-    )
-    return _refused("chunk", f"{text}: {why}")
 
 
 def _refused(field: str, description: str) -> WeightsRefusedError:
