@@ -3,9 +3,11 @@
     python tests/benchmarks/training/run.py [--images 96] [--epochs 2] [--rounds 3] [--threads 2] [--only NAME]
 
 FEATURE_EXTRACTION: 20 epochs of the classification recipe, against one inference pass over the same encoded pictures
-and training a linear layer on its output. FINE_TUNE: the engine's epochs, against a loop of the same steps and passes.
-WORKERS: two workers on one core each, in sum, against one worker that uses both. Each line gives medians of wall and
-CPU milliseconds an image, and the median of the rounds' ratios (ours / plain; for WORKERS two / one).
+and training a linear layer on its output. FINE_TUNE: the engine's epochs, against a loop of the same steps and
+passes; each side in a process of its own, ours with the environment that the platform gives its workers, the plain loop
+with glibc's defaults and then with ours. WORKERS: two workers on one core each, in sum, against one worker that uses
+both. Each line gives medians of wall and CPU milliseconds an image, and the median of the rounds' ratios (ours / plain;
+for WORKERS two / one).
 """
 
 import argparse
@@ -28,6 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from enxerto.runtime.allocator import ALLOCATOR_ENVIRONMENT
 from enxerto.vision.blobs import FolderBlobs
 from enxerto.vision.catalogue import get_facts
 from enxerto.vision.finetuning import AugmentationSpec, FinetuneSpec, StopSpec, Strategy
@@ -226,6 +229,61 @@ def worker(rank: int, folder: Path, blobs: Path, *, workers: int, threads: int, 
         dist.destroy_process_group()
 
 
+class Side:
+    """A loop in a process of its own, which measures each time that it is asked to."""
+
+    def __init__(self, name: str, folder: Path, blobs: Path, *, epochs: int, threads: int, tuned: bool) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--side", name, str(folder), str(blobs), str(epochs), str(threads)],
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), **(ALLOCATOR_ENVIRONMENT if tuned else {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self) -> Times:
+        """Measure once."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        wall, cpu = self._process.stdout.readline().split()
+        return float(wall), float(cpu)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def side(name: str, folder: Path, blobs: Path, *, epochs: int, threads: int) -> None:
+    """The other end of a `Side`."""
+    torch.set_num_threads(threads)
+    data = Manifest.from_bytes((folder / "manifest").read_bytes()), FolderBlobs(blobs)
+    measure, job = {"ours": our_tuning, "plain": plain_tuning}[name], make_job(tuning_spec(epochs), data, threads)
+    for _ in sys.stdin:
+        print(*measure(job), flush=True)
+
+
+def compare_tuning(data: Data, rounds: int, epochs: int, threads: int) -> None:
+    """Our epochs against both plain loops."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "manifest").write_bytes(data[0].to_bytes())
+        ours, plain, tuned_plain = sides = [
+            Side(name, folder, data[1].folder, epochs=epochs, threads=threads, tuned=tuned)
+            for name, tuned in (("ours", True), ("plain", False), ("plain", True))
+        ]
+        images = epochs * data[0].count(Split.TRAIN)
+        try:
+            for one in sides:
+                one()
+            compare(f"FINE_TUNE, {epochs} epochs", rounds, images, ours, plain)
+            compare("the same, plain loop with our allocator settings", rounds, images, ours, tuned_plain)
+        finally:
+            for one in sides:
+                one.close()
+
+
 def compare(title: str, rounds: int, images: int, ours: Callable[[], Times], plain: Callable[[], Times]) -> None:
     """Measure both in turns and print a line."""
     ours()
@@ -260,6 +318,10 @@ def compare_workers(data: Data, rounds: int, epochs: int, threads: int) -> None:
 
 def main() -> None:
     """Run the comparisons."""
+    if sys.argv[1:2] == ["--side"]:
+        name, folder, blobs, epochs, threads = sys.argv[2:]
+        side(name, Path(folder), Path(blobs), epochs=int(epochs), threads=int(threads))
+        return
     if sys.argv[1:2] == ["--worker"]:
         rank, folder, blobs, workers, threads, epochs = sys.argv[2:]
         worker(int(rank), Path(folder), Path(blobs), workers=int(workers), threads=int(threads), epochs=int(epochs))
@@ -279,14 +341,12 @@ def main() -> None:
         load = os.getloadavg()[0]
         print(f"efficientnet_lite0, {train} + {val} images, {given.threads} threads, load {load:.1f}")
         extraction = make_job(extraction_spec(), data, given.threads)
-        tuning = make_job(tuning_spec(given.epochs), data, given.threads)
         if given.only in (None, "FEATURE_EXTRACTION"):
             title = "FEATURE_EXTRACTION, 20 epochs"
             ours, plain = lambda: our_extraction(extraction), lambda: plain_extraction(extraction)
             compare(title, given.rounds, train + val, ours, plain)
         if given.only in (None, "FINE_TUNE"):
-            ours, plain = lambda: our_tuning(tuning), lambda: plain_tuning(tuning)
-            compare(f"FINE_TUNE, {given.epochs} epochs", given.rounds, given.epochs * train, ours, plain)
+            compare_tuning(data, given.rounds, given.epochs, given.threads)
         if given.only in (None, "WORKERS"):
             compare_workers(data, given.rounds, given.epochs, given.threads)
     print(f"load at the end {os.getloadavg()[0]:.1f}")

@@ -12,6 +12,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchTrainer
 
+from enxerto.runtime.allocator import ALLOCATOR_ENVIRONMENT
 from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.adapters.object_store import result_key
 from enxerto.training.domain import JobFailed
@@ -26,7 +27,7 @@ def run_job(order: JobOrder) -> int:
 
     An exit status other than 0 without a last word in the log means that nothing is known against another attempt.
     """
-    ray.init(address="auto", log_to_driver=False)
+    ray.init(address="auto", log_to_driver=False, runtime_env={"env_vars": ALLOCATOR_ENVIRONMENT})
     if order.mode == TRAIN:
         _train(order)
     else:
