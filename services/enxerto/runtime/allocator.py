@@ -4,7 +4,7 @@ from typing import Final
 
 ALLOCATOR_ENVIRONMENT: Final = {
     # By default each activation above 128 KiB to 32 MiB is mapped and unmapped anew, and the kernel clears its pages
-    # every time: a fifth to a third of the time of a training step on a CPU.
+    # every time; docs/performance.md has what that costs a training step on a CPU.
     "MALLOC_MMAP_THRESHOLD_": str(4 * 2**30),
     "MALLOC_TRIM_THRESHOLD_": str(4 * 2**30),
 }

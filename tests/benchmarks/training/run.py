@@ -190,17 +190,34 @@ def our_tuning(job: Job) -> Times:
     return since(started[0], marks[Phase.FINE_TUNE])
 
 
+def write_data(data: Data, folder: Path) -> None:
+    """Leave the manifest where a child reads it."""
+    (folder / "manifest").write_bytes(data[0].to_bytes())
+
+
+def read_data(folder: Path, blobs: Path) -> Data:
+    """What `write_data` left, and the shards."""
+    return Manifest.from_bytes((folder / "manifest").read_bytes()), FolderBlobs(blobs)
+
+
+def start(*arguments: object, threads: int, tuned: bool = False, pipe: int | None = None) -> subprocess.Popen[str]:
+    """This script again, as a child; `tuned` is with the environment of the platform's workers."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), **(ALLOCATOR_ENVIRONMENT if tuned else {})},
+        stdin=pipe,
+        stdout=pipe,
+        text=True,
+    )
+
+
 def images_per_s(data: Data, epochs: int, workers: int, threads: int) -> float:
     """Training images a second of the last epoch, over all workers, each in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "manifest").write_bytes(data[0].to_bytes())
-        arguments = [str(folder), str(data[1].folder), str(workers), str(threads), str(epochs)]
+        write_data(data, folder)
         running = [
-            subprocess.Popen(
-                [sys.executable, __file__, "--worker", str(rank), *arguments],
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            )
+            start("--worker", rank, folder, data[1].folder, workers, threads, epochs, threads=threads)
             for rank in range(workers)
         ]
         if any(worker.wait() for worker in running):
@@ -215,7 +232,7 @@ def worker(rank: int, folder: Path, blobs: Path, *, workers: int, threads: int, 
     if workers > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers)
         where = Distribution(rank, workers, rank, workers)
-    data = Manifest.from_bytes((folder / "manifest").read_bytes()), FolderBlobs(blobs)
+    data = read_data(folder, blobs)
     speeds: list[float] = []
 
     def epoch_done(report: EpochReport) -> None:
@@ -233,13 +250,8 @@ class Side:
     """A loop in a process of its own, which measures each time that it is asked to."""
 
     def __init__(self, name: str, folder: Path, blobs: Path, *, epochs: int, threads: int, tuned: bool) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--side", name, str(folder), str(blobs), str(epochs), str(threads)],
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), **(ALLOCATOR_ENVIRONMENT if tuned else {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        arguments = ("--side", name, folder, blobs, epochs, threads)
+        self._process = start(*arguments, threads=threads, tuned=tuned, pipe=subprocess.PIPE)
 
     def __call__(self) -> Times:
         """Measure once."""
@@ -258,8 +270,8 @@ class Side:
 def side(name: str, folder: Path, blobs: Path, *, epochs: int, threads: int) -> None:
     """The other end of a `Side`."""
     torch.set_num_threads(threads)
-    data = Manifest.from_bytes((folder / "manifest").read_bytes()), FolderBlobs(blobs)
-    measure, job = {"ours": our_tuning, "plain": plain_tuning}[name], make_job(tuning_spec(epochs), data, threads)
+    measure = {"ours": our_tuning, "plain": plain_tuning}[name]
+    job = make_job(tuning_spec(epochs), read_data(folder, blobs), threads)
     for _ in sys.stdin:
         print(*measure(job), flush=True)
 
@@ -268,7 +280,7 @@ def compare_tuning(data: Data, rounds: int, epochs: int, threads: int) -> None:
     """Our epochs against both plain loops."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "manifest").write_bytes(data[0].to_bytes())
+        write_data(data, folder)
         ours, plain, tuned_plain = sides = [
             Side(name, folder, data[1].folder, epochs=epochs, threads=threads, tuned=tuned)
             for name, tuned in (("ours", True), ("plain", False), ("plain", True))

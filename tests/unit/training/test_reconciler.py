@@ -138,6 +138,7 @@ async def test_a_job_that_the_cluster_forgot_is_submitted_again(world):
     await reconciler.step()
     world.cluster.jobs.clear()
     await finish_with(world, reconciler, attempt=2)
+    assert world.cluster.submissions == ["u1-1", "u1-2"]
 
 
 async def finish_with(world, reconciler, attempt):
