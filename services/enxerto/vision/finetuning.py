@@ -195,7 +195,8 @@ class FinetuneSpec:
         weights: whether the backbone starts pretrained or at random.
         strategy: frozen backbone, or fine-tuned.
         image_size: side of the square input in pixels; 0 is the base model's own.
-        epochs: passes over the training split, >= 1. A linear probe that precedes fine-tuning is not counted.
+        epochs: passes over the training split, >= 1. Before fine-tuning the heads
+            have as many of their own; the epochs of classification's linear probe are its own.
         batch_size: global, over all workers; one step of `accumulation_steps` is that many batches.
         learning_rate: peak rate of the head.
         backbone_learning_rate_ratio: rate of the backbone's last stage / head rate, in (0, 1]. FINE_TUNE only.

@@ -19,7 +19,7 @@ from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.detection import DetectionRecipe
 from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.export import export, torch_network
-from enxerto.vision.torch.progress import EpochReport
+from enxerto.vision.torch.progress import EpochReport, Phase
 from enxerto.vision.torch.recipe import Job
 from enxerto.vision.torch.weights import WeightsSources
 from fakes.datasets import detection_scenes, snapshot_of
@@ -77,7 +77,12 @@ def test_a_run_ends_in_a_graph_that_is_measured_as_torch_is(tmp_path: Path) -> N
     run = job(tmp_path, spec_of("ssdlite", epochs=2, unfreezing=unfreezing), heard=heard)
     recipe = DetectionRecipe()
     trained = recipe.train(run)
-    assert [one.epoch for one in heard] == [1, 2]
+    assert [(one.phase, one.epoch) for one in heard] == [
+        (Phase.TRAIN, 1),
+        (Phase.TRAIN, 2),
+        (Phase.FINE_TUNE, 1),
+        (Phase.FINE_TUNE, 2),
+    ]
     assert set(heard[0].metrics) >= {"map_50_95", "map_50", "map_75"}
     assert heard[0].score == heard[0].metrics["map_50_95"]
     assert trained.preprocess.resize is Resize.LETTERBOX

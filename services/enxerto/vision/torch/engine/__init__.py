@@ -2,6 +2,7 @@
 
 from enxerto.vision.torch.engine.budget import Budget, StopReason
 from enxerto.vision.torch.engine.fitting import Fitted, TrainingDivergedError, fit
+from enxerto.vision.torch.engine.heads_first import fit_heads_first
 from enxerto.vision.torch.engine.state import Before, read_before
 
-__all__ = ["Before", "Budget", "Fitted", "StopReason", "TrainingDivergedError", "fit", "read_before"]
+__all__ = ["Before", "Budget", "Fitted", "StopReason", "TrainingDivergedError", "fit", "fit_heads_first", "read_before"]

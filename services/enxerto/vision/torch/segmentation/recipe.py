@@ -10,8 +10,7 @@ from enxerto.vision.images import Float32Images
 from enxerto.vision.snapshots import read_samples
 from enxerto.vision.specs import PreprocessSpec, Split, Task
 from enxerto.vision.torch.calibration import draw_images
-from enxerto.vision.torch.engine import fit
-from enxerto.vision.torch.progress import Phase
+from enxerto.vision.torch.engine import fit_heads_first
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
 from enxerto.vision.torch.segmentation.construction import build_segmenter
 from enxerto.vision.torch.segmentation.evaluation import evaluate_masks
@@ -29,7 +28,7 @@ class SegmentationRecipe:
     task: Task = Task.SEGMENTATION
 
     def train(self, job: Job) -> Trained:
-        """Train the new layers, and with FINE_TUNE the backbone with them.
+        """Train the new layers, and with FINE_TUNE then the backbone with them.
 
         Raises:
             InvalidArgumentError: the spec does not fit the base model or the data.
@@ -40,8 +39,7 @@ class SegmentationRecipe:
         built = build_segmenter(spec, job.facts, len(names), job.sources)
         data = _load(job, built.preprocess)
         learner = SegmentationLearner(built.network, data, spec, where=job.where, compute=job.compute)
-        phase = Phase.FINE_TUNE if spec.tunes else Phase.TRAIN
-        fitted = fit(learner, job, phase=phase, epochs=spec.epochs, trains_backbone=spec.tunes)
+        fitted = fit_heads_first(learner, job)
         network = built.network.cpu().eval()
         weights = built.weights
         return Trained(
