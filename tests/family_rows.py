@@ -1,4 +1,4 @@
-"""One row for each base model of the catalogue, and for encoders other than the default: what a small run of it needs."""
+"""One row for each base model of the catalogue, and for some encoders: what a small run of it needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
