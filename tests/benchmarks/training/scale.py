@@ -71,7 +71,7 @@ class Watch:
             for process in processes.family(self._instance):
                 try:
                     name, peak = _name(process), _peak_mib(process.pid)
-                except (psutil.Error, OSError, StopIteration):
+                except (psutil.Error, OSError, LookupError, StopIteration):
                     continue  # it ended while it was looked at
                 self.peaks_mib[name] = max(peak, self.peaks_mib.get(name, 0))
 

@@ -4,7 +4,6 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,6 @@ WHOLE = (
     "yolox_nano",
     "yolov9_t",
 )
-# The others take any side.
-SIDES = {"ssd300_vgg16": 300}
 PREPROCESS = PreprocessSpec(SIDE, SIDE, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), Resize.LETTERBOX)
 
 
@@ -68,10 +65,6 @@ def graft(family: str) -> Detector:
 def side_of(name: str) -> int:
     """Of the input: SSD300's last layers would have nothing left to look at."""
     return 300 if name == "ssd300_vgg16" else SIDE
-
-
-def side_of(name: str) -> int:
-    return SIDES.get(name, SIDE)
 
 
 def build(name: str) -> Detector:
