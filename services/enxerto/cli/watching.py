@@ -122,9 +122,17 @@ def _advance(bars: "Bars", task: "int", progress: "RunProgress") -> None:
         description=phase,
         completed=done,
         total=total or None,
-        rate=f"{progress.images_per_second:.0f} images/s" if progress.images_per_second else "",
+        rate=_speed(progress),
         eta=f"about {duration(progress.eta_s)} left" if progress.eta_s is not None else "",
     )
+
+
+def _speed(progress: "RunProgress") -> str:
+    images = f"{progress.images_per_second:.0f} images/s" if progress.images_per_second else ""
+    step = (
+        f"step {progress.step}/{progress.step_count}, rate {progress.learning_rate:.2g}" if progress.step_count else ""
+    )
+    return ", ".join(part for part in (images, step) if part)
 
 
 def duration(seconds: float) -> str:

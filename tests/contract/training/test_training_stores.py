@@ -190,7 +190,7 @@ async def test_a_run_comes_back_as_it_was(stores):
         .attempt_next(now=START)
         .accepted(now=START)
         .start(now=START)
-        .advance(Progress("head", 1, 2, 3, 4, 5.0, None), log_seq=9, now=START)
+        .advance(Progress("head", 1, 2, 3, 4, 5.0, None, 6, 7, 1e-3), log_seq=9, now=START)
         .saved(Checkpoint("head", 1, 77, START), now=START)
         .trained((Metric("accuracy", 0.5, "test"),), "EPOCHS", now=START)
         .fail(b"\x08\x0d", now=START, model_version="v")

@@ -14,7 +14,9 @@ STATE = pb.TrainingRun
 
 def events(first: int, last: int, *, final: bool) -> Iterator[pb.TrainingEvent]:
     for cursor in range(first, last + 1):
-        yield pb.TrainingEvent(cursor=cursor, progress=pb.Progress(phase="head", epoch=cursor))
+        yield pb.TrainingEvent(
+            cursor=cursor, progress=pb.Progress(phase="head", epoch=cursor, step=2, step_count=8, learning_rate=0.5)
+        )
     if final:
         changed = pb.StateChanged(state=STATE.STATE_SUCCEEDED, model_version="projects/default/models/m/versions/1")
         yield pb.TrainingEvent(cursor=last + 1, state_changed=changed)
@@ -53,6 +55,9 @@ def test_watch_continues_after_the_last_event(client: Client, services: Scripted
     services.on("GetTrainingRun", pb.TrainingRun(name=RUN, state=STATE.STATE_RUNNING))
     seen = list(client.watch("r1"))
     assert [event.cursor for event in seen] == [1, 2, 3, 4, 5, 6, 7]
+    progress = seen[0].progress
+    assert progress is not None
+    assert (progress.step, progress.step_count, progress.learning_rate) == (2, 8, 0.5)
     assert (seen[-1].state, seen[-1].model_version) == (RunState.SUCCEEDED, "projects/default/models/m/versions/1")
 
 

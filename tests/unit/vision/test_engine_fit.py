@@ -26,7 +26,7 @@ from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.engine import Before, StopReason, TrainingDivergedError, fit, read_before
 from enxerto.vision.torch.engine.layers import Layers
 from enxerto.vision.torch.learner import Score
-from enxerto.vision.torch.progress import Phase
+from enxerto.vision.torch.progress import Phase, StepReport, Steps
 from enxerto.vision.torch.recipe import Checkpoint, Job
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -260,6 +260,15 @@ def test_accumulated_gradients_are_those_of_the_large_batch() -> None:
     _fit(_spec(batch_size=64, optimizer=Optimizer.SGD), whole, epochs=2)
     _fit(_spec(batch_size=16, accumulation_steps=4, optimizer=Optimizer.SGD), parts, epochs=2)
     torch.testing.assert_close(_state(whole), _state(parts), atol=1e-5, rtol=1e-4)
+
+
+def test_progress_names_steps_and_the_rate() -> None:
+    reports: list[StepReport] = []
+    spec = _spec(batch_size=16, accumulation_steps=3, schedule=Schedule.CONSTANT, warmup_fraction=0.0)
+    _fit(spec, NumbersLearner(), epochs=2, on_step=reports.append)
+    # Four batches of 64 images: three make a step, and the last one makes one alone.
+    ends = [report.steps for report in reports if report.done == report.total]
+    assert ends == [Steps(2, 2, spec.learning_rate)] * 2
 
 
 def test_a_phase_never_ends_below_its_start() -> None:

@@ -75,4 +75,7 @@ def progress(message: training_run_pb2.Progress) -> results.Progress:
         image_count=message.image_count,
         images_per_second=message.images_per_second,
         eta_s=seconds(message.eta) if message.HasField("eta") else None,
+        step=message.step,
+        step_count=message.step_count,
+        learning_rate=message.learning_rate,
     )

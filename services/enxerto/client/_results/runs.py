@@ -65,6 +65,11 @@ class Progress:
     images_per_second: float
     eta_s: float | None
     """Seconds that the rest of the training should take; None when it is not known."""
+    step: int = 0
+    """Steps of the optimizer done in this epoch; 0 outside of training."""
+    step_count: int = 0
+    learning_rate: float = 0.0
+    """Of the heads, in the last step; 0 outside of training."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,9 @@ def progress_to_proto(progress: Progress) -> training_run_pb2.Progress:
         image_count=progress.image_count,
         images_per_second=progress.images_per_second,
         eta=None if progress.eta_s is None else duration_to_proto(progress.eta_s),
+        step=progress.step,
+        step_count=progress.step_count,
+        learning_rate=progress.learning_rate,
     )
 
 

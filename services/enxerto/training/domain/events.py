@@ -34,6 +34,11 @@ class Progress:
     """Over all workers."""
     eta_s: float | None = None
     """Time that the rest of the training should take."""
+    step: int = 0
+    """Steps of the optimizer done in this epoch; 0 outside of training."""
+    step_count: int = 0
+    learning_rate: float = 0.0
+    """Of the heads, in the last step; 0 outside of training."""
 
 
 @dataclass(frozen=True, slots=True)

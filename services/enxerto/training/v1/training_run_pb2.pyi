@@ -1060,6 +1060,9 @@ class Progress(_message.Message):
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     IMAGES_PER_SECOND_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    STEP_COUNT_FIELD_NUMBER: _builtins.int
+    LEARNING_RATE_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """What the workers do: `preparing`, `features`, `head`, `training`, `fine-tuning`, `evaluating`, `exporting`."""
     epoch: _builtins.int
@@ -1072,6 +1075,12 @@ class Progress(_message.Message):
     """Images of this epoch or pass."""
     images_per_second: _builtins.float
     """Throughput over all workers."""
+    step: _builtins.int
+    """Steps of the optimizer done in this epoch; 0 outside of training."""
+    step_count: _builtins.int
+    """Steps of this epoch; 0 outside of training."""
+    learning_rate: _builtins.float
+    """Of the heads, in the last step; 0 outside of training."""
     @_builtins.property
     def eta(self) -> _duration_pb2.Duration:
         """Time that the rest of the training should take; absent when it is not known."""
@@ -1086,10 +1095,13 @@ class Progress(_message.Message):
         image_count: _builtins.int = ...,
         images_per_second: _builtins.float = ...,
         eta: _duration_pb2.Duration | None = ...,
+        step: _builtins.int = ...,
+        step_count: _builtins.int = ...,
+        learning_rate: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["eta", b"eta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "epoch_count", b"epoch_count", "eta", b"eta", "image_count", b"image_count", "images_done", b"images_done", "images_per_second", b"images_per_second", "phase", b"phase"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "epoch_count", b"epoch_count", "eta", b"eta", "image_count", b"image_count", "images_done", b"images_done", "images_per_second", b"images_per_second", "learning_rate", b"learning_rate", "phase", b"phase", "step", b"step", "step_count", b"step_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

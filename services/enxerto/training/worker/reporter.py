@@ -69,6 +69,7 @@ class Reporter:
     def step(self, report: StepReport) -> None:
         """Workers advanced within an epoch or a pass."""
         known = self._epoch if self._epoch and self._epoch[0] is report.phase else None
+        steps = report.steps
         self.send(
             Progress(
                 _PHASES[report.phase],
@@ -79,6 +80,9 @@ class Reporter:
                 images_per_second=report.images_per_s * self._workers,
                 # A step knows only the rest of its epoch, and the rest of the run is what is asked.
                 eta_s=None if report.phase in (Phase.TRAIN, Phase.FINE_TUNE) else report.eta_s,
+                step=steps.done if steps else 0,
+                step_count=steps.total if steps else 0,
+                learning_rate=steps.learning_rate if steps else 0.0,
             )
         )
 

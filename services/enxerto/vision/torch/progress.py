@@ -50,6 +50,21 @@ class EpochReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """Where the optimizer is in an epoch.
+
+    Attributes:
+        done: steps so far.
+        total: steps of the epoch.
+        learning_rate: of the heads, in the last step.
+    """
+
+    done: int
+    total: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
 class StepReport:
     """Within a phase, about twice a second.
 
@@ -59,6 +74,7 @@ class StepReport:
         total: images of the phase or epoch, this worker's.
         images_per_s: this worker's.
         eta_s: until `total`.
+        steps: where the optimizer is; None where nothing is optimized.
     """
 
     phase: Phase
@@ -66,6 +82,7 @@ class StepReport:
     total: int
     images_per_s: float
     eta_s: float
+    steps: Steps | None = None
 
 
 OnEpoch = Callable[[EpochReport], None]
@@ -82,7 +99,7 @@ class StepMeter:
         self._started = self._last = time.perf_counter()
         self._done = 0
 
-    def add(self, images: int) -> None:
+    def add(self, images: int, steps: Steps | None = None) -> None:
         """Count images; reports when it is time, and at the end."""
         self._done += images
         now = time.perf_counter()
@@ -91,4 +108,4 @@ class StepMeter:
         self._last = now
         rate = self._done / max(now - self._started, 1e-9)
         left = max(self._total - self._done, 0) / rate
-        self._on_step(StepReport(self._phase, self._done, self._total, rate, left))
+        self._on_step(StepReport(self._phase, self._done, self._total, rate, left, steps))

@@ -33,7 +33,7 @@ from enxerto.vision.torch.engine.state import (
 )
 from enxerto.vision.torch.engine.steps import Stepper
 from enxerto.vision.torch.learner import Learner, Score
-from enxerto.vision.torch.progress import EpochReport, Phase, StepMeter
+from enxerto.vision.torch.progress import EpochReport, Phase, StepMeter, Steps
 from enxerto.vision.torch.recipe import Checkpoint, Job
 
 _NOTHING_BEFORE: Final = Before()
@@ -197,7 +197,8 @@ class _Fit:
             if position + 1 == together:
                 self._update()
                 out_of_time = self._budget.out_of_time(device)
-            meter.add(count)
+            done = math.ceil((index + 1) / spec.accumulation_steps)
+            meter.add(count, Steps(done, self._steps_per_epoch, self._stepper.rate))
             if out_of_time:
                 break
         sums = sum_over_workers(torch.stack((loss_sum, loss_sum.new_tensor(float(images)))), job.where).tolist()
