@@ -19,7 +19,7 @@ from enxerto.training.adapters.object_store import (
     result_key,
     upload_key,
 )
-from enxerto.training.domain import JobFailed, JobStarted, JobTrained, LogLine, Progress
+from enxerto.training.domain import EpochCompleted, JobFailed, JobStarted, JobTrained, LogLine, Progress
 from fakes.training_values import a_result
 
 
@@ -50,6 +50,16 @@ async def test_a_second_writer_goes_on_where_the_first_stopped(store):
     assert [first.append(JobStarted()), second.append(Progress("head")), first.append(JobTrained())] == [1, 2, 3]
     read = await ObjectJobOutput(store).read_events("u1", 1, 0)
     assert [event.body for event in read] == [JobStarted(), Progress("head"), JobTrained()]
+
+
+async def test_what_a_newer_worker_says_beside_is_left_out(store):
+    epoch = EpochCompleted(Progress("head", 1, 2), (), 1e-3)
+    EventLogWriter(store, "u1", 1).append(epoch)
+    written = json.loads(bytes(obstore.get(store, event_key("u1", 1, 1)).bytes()))
+    body = written["body"]
+    body["progress"]["of_tomorrow"] = body["of_tomorrow"] = 1
+    obstore.put(store, event_key("u1", 1, 1), json.dumps(written).encode())
+    assert [event.body for event in await ObjectJobOutput(store).read_events("u1", 1, 0)] == [epoch]
 
 
 async def test_a_damaged_entry_is_reported(store):

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import asdict
+from dataclasses import fields as fields_of
 from datetime import datetime
 from typing import Any
 
@@ -65,9 +66,20 @@ def _body(value: Json) -> Any:
     if kind is StateChanged:
         fields["state"] = RunState(fields["state"])
     if kind is EpochCompleted:
-        fields["progress"] = Progress(**fields["progress"])
+        fields["progress"] = progress_from_json(fields["progress"])
         fields["metrics"] = metrics_from_json(fields["metrics"])
-    return kind(**fields)
+    return kind(**_known(kind, fields))
+
+
+def _known(kind: Any, fields: Json) -> dict[str, Any]:
+    """Without what a newer worker says beside what is known here: the two are not replaced at the same moment."""
+    names = {one.name for one in fields_of(kind)}
+    return {name: value for name, value in fields.items() if name in names}
+
+
+def progress_from_json(value: Json) -> Progress:
+    """The reverse of `asdict` over progress."""
+    return Progress(**_known(Progress, value))
 
 
 def event_body(value: Json) -> EventBody:

@@ -15,7 +15,7 @@ from enxerto.kernel.paging import Page, PageRequest
 from enxerto.runtime.sql import reader
 from enxerto.training.adapters import codec, sql_requests
 from enxerto.training.adapters.tables import run_events, runs
-from enxerto.training.domain import EventBody, Progress, ResultArtifact, RunEvent, RunState, TrainingRun
+from enxerto.training.domain import EventBody, ResultArtifact, RunEvent, RunState, TrainingRun
 from enxerto.training.errors import StaleRevisionError
 from enxerto.training.ports import Idempotency
 
@@ -172,7 +172,7 @@ def _run(row: Row[Any]) -> TrainingRun:
         labels=row.labels,
         state=RunState(row.state),
         error=row.error,
-        progress=Progress(**row.progress) if row.progress else None,
+        progress=codec.progress_from_json(row.progress) if row.progress else None,
         metrics=codec.metrics_from_json(row.metrics),
         model_version=row.model_version,
         stop_reason=row.stop_reason,
