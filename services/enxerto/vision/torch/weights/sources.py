@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import re
 import tempfile
@@ -21,6 +22,7 @@ from enxerto.vision.catalogue import BaseModelFacts, list_facts
 from enxerto.vision.torch.weights.files import WeightsCorruptError, read_tensors
 
 _CHUNK: Final = 1024 * 1024
+_MAX_SAID: Final = 200
 _HASH_IN_NAME: Final = re.compile(r"-([0-9a-f]{8,64})\.(?:pth|safetensors)$")
 
 
@@ -134,31 +136,54 @@ def _download(facts: BaseModelFacts, sources: WeightsSources, tried: list[str]) 
             return
         try:
             _fetch(url, cached, sources.timeout_s)
-        except (urllib.error.URLError, TimeoutError, OSError) as error:
-            reason = getattr(error, "reason", error)
-            tried.append(f"download: {url} cannot be reached ({reason})")
+        except _NotDownloadedError as error:
+            tried.append(f"download: {url} {error}")
             return
     yield cached, url, _hash_in(name)
+
+
+class _NotDownloadedError(Exception):
+    """Why a download brought nothing; follows the URL."""
 
 
 def _fetch(url: str, target: Path, timeout_s: float) -> None:
     if urlsplit(url).scheme not in ("http", "https"):
         raise ValueError(f"weights are downloaded over http or https, not from {url}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    # Renamed once it is whole, because several workers may look at the same time.
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        part = Path(scratch) / target.name
-        with urllib.request.urlopen(url, timeout=timeout_s) as reply, part.open("wb") as file:  # noqa: S310 - checked
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed once it is whole, because several workers may look at the same time.
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            part = Path(scratch) / target.name
+            with part.open("wb") as file:
+                for chunk in _received(url, timeout_s):
+                    digest.update(chunk)
+                    file.write(chunk)
+            _check(digest.hexdigest(), _hash_in(target.name), url)
+            part.replace(target)
+    except OSError as error:
+        raise _NotDownloadedError(f"cannot be kept in {target.parent} ({error.strerror or error})") from error
+
+
+def _received(url: str, timeout_s: float) -> Iterator[bytes]:
+    size, declared = 0, None
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as reply:  # noqa: S310 - checked
             declared = reply.headers.get("Content-Length")
             while chunk := reply.read(_CHUNK):
-                digest.update(chunk)
-                file.write(chunk)
-        size = part.stat().st_size
-        if declared is not None and size != int(declared):
-            raise OSError(f"the connection ended after {size} of {declared} bytes")
-        _check(digest.hexdigest(), _hash_in(target.name), url)
-        part.replace(target)
+                size += len(chunk)
+                yield chunk
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _NotDownloadedError(f"is answered with {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise _NotDownloadedError(f"cannot be reached ({error.reason})") from error
+    except (OSError, http.client.HTTPException) as error:
+        # What is no web server may say anything.
+        said = " ".join(str(error).split())[:_MAX_SAID]
+        raise _NotDownloadedError(f"broke off after {size} of {declared or 'unknown'} bytes ({said})") from error
+    if declared is not None and size != int(declared):
+        raise _NotDownloadedError(f"broke off after {size} of {declared} bytes")
 
 
 def _read(path: Path, source: str, expected: str | None) -> LoadedWeights:
