@@ -20,6 +20,7 @@ from enxerto.training.domain import (
     StateChanged,
 )
 from enxerto.training.ports import JobState
+from fakes.training_mortals import Killed, Mortal
 from fakes.training_stores import (
     START,
     ScriptedCluster,
@@ -59,31 +60,6 @@ async def test_a_run_is_driven_to_its_end_and_every_event_is_kept(world):
     kept = [body for body in await world.events() if not isinstance(body, StateChanged)]
     assert kept[1:] == [Progress("preparing"), EPOCH, LogLine("INFO", "done")]
     assert world.telemetry.ended == [RunState.SUCCEEDED]
-
-
-class Killed(BaseException):
-    """The process dies."""
-
-
-class Mortal:
-    """Dies before or after the n-th call of anything that it wraps."""
-
-    def __init__(self, target, lives, *, after):
-        self._target, self._lives, self._after = target, lives, after
-
-    def __getattr__(self, name):
-        call = getattr(self._target, name)
-
-        async def mortal(*args, **kwargs):
-            last = next(self._lives) == 0
-            if last and not self._after:
-                raise Killed
-            answer = await call(*args, **kwargs)
-            if last:
-                raise Killed
-            return answer
-
-        return mortal
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
