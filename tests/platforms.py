@@ -63,6 +63,16 @@ class Platform:
         """SIGKILL a service and wait until it is gone."""
         self.signal(service, signal.SIGKILL).wait(10)
 
+    def lose_power(self) -> None:
+        """SIGKILL everything of the platform at once, as a machine does that loses its power."""
+        instance = self.state.instance
+        while members := processes.family(instance):
+            for process in members:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    # It went with its parent.
+                    process.kill()
+            psutil.wait_procs(members, 10)
+
     def start_missing(self) -> None:
         """Start again what does not run, on its old port."""
         self.supervisor.up()
@@ -87,14 +97,15 @@ def running_platform() -> Iterator[Platform]:
     home = Path(tempfile.mkdtemp(prefix="ex-"))
     supervisor = Supervisor(home)
     try:
-        supervisor.up(port_base=Ports.free().base)
-        state = PlatformState.read(home)
-        assert state is not None
+        supervisor.up(port_base=Ports.free().base, cpus=4)
         with Client(home=home) as client:
             yield Platform(home, supervisor, client)
     finally:
+        # Read here, for a platform that has lost its power is another one afterwards.
+        state = PlatformState.read(home)
         supervisor.down()
         shutil.rmtree(Layout(home).ray_folder, ignore_errors=True)
         shutil.rmtree(home)
+    assert state is not None
     left = processes.family(state.instance)
     assert not left, f"processes left behind: {left}"

@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import psutil
@@ -125,12 +125,39 @@ class Ray:
 
 
 @dataclass
+class RayNode:
+    """Another machine of a cluster: a raylet of its own."""
+
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """SIGKILL everything of it at once, as a machine does that loses its power."""
+        kill_family(self.process)
+
+
+def kill_family(leader: subprocess.Popen[bytes]) -> None:
+    """SIGKILL the leader of a session and all that it has started, in whatever sessions."""
+    # Jobs have sessions of their own: the process group alone would leave them.
+    family = psutil.Process(leader.pid).children(recursive=True)
+    os.killpg(leader.pid, signal.SIGKILL)
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # It went with the group.
+            process.kill()
+    psutil.wait_procs(family, 30)
+    leader.wait(30)
+
+
+@dataclass
 class OwnRay(Ray):
     """A Ray head that a test may kill and start again on the same ports."""
 
     command: list[str]
     environment: dict[str, str]
+    address: str
+    """Where other machines join."""
     process: subprocess.Popen[bytes] | None = None
+    nodes: list[RayNode] = field(default_factory=list)
 
     def start(self) -> None:
         """Start it and wait until its REST API answers."""
@@ -154,18 +181,37 @@ class OwnRay(Ray):
     def kill(self) -> None:
         """SIGKILL everything of it at once, jobs and workers too, as a machine does that loses its power."""
         assert self.process is not None
-        # Jobs have sessions of their own: the process group alone would leave them.
-        family = psutil.Process(self.process.pid).children(recursive=True)
-        os.killpg(self.process.pid, signal.SIGKILL)
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                # It went with the group.
-                process.kill()
-        psutil.wait_procs(family, 30)
-        self.process.wait(30)
+        kill_family(self.process)
+
+    def add_node(self, cpus: int = 1) -> RayNode:
+        """Let another machine join, and wait until the cluster counts it."""
+        before = self.living_nodes()
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+        flags = {"address": self.address, "num-cpus": cpus, **node_flags()}
+        command += [f"--{name}={value}" for name, value in flags.items()]
+        with (self.folder / "node.log").open("ab") as log:
+            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+        node = RayNode(process)
+        self.nodes.append(node)
+
+        def joined() -> bool | None:
+            if process.poll() is not None:
+                raise RuntimeError((self.folder / "node.log").read_text()[-3000:])
+            return True if self.living_nodes() > before else None
+
+        eventually(joined, 120, 0.5)
+        return node
+
+    def living_nodes(self) -> int:
+        """Machines that the cluster counts, with the head."""
+        answer: Any = self.call("/api/v0/nodes?limit=100")
+        return sum(one["state"] == "ALIVE" for one in answer["data"]["result"]["result"])
 
     def stop(self) -> None:
         """End it and whatever it has left."""
+        for node in self.nodes:
+            if node.process.poll() is None:
+                node.kill()
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
@@ -176,6 +222,25 @@ class OwnRay(Ray):
             # The group is gone when everything has ended by itself.
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
+
+
+def node_flags() -> dict[str, object]:
+    """What every raylet is started with: ports of its own and little memory."""
+    ports = (
+        "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port",
+        "runtime-env-agent-port",
+        "metrics-export-port",
+        "node-manager-port",
+        "object-manager-port",
+    )
+    return {
+        "node-ip-address": "127.0.0.1",
+        **{name: free_port() for name in ports},
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "object-store-memory": 128 * 2**20,
+    }
 
 
 @contextlib.contextmanager
@@ -192,27 +257,19 @@ def running_ray(cpus: int = 2) -> Iterator[OwnRay]:
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    port = free_port()
     flags = {
-        "node-ip-address": "127.0.0.1",
-        "port": free_port(),
+        "port": port,
         "dashboard-host": "127.0.0.1",
         "dashboard-port": dashboard,
-        "dashboard-agent-listen-port": free_port(),
-        "dashboard-agent-grpc-port": free_port(),
-        "runtime-env-agent-port": free_port(),
-        "metrics-export-port": free_port(),
-        "node-manager-port": free_port(),
-        "object-manager-port": free_port(),
         "ray-client-server-port": free_port(),
-        "min-worker-port": 0,
-        "max-worker-port": 0,
         "num-cpus": cpus,
-        "object-store-memory": 128 * 2**20,
         "temp-dir": folder / "r",
+        **node_flags(),
     }
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
     command += [f"--{name}={value}" for name, value in flags.items()]
-    ray = OwnRay(f"http://127.0.0.1:{dashboard}", token, folder, command, environment)
+    ray = OwnRay(f"http://127.0.0.1:{dashboard}", token, folder, command, environment, f"127.0.0.1:{port}")
     try:
         ray.start()
         yield ray

@@ -45,20 +45,22 @@ def live_report(*, quiet: bool = False) -> Iterator[Report]:
 
 def up(
     context: typer.Context,
-    port_base: Annotated[int, typer.Option(min=1024, max=65000, help="First of the 500 ports to use.")] = 7300,
+    port_base: Annotated[
+        int | None,
+        typer.Option(min=1024, max=65000, help="First of the 500 ports to use; those of before a crash, or 7300."),
+    ] = None,
     cpus: Annotated[
         int | None, typer.Option(min=2, help="CPUs that Ray may hand out; the machine's, at least 4.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start Ray and the three services on this machine, and wait until they answer."""
-    from enxerto.local.cpus import default_cpus
     from enxerto.local.supervisor import Supervisor
 
     home = session(context).home
     supervisor = Supervisor(home)
     with live_report(quiet=as_json) as report:
-        started = supervisor.up(port_base=port_base, cpus=cpus or default_cpus(), report=report)
+        started = supervisor.up(port_base=port_base, cpus=cpus, report=report)
     if as_json:
         emit_json({"started": started, "home": home, "processes": supervisor.status()})
     else:

@@ -24,13 +24,15 @@ def quickstart(
     data: Annotated[
         Path | None, typer.Option(help="Folder of class folders with images; scanned digits by default.")
     ] = None,
-    port_base: Annotated[int, typer.Option(min=1024, max=65000, help="First of the 500 ports to use.")] = 7300,
+    port_base: Annotated[
+        int | None,
+        typer.Option(min=1024, max=65000, help="First of the 500 ports to use; those of before a crash, or 7300."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start the platform, train with and without pretrained weights, promote, deploy and ask about a new image."""
     from enxerto.cli.platform import live_report
     from enxerto.cli.sample import SampleError, split_folder, write_digits
-    from enxerto.local.cpus import default_cpus
     from enxerto.local.supervisor import Supervisor
 
     begun = time.monotonic()
@@ -47,7 +49,7 @@ def quickstart(
     _title("1. Start the registry, the training service, the inference service and Ray", as_json)
     supervisor = Supervisor(chosen.home)
     with live_report(quiet=as_json) as report:
-        supervisor.up(port_base=port_base, cpus=default_cpus(), report=report)
+        supervisor.up(port_base=port_base, report=report)
     with chosen.client() as client:
         result = _loop(client, sample, target, as_json=as_json)
     result |= {"seconds": round(time.monotonic() - begun, 1), "processes": supervisor.status()}

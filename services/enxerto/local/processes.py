@@ -70,6 +70,13 @@ def stop(processes: Sequence[psutil.Process], grace_s: float) -> None:
         _gone, processes = psutil.wait_procs(processes, timeout=wait_s)
 
 
+def kill_session(leader: int) -> None:
+    """SIGKILL what is left of the session of a process that has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        # Nothing is left.
+        os.killpg(leader, signal.SIGKILL)
+
+
 def sweep(instance: str, grace_s: float) -> None:
     """End whatever carries the mark, until nothing does: a dying parent may still start children."""
     deadline = time.monotonic() + grace_s + 20

@@ -1,5 +1,6 @@
 """Whether a process answers."""
 
+import json
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -10,14 +11,15 @@ from enxerto.runtime.probe import is_serving
 
 
 def ray_answers(url: str, token_file: Path, timeout_s: float = 2.0) -> bool:
-    """Whether Ray's Jobs API answers."""
+    """Whether Ray has a living machine: its REST API alone answers earlier, and also when the machine never comes."""
     headers = {"Authorization": f"Bearer {token_file.read_text().strip()}"}
-    request = urllib.request.Request(f"{url}/api/jobs/", headers=headers)  # noqa: S310
+    request = urllib.request.Request(f"{url}/api/v0/nodes?limit=100", headers=headers)  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+            machines = json.load(response)["data"]["result"]["result"]
+    except (urllib.error.URLError, OSError, ValueError, KeyError, TypeError):
         return False
+    return any(one.get("state") == "ALIVE" for one in machines)
 
 
 def service_answers(address: str, timeout_s: float = 2.0) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from enxerto.local import processes
 from enxerto.local.commands import Commands
+from enxerto.local.cpus import default_cpus
 from enxerto.local.errors import BusyError, StartFailedError
 from enxerto.local.layout import Layout
 from enxerto.local.ports import DEFAULT_BASE, HOST, Ports
@@ -26,6 +27,8 @@ _POLL_S = 0.1
 _TAIL_LINES = 15
 _SERVICE_GRACE_S = 25.0
 _RAY_GRACE_S = 10.0
+# Ray gives up when its machine has not registered after 30 s, as on a machine that is busy, and has no setting for it.
+_RAY_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,12 @@ class ProcessStatus:
 
 def _ignore(_process: str, _what: str) -> None:
     pass
+
+
+def _planned(before: PlatformState | None, port_base: int | None, cpus: int | None) -> PlatformState:
+    if before is not None:
+        port_base, cpus = port_base or before.port_base, cpus or before.cpus
+    return PlatformState(uuid.uuid4().hex, port_base or DEFAULT_BASE, cpus or default_cpus(), {})
 
 
 class Supervisor:
@@ -65,15 +74,21 @@ class Supervisor:
             yield
 
     def up(
-        self, *, port_base: int = DEFAULT_BASE, cpus: int = 4, timeout_s: float = 120.0, report: Report = _ignore
+        self,
+        *,
+        port_base: int | None = None,
+        cpus: int | None = None,
+        timeout_s: float = 120.0,
+        report: Report = _ignore,
     ) -> bool:
         """Start what does not run yet, and wait until everything answers.
 
-        A platform of which some processes ended gets these back, on its old ports.
+        A platform of which some processes ended gets these back, on its old ports. One that ended as a whole without
+        `down`, as with its machine, gets its old ports too, so that clients find it again.
 
         Args:
-            port_base: first of the 500 ports to use.
-            cpus: what Ray may hand out to workers and replicas.
+            port_base: first of the 500 ports to use; None takes those of before, or 7300.
+            cpus: what Ray may hand out to workers and replicas; None takes as many as before, or the machine's.
             timeout_s: how long to wait for everything to answer.
             report: told what happens.
 
@@ -90,9 +105,8 @@ class Supervisor:
             running = [name for name in _NAMES if state and name in state.processes and self._runs(state, name)]
             if state is None or not running:
                 self.sweep(state)
-                ports = Ports(port_base)
-                ports.check()
-                state = PlatformState(uuid.uuid4().hex, port_base, cpus, {})
+                state = _planned(state, port_base, cpus)
+                Ports(state.port_base).check()
                 self._layout.prepare()
                 # Sessions of earlier starts are of no use, and Ray never removes them.
                 shutil.rmtree(self._layout.ray_folder, ignore_errors=True)
@@ -108,26 +122,20 @@ class Supervisor:
     def _start(self, state: PlatformState, names: list[str], timeout_s: float, report: Report) -> None:
         commands = Commands(self._layout, Ports(state.port_base), state.instance, state.cpus)
         begun = time.monotonic()
-        children: dict[str, subprocess.Popen[bytes]] = {}
+        waiting: dict[str, subprocess.Popen[bytes]] = {}
+        tries = 1
         try:
             for name in names:
-                self._layout.ready_file(name).unlink(missing_ok=True)
-                command = commands.ray() if name == RAY else commands.service(name)
-                log = self._layout.log(name)
-                children[name] = processes.spawn(command.arguments, command.environment, log)
-                self._children.append(children[name])
-                report(name, "starting")
-                state = replace(
-                    state, processes={**state.processes, name: self._describe(name, children[name].pid, commands)}
-                )
-                # Written at once, so that `down` finds what a dead `up` left behind.
-                state.write(self._home)
-            waiting = dict(children)
+                state, waiting[name] = self._spawn(state, name, commands, report)
             while waiting:
                 for name, child in list(waiting.items()):
                     if child.poll() is not None:
-                        raise self._failure(name, f"ended with status {child.returncode}")
-                    if self._answers(name, state.processes[name]):
+                        if name != RAY or tries >= _RAY_TRIES:
+                            raise self._failure(name, f"ended with status {child.returncode}")
+                        tries += 1
+                        processes.kill_session(child.pid)
+                        state, waiting[name] = self._spawn(state, name, commands, report)
+                    elif self._answers(name, state.processes[name]):
                         report(name, f"ready after {time.monotonic() - begun:.1f} s")
                         del waiting[name]
                 if waiting and time.monotonic() - begun > timeout_s:
@@ -139,6 +147,19 @@ class Supervisor:
                 report(name, "stopping")
             self._stop(state)
             raise
+
+    def _spawn(
+        self, state: PlatformState, name: str, commands: Commands, report: Report
+    ) -> tuple[PlatformState, subprocess.Popen[bytes]]:
+        self._layout.ready_file(name).unlink(missing_ok=True)
+        command = commands.ray() if name == RAY else commands.service(name)
+        child = processes.spawn(command.arguments, command.environment, self._layout.log(name))
+        self._children.append(child)
+        report(name, "starting")
+        state = replace(state, processes={**state.processes, name: self._describe(name, child.pid, commands)})
+        # Written at once, so that `down` finds what a dead `up` left behind.
+        state.write(self._home)
+        return state, child
 
     def _describe(self, name: str, pid: int, commands: Commands) -> ProcessState:
         ports = commands.ports

@@ -30,6 +30,7 @@ AbortedError
 └── StaleRevisionError          the resource changed since it was read
 UnavailableError
 ├── ServiceStoppingError        the stream ends because the process does; reconnect with the last cursor
+├── WorkersLostError            workers that died oftener than they are replaced
 ├── JobBrokenError              a job that ended without an answer and without a word
 └── JobLostError                the cluster lost the job too often
 """
@@ -215,6 +216,15 @@ class ServiceStoppingError(errors.UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("the service is stopping; reconnect with the last cursor", retry_after_s=1.0)
+
+
+class WorkersLostError(errors.UnavailableError):
+    """A job's workers died, with their machine or alone, oftener than they are replaced."""
+
+    reason = "WORKERS_LOST"
+
+    def __init__(self, name: object, times: int, last: str) -> None:
+        super().__init__(f"{name}: its workers died {times} times, which is the most; the last time: {last}")
 
 
 class JobLostError(errors.UnavailableError):

@@ -74,6 +74,17 @@ def test_sweep_ends_the_family_and_no_stranger(tmp_path: Path) -> None:
     stranger.wait()
 
 
+def test_what_a_dead_leader_has_left_of_its_session_is_ended(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = f"import subprocess, sys; print(subprocess.Popen({SLEEP!r}).pid, flush=True)"
+    leader = processes.spawn((sys.executable, "-W", "ignore", "-c", child), os.environ, log)
+    leader.wait(10)
+    orphan = psutil.Process(int(log.read_text()))
+    processes.kill_session(leader.pid)
+    eventually(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
+    processes.kill_session(leader.pid)
+
+
 def test_secrets_are_for_the_owner_only_and_stay(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "home")
     layout.prepare()

@@ -33,6 +33,19 @@ def test_a_port_in_use_is_named_with_its_holder_and_nothing_is_started(tmp_path:
     assert not state_file(tmp_path).exists()
 
 
+def test_a_platform_that_ended_without_down_takes_its_old_ports(tmp_path: Path, taken: int) -> None:
+    # As after a restart of the machine: what is recorded runs no more.
+    gone = ProcessState(os.getpid(), 1.0, f"127.0.0.1:{taken + 2}", "", "")
+    state = PlatformState("no-such-instance", taken, 4, {"training": gone})
+    state.write(tmp_path)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", taken + 2))
+        other.listen()
+        with pytest.raises(PortInUseError, match=rf"port {taken + 2} \(training\)"):
+            Supervisor(tmp_path).up()
+    assert PlatformState.read(tmp_path) == state
+
+
 def test_down_of_nothing_does_nothing(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path)
     assert not supervisor.down()

@@ -26,9 +26,11 @@ def failed_for_good(order: JobOrder) -> bool:
     return status is not None and status.code in _FINAL
 
 
-def last_word(order: JobOrder) -> bytes:
-    """The serialised status that a worker left, or that something unforeseen happened."""
+def last_word(order: JobOrder, seen: EnxertoError | None = None) -> bytes:
+    """The serialised status that a worker left, else what the job has seen, else that something unforeseen happened."""
     status = _read(order)
+    if status is None and seen is not None:
+        status = to_status(seen)
     if status is None:
         status = internal_status(f"{order.uid}-{order.attempt}")
         status.message = f"the job failed; the cluster's log of the job {order.uid}-{order.attempt} tells why"

@@ -16,10 +16,13 @@ from enxerto.runtime.allocator import ALLOCATOR_ENVIRONMENT
 from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.adapters.object_store import result_key
 from enxerto.training.domain import JobFailed
+from enxerto.training.errors import WorkersLostError
 from enxerto.training.worker.failures import last_word
 from enxerto.training.worker.order import TRAIN, JobOrder, read_spec
 
 logger = logging.getLogger(__name__)
+
+_MAX_DEATH = 300
 
 
 def run_job(order: JobOrder) -> int:
@@ -28,17 +31,19 @@ def run_job(order: JobOrder) -> int:
     An exit status other than 0 without a last word in the log means that nothing is known against another attempt.
     """
     ray.init(address="auto", log_to_driver=False, runtime_env={"env_vars": ALLOCATOR_ENVIRONMENT})
+    lost = None
     if order.mode == TRAIN:
-        _train(order)
+        lost = _train(order)
     else:
         _inquire(order)
     if not _has_result(order):
-        EventLogWriter(order.store(), order.uid, order.attempt).append(JobFailed(last_word(order)))
+        EventLogWriter(order.store(), order.uid, order.attempt).append(JobFailed(last_word(order, lost)))
     return 0
 
 
-def _train(order: JobOrder) -> None:
-    workers = read_spec(order).run.num_workers
+def _train(order: JobOrder) -> WorkersLostError | None:
+    spec = read_spec(order)
+    workers = spec.run.num_workers
     storage = order.cache_folder / "ray"
     name = f"{order.uid}-{order.attempt}"
     trainer = TorchTrainer(
@@ -59,10 +64,24 @@ def _train(order: JobOrder) -> None:
     )
     try:
         trainer.fit()
-    except ray.train.TrainingFailedError:
+    except ray.train.TrainingFailedError as error:
         logger.exception("training failed")
+        death = _death(error)
+        return WorkersLostError(spec.name, order.worker_restarts + 1, death) if death else None
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
+    return None
+
+
+def _death(error: ray.train.TrainingFailedError) -> str:
+    """How a worker died, in Ray's words; empty when none did."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "health_check_failure", failure)
+        if isinstance(cause, ray.exceptions.RayActorError):
+            # What is indented are the cluster's own ids.
+            lines = [line for line in str(cause).splitlines() if line and not line.startswith("\t")]
+            return " ".join(lines)[:_MAX_DEATH]
+    return ""
 
 
 def _train_function(config: dict[str, JobOrder]) -> None:

@@ -1,0 +1,65 @@
+"""A machine that loses its power in the middle of a run: after `up` the run goes on from its last checkpoint."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from enxerto.client import RunState
+from platforms import running_platform
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("platform"), pytest.mark.timeout(600)]
+EPOCHS = 10
+
+
+def test_a_run_survives_a_restart_of_the_machine(digits_folder: Path) -> None:
+    with running_platform() as platform:
+        client, before = platform.client, platform.state
+        snapshot = client.import_dataset("digits", digits_folder)
+        run = client.train(
+            snapshot,
+            model="digits",
+            strategy="fine-tune",
+            unfreezing={"stages": 1},
+            image_size=64,
+            epochs=EPOCHS,
+            stop={"early_stopping_patience": 0},
+        )
+        seen = []
+        for event in client.watch(run):
+            seen.append(event)
+            kept = event.checkpoint
+            if kept is not None and kept.phase == "fine-tuning" and kept.epoch >= 2:
+                break
+        platform.lose_power()
+        assert not any(psutil.pid_exists(one.pid) for one in platform.supervisor.status() if one.pid)
+        started = platform.enxerto("up")
+        assert started.returncode == 0, started.stderr
+        after = platform.state
+        assert {name: one.address for name, one in after.processes.items()} == {
+            name: one.address for name, one in before.processes.items()
+        }
+        seen += client.watch(run, after_cursor=seen[-1].cursor)
+        ended = client.run(run.name)
+        version = client.version(ended.model_version)
+        again = list(client.watch(run))
+    assert ended.state is RunState.SUCCEEDED
+    assert (ended.restart_count, ended.stop_reason) == (1, "EPOCHS")
+    assert (version.state, version.lineage.training_run) == ("READY", run.name)
+    assert [event.cursor for event in seen] == list(range(1, len(seen) + 1))
+    assert again == seen
+    assert [event.state for event in seen if event.state] == [
+        RunState.QUEUED,
+        RunState.RUNNING,
+        RunState.REGISTERING,
+        RunState.SUCCEEDED,
+    ]
+    epochs = [
+        event.progress.epoch
+        for event in seen
+        if event.kind == "epoch" and event.progress is not None and event.progress.phase == "fine-tuning"
+    ]
+    # Those up to the checkpoint are done once; the one that was lost may be done again.
+    assert all(epochs.count(epoch) == 1 for epoch in range(1, kept.epoch + 1))
+    assert sorted(set(epochs)) == list(range(1, EPOCHS + 1))
+    assert epochs.count(EPOCHS) == 1
