@@ -17,12 +17,11 @@ from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.adapters.object_store import result_key
 from enxerto.training.domain import JobFailed
 from enxerto.training.errors import WorkersLostError
+from enxerto.training.worker.deaths import death_in
 from enxerto.training.worker.failures import last_word
 from enxerto.training.worker.order import TRAIN, JobOrder, read_spec
 
 logger = logging.getLogger(__name__)
-
-_MAX_DEATH = 300
 
 
 def run_job(order: JobOrder) -> int:
@@ -66,22 +65,11 @@ def _train(order: JobOrder) -> WorkersLostError | None:
         trainer.fit()
     except ray.train.TrainingFailedError as error:
         logger.exception("training failed")
-        death = _death(error)
+        death = death_in(error)
         return WorkersLostError(spec.name, order.worker_restarts + 1, death) if death else None
     finally:
         shutil.rmtree(storage / name, ignore_errors=True)
     return None
-
-
-def _death(error: ray.train.TrainingFailedError) -> str:
-    """How a worker died, in Ray's words; empty when none did."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        cause = getattr(failure, "health_check_failure", failure)
-        if isinstance(cause, ray.exceptions.RayActorError):
-            # What is indented are the cluster's own ids.
-            lines = [line for line in str(cause).splitlines() if line and not line.startswith("\t")]
-            return " ".join(lines)[:_MAX_DEATH]
-    return ""
 
 
 def _train_function(config: dict[str, JobOrder]) -> None:
