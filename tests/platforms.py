@@ -71,7 +71,8 @@ class Platform:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     # It went with its parent.
                     process.kill()
-            psutil.wait_procs(members, 10)
+            # Long, for what dies holds its ports until the last of its threads has gone.
+            psutil.wait_procs(members, 60)
 
     def start_missing(self) -> None:
         """Start again what does not run, on its old port."""

@@ -9,7 +9,7 @@ from enxerto.client import RunState
 from platforms import running_platform
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("platform"), pytest.mark.timeout(600)]
-EPOCHS = 10
+EPOCHS = 6
 
 
 def test_a_run_survives_a_restart_of_the_machine(digits_folder: Path) -> None:

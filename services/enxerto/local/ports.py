@@ -3,6 +3,7 @@
 import contextlib
 import random
 import socket
+import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -13,6 +14,7 @@ from enxerto.local.errors import PortInUseError
 DEFAULT_BASE = 7300
 HOST = "127.0.0.1"
 _SPAN = 500
+_POLL_S = 0.1
 _OFFSETS = {
     "registry": 1,
     "training": 2,
@@ -53,15 +55,21 @@ class Ports:
         """First and last HTTP port of Serve's replicas, which nobody uses."""
         return self.base + 300, self.base + 499
 
-    def check(self) -> None:
+    def check(self, patience_s: float = 0.0) -> None:
         """Make sure that every fixed port is free.
+
+        Args:
+            patience_s: how long to wait for all of them.
 
         Raises:
             PortInUseError: names the first that is not, and who holds it where that can be known.
         """
+        deadline = time.monotonic() + patience_s
         for purpose, offset in _OFFSETS.items():
             port = self.base + offset
-            if not _is_free(port):
+            while not (free := _is_free(port)) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+            if not free:
                 raise PortInUseError(port, purpose, _holder(port), self.base + 2 * _SPAN)
 
     @classmethod

@@ -27,6 +27,8 @@ _POLL_S = 0.1
 _TAIL_LINES = 15
 _SERVICE_GRACE_S = 25.0
 _RAY_GRACE_S = 10.0
+# What was killed holds its ports until the last of its threads has gone.
+_DYING_S = 5.0
 # Ray gives up when its machine has not registered after 30 s, as on a machine that is busy, and has no setting for it.
 _RAY_TRIES = 3
 
@@ -105,8 +107,9 @@ class Supervisor:
             running = [name for name in _NAMES if state and name in state.processes and self._runs(state, name)]
             if state is None or not running:
                 self.sweep(state)
+                patience_s = _DYING_S if state else 0.0
                 state = _planned(state, port_base, cpus)
-                Ports(state.port_base).check()
+                Ports(state.port_base).check(patience_s)
                 self._layout.prepare()
                 # Sessions of earlier starts are of no use, and Ray never removes them.
                 shutil.rmtree(self._layout.ray_folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from training_calls import RUN_S, Watcher, ended, get_run, import_digits, start_
 from training_stack import eventually, running_ray, running_stack
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("platform"), pytest.mark.timeout(900)]
-EPOCHS = 10
+EPOCHS = 6
 
 
 def start(training, snapshot, run_id):
