@@ -25,6 +25,9 @@ from enxerto.local.ports import Ports
 from enxerto.local.state import PlatformState
 from enxerto.local.supervisor import Supervisor
 
+START_S = 240.0
+"""How long a platform may take to start on a machine that is busy with other tests."""
+
 
 @dataclass(frozen=True)
 class Platform:
@@ -76,7 +79,7 @@ class Platform:
 
     def start_missing(self) -> None:
         """Start again what does not run, on its old port."""
-        self.supervisor.up()
+        self.supervisor.up(timeout_s=START_S)
 
     def enxerto(self, *arguments: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
         """Run the `enxerto` command against this platform."""
@@ -98,7 +101,7 @@ def running_platform() -> Iterator[Platform]:
     home = Path(tempfile.mkdtemp(prefix="ex-"))
     supervisor = Supervisor(home)
     try:
-        supervisor.up(port_base=Ports.free().base, cpus=4)
+        supervisor.up(port_base=Ports.free().base, cpus=4, timeout_s=START_S)
         with Client(home=home) as client:
             yield Platform(home, supervisor, client)
     finally:

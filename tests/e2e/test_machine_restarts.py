@@ -33,8 +33,7 @@ def test_a_run_survives_a_restart_of_the_machine(digits_folder: Path) -> None:
                 break
         platform.lose_power()
         assert not any(psutil.pid_exists(one.pid) for one in platform.supervisor.status() if one.pid)
-        started = platform.enxerto("up")
-        assert started.returncode == 0, started.stderr
+        platform.start_missing()
         after = platform.state
         assert {name: one.address for name, one in after.processes.items()} == {
             name: one.address for name, one in before.processes.items()
