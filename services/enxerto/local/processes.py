@@ -48,14 +48,21 @@ def find(process: ProcessState) -> psutil.Process | None:
         return None
 
 
+def _carries(process: psutil.Process, instance: str) -> bool:
+    block = Path(f"/proc/{process.pid}/environ")
+    if not block.exists():
+        return bool(process.environ().get(INSTANCE_VARIABLE) == instance)
+    # Read here, for psutil stops at the first gap, and Ray's processes leave one where they write their titles.
+    return f"{INSTANCE_VARIABLE}={instance}".encode() in block.read_bytes().split(b"\0")
+
+
 def family(instance: str) -> list[psutil.Process]:
     """Every living process that carries the platform's mark."""
     members = []
     for process in psutil.process_iter():
         # Processes of other users, and those that end meanwhile, cannot be looked into: they are not ours.
         with contextlib.suppress(psutil.Error, OSError):
-            marked = process.environ().get(INSTANCE_VARIABLE) == instance
-            if marked and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+            if _carries(process, instance) and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 members.append(process)
     return members
 

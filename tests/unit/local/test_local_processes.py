@@ -74,6 +74,23 @@ def test_sweep_ends_the_family_and_no_stranger(tmp_path: Path) -> None:
     stranger.wait()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the block of the environment is read from /proc")
+def test_a_gap_in_the_environment_hides_nobody(tmp_path: Path) -> None:
+    # As a process has it that writes a long title over its arguments.
+    instance = uuid.uuid4().hex
+    code = f"""
+import ctypes
+arguments = (ctypes.c_char_p * 3)(b"sleep", b"60", None)
+block = (ctypes.c_char_p * 4)(b"A=1", b"", b"{processes.INSTANCE_VARIABLE}={instance}", None)
+ctypes.CDLL(None).execve(b"/bin/sleep", arguments, block)
+"""
+    child = processes.spawn((sys.executable, "-c", code), os.environ, tmp_path / "log")
+    eventually(lambda: [one.pid for one in processes.family(instance)] == [child.pid])
+    processes.sweep(instance, grace_s=5)
+    assert child.wait(5) in (-signal.SIGTERM, 0)
+    assert not psutil.pid_exists(child.pid)
+
+
 def test_what_a_dead_leader_has_left_of_its_session_is_ended(tmp_path: Path) -> None:
     log = tmp_path / "log"
     child = f"import subprocess, sys; print(subprocess.Popen({SLEEP!r}).pid, flush=True)"
