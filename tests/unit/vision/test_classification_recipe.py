@@ -269,6 +269,16 @@ def test_progress_comes_before_the_first_epoch_and_may_cancel(shapes: Shapes) ->
     assert len(epochs) == 2
 
 
+def test_the_time_left_counts_tuning_from_the_first_pass_on(shapes: Shapes) -> None:
+    steps: list[StepReport] = []
+    trained = RECIPE.train(_job(shapes, hooks={"on_step": steps.append}, strategy=Strategy.FINE_TUNE, epochs=1))
+    first_pass = [report for report in steps if report.phase is Phase.FEATURES]
+    assert first_pass[-1].eta_s > 0
+    probe = [report for report in trained.history if report.phase is Phase.LINEAR_PROBE]
+    assert all(report.eta_s > 0 for report in probe)
+    assert trained.history[-1].eta_s == 0
+
+
 def test_every_bad_value_is_reported(shapes: Shapes) -> None:
     with pytest.raises(InvalidArgumentError) as error:
         RECIPE.train(_job(shapes, learning_rate=float("nan"), epochs=0))

@@ -1,6 +1,7 @@
 """The loop, driven by a network of a few numbers."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from enxerto.vision.finetuning import (
 )
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.devices import Compute
-from enxerto.vision.torch.engine import Before, StopReason, TrainingDivergedError, fit, read_before
+from enxerto.vision.torch.engine import Before, StopReason, TrainingDivergedError, fit, fit_heads_first, read_before
 from enxerto.vision.torch.engine.layers import Layers
 from enxerto.vision.torch.learner import Score
 from enxerto.vision.torch.progress import Phase, StepReport, Steps
@@ -101,8 +102,14 @@ class StoppedByHandError(Exception):
 
 def _spec(**values: Any) -> FinetuneSpec:
     return FinetuneSpec.with_defaults(
-        strategy=Strategy.FINE_TUNE,
-        **{"batch_size": 16, "learning_rate": 1e-2, "backbone_learning_rate_ratio": 0.5, "stop": StopSpec(), **values},
+        **{
+            "strategy": Strategy.FINE_TUNE,
+            "batch_size": 16,
+            "learning_rate": 1e-2,
+            "backbone_learning_rate_ratio": 0.5,
+            "stop": StopSpec(),
+            **values,
+        },
     )
 
 
@@ -112,7 +119,7 @@ def _job(spec: FinetuneSpec, **values: Any) -> Job:
 
 
 def _fit(spec: FinetuneSpec, learner: NumbersLearner, epochs: int = 4, **values: Any) -> Any:
-    extra = {key: values.pop(key) for key in ("start", "before", "trains_backbone") if key in values}
+    extra = {key: values.pop(key) for key in ("start", "before", "ahead", "trains_backbone") if key in values}
     given = {"trains_backbone": True, **extra}
     return fit(learner, _job(spec, **values), phase=Phase.FINE_TUNE, epochs=epochs, **given)
 
@@ -317,3 +324,48 @@ def test_low_precision_trains() -> None:
     job = replace(_job(_spec(learning_rate=3e-2)), compute=Compute("cpu", "bfloat16", 1))
     fitted = fit(NumbersLearner(), job, phase=Phase.FINE_TUNE, epochs=10, trains_backbone=True)
     assert fitted.best.value > 0.8
+
+
+class SlowLearner(NumbersLearner):
+    """Takes 2 ms a batch and 5 ms to validate, and what the machine adds."""
+
+    def loss(self, model: nn.Module, batch: Pair) -> torch.Tensor:
+        time.sleep(0.002)
+        return super().loss(model, batch)
+
+    def validate(self) -> Score:
+        time.sleep(0.005)
+        return super().validate()
+
+
+def test_the_time_left_counts_the_phases_to_come() -> None:
+    told: list[tuple[float, float]] = []
+
+    def ahead(train_s: float, validate_s: float) -> float:
+        told.append((train_s, validate_s))
+        return 1000.0
+
+    *_, before_last, last = _fit(_spec(), SlowLearner(), ahead=ahead).history
+    assert last.eta_s == 1000
+    assert before_last.eta_s > 1000 + 4 * 0.002 + 0.005
+    assert all(train_s >= 4 * 0.002 and validate_s >= 0.005 for train_s, validate_s in told)
+    assert _fit(_spec(), SlowLearner()).history[-1].eta_s == 0
+
+
+def test_the_time_left_ends_with_the_budget() -> None:
+    fitted = _fit(_spec(stop=StopSpec(max_duration_s=600)), NumbersLearner(), ahead=lambda *_: 1000.0)
+    assert all(0 < report.eta_s < 600 for report in fitted.history)
+
+
+def test_while_heads_train_the_time_left_counts_tuning() -> None:
+    epochs, batches = 3, 4
+    heads, tuning = [], []
+    fitted = fit_heads_first(SlowLearner(), _job(_spec(epochs=epochs)))
+    for report in fitted.history:
+        (heads if report.phase is Phase.TRAIN else tuning).append(report.eta_s)
+    # A tuned step is taken for dearer than one of the heads: two epochs of them and three of tuning are to come.
+    assert heads[0] > (2 * epochs - 1) * (batches * 0.002 + 0.005)
+    assert heads[-1] > epochs * (1.5 * batches * 0.002 + 0.005)
+    assert tuning[-1] == 0
+    alone = fit_heads_first(SlowLearner(), _job(_spec(epochs=epochs, strategy=Strategy.FEATURE_EXTRACTION)))
+    assert alone.history[-1].eta_s == 0

@@ -1,5 +1,6 @@
 """Tells the service how a run goes, without holding up the training loop."""
 
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
@@ -33,6 +34,7 @@ class Reporter:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="report")
         self._last: Future[int] | None = None
         self._epoch: tuple[Phase, int, int] | None = None
+        self._end: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -78,17 +80,22 @@ class Reporter:
                 images_done=report.done * self._workers,
                 image_count=report.total * self._workers,
                 images_per_second=report.images_per_s * self._workers,
-                # A step knows only the rest of its epoch, and the rest of the run is what is asked.
-                eta_s=None if report.phase in (Phase.TRAIN, Phase.FINE_TUNE) else report.eta_s,
+                # Within an epoch a step knows only the epoch's rest; the rest of the run is what is asked.
+                eta_s=report.eta_s if report.phase is Phase.FEATURES else self._left_s(),
                 step=steps.done if steps else 0,
                 step_count=steps.total if steps else 0,
                 learning_rate=steps.learning_rate if steps else 0.0,
             )
         )
 
+    def _left_s(self) -> float | None:
+        """Seconds until training should end, as the last epoch told; None before the first."""
+        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
+
     def epoch(self, report: EpochReport) -> None:
         """An epoch ended."""
         self._epoch = (report.phase, report.epoch, report.epochs)
+        self._end = time.monotonic() + report.eta_s
         measured = [Metric(name, value, "val") for name, value in report.metrics.items() if name != "loss"]
         self.send(
             EpochCompleted(

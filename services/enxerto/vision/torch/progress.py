@@ -34,7 +34,7 @@ class EpochReport:
         metrics: on the validation split, by name, `score` among them.
         learning_rate: of the head, at the end of the epoch.
         images_per_s: training images (or their features, in LINEAR_PROBE), over all workers.
-        eta_s: until the end of the phase.
+        eta_s: until the end of training; what phases to come take is estimated from this one.
     """
 
     epoch: int
@@ -73,7 +73,7 @@ class StepReport:
         done: images so far, this worker's.
         total: images of the phase or epoch, this worker's.
         images_per_s: this worker's.
-        eta_s: until `total`.
+        eta_s: until `total`; of the features of a run that tunes, until the end of training.
         steps: where the optimizer is; None where nothing is optimized.
     """
 

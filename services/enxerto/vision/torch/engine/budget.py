@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import time
 
 import torch
@@ -39,6 +40,12 @@ class Budget:
     def spent_s(self) -> float:
         """Seconds so far."""
         return time.perf_counter() - self._started
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that may still be spent; infinite without a limit."""
+        limit = self._spec.max_duration_s
+        return max(limit - self.spent_s, 0.0) if limit else math.inf
 
     def out_of_time(self, device: str = "cpu") -> bool:
         """Whether the time is over for any worker; collective when there is a limit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,6 +37,9 @@ from enxerto.vision.torch.progress import EpochReport, Phase, StepMeter, Steps
 from enxerto.vision.torch.recipe import Checkpoint, Job
 
 _NOTHING_BEFORE: Final = Before()
+
+Ahead = Callable[[float, float], float]
+"""Seconds of the phases that follow, from the seconds that an epoch of this one trains and validates."""
 
 
 class TrainingDivergedError(FailedPreconditionError):
@@ -75,6 +78,7 @@ def fit(
     trains_backbone: bool,
     start: Score | None = None,
     before: Before = _NOTHING_BEFORE,
+    ahead: Ahead | None = None,
     replicated: bool = False,
 ) -> Fitted:
     """Train a phase as the job's spec says, and leave the best epoch's weights in the network, frozen, in eval mode.
@@ -91,6 +95,7 @@ def fit(
         trains_backbone: whether stages learn, as the spec's unfreezing says; else the heads alone.
         start: score of the network as it is, which makes it a candidate: the phase then never ends below it.
         before: what the recipe did so far; kept in the checkpoints.
+        ahead: what follows this phase, for the estimate of the time left; None when nothing does.
         replicated: whether every worker's batches are whole ones, the same everywhere, so that nothing is exchanged.
 
     Raises:
@@ -98,7 +103,15 @@ def fit(
     """
     layers = Layers(learner, job.spec, trains_backbone=trains_backbone)
     made = _Fit(
-        learner, job, phase=phase, epochs=epochs, layers=layers, start=start, before=before, replicated=replicated
+        learner,
+        job,
+        phase=phase,
+        epochs=epochs,
+        layers=layers,
+        start=start,
+        before=before,
+        ahead=ahead,
+        replicated=replicated,
     )
     return made.run()
 
@@ -114,10 +127,11 @@ class _Fit:
         layers: Layers,
         start: Score | None,
         before: Before,
+        ahead: Ahead | None,
         replicated: bool,
     ) -> None:
         self._learner, self._job, self._phase, self._epochs = learner, job, phase, epochs
-        self._layers, self._before = layers, before
+        self._layers, self._before, self._ahead = layers, before, ahead
         self._exchanges = job.where.world_size > 1 and not replicated
         self._size = max(1, job.spec.batch_size // job.where.world_size) if self._exchanges else job.spec.batch_size
         self._batches = learner.batch_count(self._size)
@@ -141,6 +155,7 @@ class _Fit:
         if resumed is not None:
             self._resume(resumed)
         self._started = self._saved = time.perf_counter()
+        self._trained_s = 0.0
 
     def run(self) -> Fitted:
         first = self._done + 1
@@ -152,6 +167,7 @@ class _Fit:
             began = time.perf_counter()
             train_loss, images, out_of_time = self._train(epoch)
             trained_s = time.perf_counter() - began
+            self._trained_s += trained_s
             score = self._validate() if math.isfinite(train_loss) else None
             if score is None or math.isnan(score.loss):
                 self._diverged(epoch)
@@ -245,7 +261,6 @@ class _Fit:
         self._stop = StopReason.EARLY_STOPPING
 
     def _tell(self, epoch: int, first: int, *, train_loss: float, score: Score, rate: float) -> None:
-        per_epoch_s = (time.perf_counter() - self._started) / (epoch - first + 1)
         report = EpochReport(
             epoch=epoch,
             epochs=self._epochs,
@@ -256,10 +271,17 @@ class _Fit:
             metrics=dict(score.metrics),
             learning_rate=self._stepper.rate,
             images_per_s=rate,
-            eta_s=per_epoch_s * (self._epochs - epoch),
+            eta_s=self._left_s(epoch, measured=epoch - first + 1),
         )
         self._history.append(report)
         self._job.on_epoch(report)
+
+    def _left_s(self, epoch: int, *, measured: int) -> float:
+        """Seconds of training to come after an epoch, from so many that were `measured`."""
+        epoch_s = (time.perf_counter() - self._started) / measured
+        train_s = self._trained_s / measured
+        ahead_s = self._ahead(train_s, epoch_s - train_s) if self._ahead is not None else 0.0
+        return min(epoch_s * (self._epochs - epoch) + ahead_s, self._budget.left_s)
 
     def _choose_rate(self) -> float:
         if not self._job.spec.find_learning_rate:
