@@ -8,6 +8,7 @@ from enxerto.training.adapters.optuna_search import OptunaSearch
 from enxerto.training.adapters.status import encode_status
 from enxerto.training.converters import trial_spec
 from enxerto.training.domain import (
+    TUNING,
     Choice,
     EpochCompleted,
     JobFailed,
@@ -78,12 +79,14 @@ class Laboratory:
             await self.reconciler.step()
         return await self.store.get(NAME)
 
-    async def play(self, trial, *scores, ends=True):
+    async def play(self, trial, *scores, heads=(), ends=True):
         run = await self.world.runs.get(trial.run)
+        phases = [("head", heads), (TUNING, scores)] if run.spec.finetune.tunes else [("head", scores)]
         bodies = [JobStarted()]
-        for epoch, score in enumerate(scores, start=1):
-            metrics = (Metric("accuracy", score, "val"), Metric("accuracy", 0.0, "train"))
-            bodies.append(EpochCompleted(Progress("head", epoch, len(scores)), metrics, 1e-3))
+        for phase, reached in phases:
+            for epoch, score in enumerate(reached, start=1):
+                metrics = (Metric("accuracy", score, "val"), Metric("accuracy", 0.0, "train"))
+                bodies.append(EpochCompleted(Progress(phase, epoch, len(reached)), metrics, 1e-3))
         self.world.cluster.results[run.uid, run.attempt] = a_result()
         self.world.cluster.write(run, *bodies, *([JobTrained()] if ends else []))
 
@@ -143,6 +146,25 @@ async def test_a_trial_that_does_worse_is_pruned_and_the_sweep_goes_on(laborator
     assert (last.number, last.state, last.pruned) == (5, RunState.CANCELLED, True)
     assert (await laboratory.world.runs.get(last.run)).stop_reason == "PRUNED"
     assert (sweep.state, sweep.best.number) == (SweepState.SUCCEEDED, 1)
+
+
+async def test_trials_of_two_phases_are_compared_by_their_epochs_of_tuning(laboratory):
+    fine_tune = SweepParameter("strategy", Choice(("STRATEGY_FINE_TUNE",)))
+    plan = {"parameters": (*a_plan().parameters, fine_tune), "pruning_grace_epochs": 2}
+    await laboratory.create(max_trials=5, max_parallel_trials=1, **plan)
+    for number in range(1, 5):
+        sweep = await laboratory.step(2)
+        # However long the heads learned, and however well: that is not what is compared.
+        await laboratory.play(sweep.trials[-1], *[0.6 + number / 100] * 2, heads=[0.1] * number)
+        sweep = await laboratory.step(4)
+        assert not sweep.trials[-1].pruned
+    await laboratory.play(sweep.trials[-1], 0.01, heads=[0.5] * 9, ends=False)
+    sweep = await laboratory.step(3)
+    assert (sweep.trials[-1].state, sweep.trials[-1].score) == (RunState.RUNNING, 0.5)
+    await laboratory.play(sweep.trials[-1], 0.01, 0.01, heads=[0.5] * 9, ends=False)
+    sweep = await laboratory.step(6)
+    assert (sweep.trials[-1].number, sweep.trials[-1].pruned) == (5, True)
+    assert (sweep.state, sweep.best.number) == (SweepState.SUCCEEDED, 4)
 
 
 async def test_a_failed_trial_is_borne_and_only_failures_fail_the_sweep(laboratory):

@@ -13,6 +13,7 @@ from enxerto.training.domain.datasets import (
     UriSource,
 )
 from enxerto.training.domain.events import (
+    TUNING,
     CheckpointSaved,
     EpochCompleted,
     EventBody,
@@ -50,6 +51,7 @@ from enxerto.training.domain.sweeps import (
 
 __all__ = [
     "PRUNED",
+    "TUNING",
     "BaseModelRanking",
     "BaseModelScore",
     "Checkpoint",

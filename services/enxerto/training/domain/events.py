@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from enxerto.training.domain.states import RunState
+
+TUNING: Final = "fine-tuning"
+"""Phase of FINE_TUNE in which stages of the backbone learn; the heads have learned before."""
 
 
 @dataclass(frozen=True, slots=True)

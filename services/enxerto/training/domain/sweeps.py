@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from enxerto.kernel.names import RunName, SweepName
+from enxerto.training.domain.events import TUNING
 from enxerto.training.domain.runs import RunSpec
 from enxerto.training.domain.states import RunState, SweepState
 from enxerto.training.errors import SweepFinishedError
@@ -84,8 +85,22 @@ class SweepPlan:
     max_trials: int
     max_parallel_trials: int = 1
     pruning_grace_epochs: int = 0
-    """Epochs that every trial gets before it may be pruned; 0 prunes none."""
+    """Epochs that every trial gets before it may be pruned, as `comparable_epoch` counts them; 0 prunes none."""
     seed: int = 0
+
+    def comparable_epoch(self, trial: RunSpec, phase: str, epoch: int) -> int | None:
+        """The epoch at which a trial's score is held against those of other trials; None for a score that is not.
+
+        Of FINE_TUNE only epochs of tuning count: the heads before it stop at different epochs in different trials, so
+        that the same count of all epochs would hold heads against tuned networks.
+
+        Args:
+            trial: what the trial's run does.
+            phase: in which the score was measured, as progress names it.
+            epoch: from 1, within the phase.
+        """
+        two_phases = trial.finetune.tunes and trial.finetune.task is not Task.STYLE
+        return None if two_phases and phase != TUNING else epoch
 
     @property
     def objective(self) -> str:

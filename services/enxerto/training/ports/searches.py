@@ -18,7 +18,7 @@ class Search(Protocol):
         ...
 
     def report(self, number: int, step: int, score: float) -> bool:
-        """The trial's score after so many epochs, from 1; returns whether it should be stopped for doing worse."""
+        """The trial's score after so many comparable epochs, from 1; returns whether it should stop for doing worse."""
         ...
 
     def tell(self, number: int, score: float | None) -> None:

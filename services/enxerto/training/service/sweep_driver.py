@@ -40,7 +40,7 @@ class _Reading:
     """How far a trial's events have been read."""
 
     cursor: int = 0
-    steps: set[tuple[str, int]] = field(default_factory=set)
+    epochs: set[tuple[str, int]] = field(default_factory=set)
     """Epochs with a score; those that are trained again after a loss count once."""
     best: float | None = None
     told: bool = False
@@ -196,13 +196,15 @@ class SweepDriver:
                 if score is None:
                     continue
                 assert isinstance(event.body, EpochCompleted)
-                at = event.body.progress.phase, event.body.progress.epoch
-                if at in reading.steps:
+                phase, epoch = event.body.progress.phase, event.body.progress.epoch
+                if (phase, epoch) in reading.epochs:
                     continue
-                reading.steps.add(at)
+                reading.epochs.add((phase, epoch))
                 if reading.best is None or sweep.plan.better(score, reading.best):
                     reading.best = score
-                stop = search.report(trial.number, len(reading.steps), score) or stop
+                step = sweep.plan.comparable_epoch(run.spec, phase, epoch)
+                if step is not None:
+                    stop = search.report(trial.number, step, score) or stop
             if len(events) < _EVENTS_AT_ONCE:
                 break
         return stop

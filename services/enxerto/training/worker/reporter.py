@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from enxerto.training.adapters.event_log import EventLogWriter
-from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobBody, LogLine, Metric, Progress
+from enxerto.training.domain import TUNING, CheckpointSaved, EpochCompleted, JobBody, LogLine, Metric, Progress
 from enxerto.vision.torch.progress import EpochReport, Phase, StepReport
 from enxerto.vision.torch.recipe import Checkpoint
 
@@ -14,7 +14,7 @@ _PHASES: Final = {
     Phase.FEATURES: "features",
     Phase.LINEAR_PROBE: "head",
     Phase.TRAIN: "training",
-    Phase.FINE_TUNE: "fine-tuning",
+    Phase.FINE_TUNE: TUNING,
 }
 
 
