@@ -1,7 +1,7 @@
 """In-memory twins of the training service's ports."""
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -281,6 +281,7 @@ class ScriptedCluster:
 
     def __init__(self) -> None:
         self.cluster = ClusterSize(64.0, 0.0)
+        self.own: frozenset[str] = frozenset()
         self.weights: dict[str, dict[str, str]] = {}
         self.warnings: dict[str, tuple[str, ...]] = {}
         self.inquiries: dict[str, Inquiry] = {}
@@ -292,7 +293,8 @@ class ScriptedCluster:
         self.logs: dict[tuple[str, int], list[JobEvent]] = {}
         self.results: dict[tuple[str, int], TrainingResult] = {}
 
-    async def size(self) -> ClusterSize:
+    async def size(self, own: Collection[str]) -> ClusterSize:
+        self.own = frozenset(own)
         return self.cluster
 
     async def submit(

@@ -1,5 +1,7 @@
 """Ray's REST API (Jobs and Serve), so that a service needs no Ray of the cluster's own version."""
 
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -66,12 +68,56 @@ class RayDashboard:
             RayRefusedError: Ray answered with a status of 400 or more.
             UnavailableError: Ray cannot be reached, or does not know its machines yet.
         """
-        answer = await self.call("GET", "/api/v0/nodes?limit=10000&detail=true")
-        total: dict[str, float] = {}
-        machines = [one for one in answer["data"]["result"]["result"] if one["state"] == "ALIVE"]
+        machines = await self._listed("nodes", "ALIVE")
         if not machines:
             raise UnavailableError("Ray has no living machine", retry_after_s=2.0)
-        for one in machines:
-            for name, amount in (one.get("resources_total") or {}).items():
-                total[name] = total.get(name, 0.0) + float(amount)
-        return total
+        return _sum(one.get("resources_total") for one in machines)
+
+    async def reserved(self, *, apart_from: Collection[str]) -> dict[str, float]:
+        """What is reserved on the cluster by jobs and by Serve, by resource.
+
+        Asked for job by job: Ray tells what is in use as text, and not by whom.
+
+        Args:
+            apart_from: submission ids of jobs that are not to count.
+
+        Raises:
+            RayRefusedError: Ray answered with a status of 400 or more.
+            UnavailableError: Ray cannot be reached.
+        """
+        jobs, groups, actors, tasks = await asyncio.gather(
+            self.call("GET", "/api/jobs/"),
+            self._listed("placement_groups", "CREATED"),
+            self._listed("actors", "ALIVE"),
+            self._listed("tasks", "RUNNING"),
+        )
+        left_out = {one["job_id"] for one in jobs if one.get("submission_id") in apart_from}
+        inside = {one["placement_group_id"] for one in groups}
+        # Inside a group everything takes its part of what the group has reserved.
+        loose = [one for one in actors if one.get("placement_group_id") not in inside]
+        loose += [one for one in tasks if one["type"] == "NORMAL_TASK" and one.get("placement_group_id") not in inside]
+        return _sum(
+            [
+                *(one.get("required_resources") for one in loose if one["job_id"] not in left_out),
+                *(
+                    bundle.get("unit_resources")
+                    for one in groups
+                    if one["creator_job_id"] not in left_out
+                    for bundle in one.get("bundles") or ()
+                ),
+            ]
+        )
+
+    async def _listed(self, what: str, state: str) -> list[dict[str, Any]]:
+        wanted = f"filter_keys=state&filter_predicates=%3D&filter_values={state}"
+        answer = await self.call("GET", f"/api/v0/{what}?limit=10000&detail=true&{wanted}")
+        found: list[dict[str, Any]] = answer["data"]["result"]["result"]
+        return found
+
+
+def _sum(parts: Iterable[Mapping[str, float] | None]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for part in parts:
+        for name, amount in (part or {}).items():
+            total[name] = total.get(name, 0.0) + float(amount)
+    return total

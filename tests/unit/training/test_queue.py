@@ -57,6 +57,24 @@ def test_gpus_are_counted_where_there_are_enough_for_every_worker():
     assert plan(runs, ClusterSize(64, 0), QueueRules()).admitted == {"b"}
 
 
+def test_what_others_hold_is_not_there_for_runs():
+    runs = [training("a"), waiting("b"), waiting("c")]
+    assert plan(runs, ClusterSize(4, 0, other_cpus=1), QueueRules()).admitted == {"b", "c"}
+    found = plan(runs, ClusterSize(4, 0, other_cpus=2.5), QueueRules())
+    assert found.admitted == frozenset()
+    assert reasons(found) == {"b": (1, WaitReason.CLUSTER_FULL), "c": (2, WaitReason.EARLIER_RUNS)}
+    message = found.waiting["b"].message
+    assert message == "needs 1 CPUs and 0.5 of 4 are free, 2.5 being held by replicas and other jobs"
+    found = plan([waiting("a")], ClusterSize(8, 1, other_gpus=1), QueueRules())
+    assert "needs 1 GPUs and 0 of 1 are free, 1 being held" in found.waiting["a"].message
+
+
+def test_a_run_that_others_leave_no_room_for_holds_up_nobody():
+    found = plan([waiting("a", workers=3), waiting("b")], ClusterSize(4, 0, other_cpus=2), QueueRules())
+    assert found.admitted == {"b"}
+    assert reasons(found) == {"a": (1, WaitReason.CLUSTER_FULL)}
+
+
 def test_nobody_starts_while_the_cluster_is_away():
     found = plan([waiting("a")], None, QueueRules())
     assert reasons(found) == {"a": (1, WaitReason.RETRY)}
@@ -101,3 +119,21 @@ async def test_the_place_in_the_queue_is_known_before_the_loop_has_run():
     await world.runs.create(a_run("run-c", "u3"))
     *_, third = await world.runs.list_active()
     assert (await world.cases.queue_status(third)).position == 2
+
+
+async def test_runs_that_train_are_not_counted_as_others():
+    world = await a_world()
+    reconciler = world.reconciler()
+    await reconciler.step()
+    assert world.cluster.submissions == ["u1-1"]
+    await world.runs.create(a_run("run-b", "u2"))
+    world.cluster.cluster = ClusterSize(2, 0, other_cpus=1)
+    reconciler = world.reconciler()
+    await reconciler.step()
+    assert world.cluster.own == {"u1-1"}
+    first, second = await world.runs.list_active()
+    assert (first.waits_for, second.waits_for) == ("", "CLUSTER_FULL")
+    lines = [
+        event.body.message for event in await world.runs.list_events("u2", 0, 10) if event.body.__class__ is LogLine
+    ]
+    assert "1 being held by replicas and other jobs" in lines[-1]

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -113,15 +113,17 @@ class RayJobRunner:
                 raise UnavailableError(f"Ray cannot take the job now: {error.status}", retry_after_s=2.0) from error
             raise JobRefusedError(about, f"status {error.status}") from error
 
-    async def size(self) -> ClusterSize:
-        """What the cluster has in all, or may grow to where the operator says so."""
-        if self._grows_to is not None:
-            return self._grows_to
+    async def size(self, own: Collection[str]) -> ClusterSize:
+        """What the cluster has in all, or may grow to where the operator says so, and what others hold of it."""
         try:
+            held = await self._dashboard.reserved(apart_from=own)
+            others = held.get("CPU", 0.0), held.get("GPU", 0.0)
+            if self._grows_to is not None:
+                return ClusterSize(self._grows_to.cpus, self._grows_to.gpus, *others)
             total = await self._dashboard.resources()
         except RayRefusedError as error:
             raise UnavailableError(f"Ray does not tell its size: {error.status}", retry_after_s=2.0) from error
-        return ClusterSize(total.get("CPU", 0.0), total.get("GPU", 0.0))
+        return ClusterSize(total.get("CPU", 0.0), total.get("GPU", 0.0), *others)
 
     async def state(self, job_id: str) -> tuple[JobState, str]:
         """What the job does, and the cluster's message."""

@@ -35,7 +35,7 @@ from enxerto.training.domain.inquiries import (
     InquiryKind,
     TrainingEstimate,
 )
-from enxerto.training.domain.queue import ClusterSize, Plan, QueueRules, QueueStatus, WaitReason, plan
+from enxerto.training.domain.queue import ClusterSize, Plan, QueueRules, QueueStatus, WaitReason, own_jobs, plan
 from enxerto.training.domain.results import Lineage, Parity, ResultArtifact, TrainingResult
 from enxerto.training.domain.runs import Checkpoint, RunSpec, TrainingRun
 from enxerto.training.domain.states import RunState, SweepState
@@ -100,5 +100,6 @@ __all__ = [
     "UploadSource",
     "UriSource",
     "WaitReason",
+    "own_jobs",
     "plan",
 ]

@@ -31,10 +31,13 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClusterSize:
-    """What the cluster has in all."""
+    """What the cluster has in all, and what of it is not there for training runs."""
 
     cpus: float
     gpus: float
+    other_cpus: float = 0.0
+    """Held by anything but training runs: replicas, other people's jobs, answers to questions."""
+    other_gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,9 @@ class Plan:
 def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRules) -> Plan:
     """Decide about every run that is not final.
 
-    A run that is larger than the whole cluster waits without holding up those behind it; one that only does not fit
-    now does, because smaller runs would otherwise pass it for ever. A project at its quota holds up nobody else.
+    A run that would not fit if no other run trained waits without holding up those behind it; one that only does not
+    fit beside them does, because smaller runs would otherwise pass it for ever. A project at its quota holds up nobody
+    else.
 
     Args:
         runs: in the order in which they were created.
@@ -69,8 +73,10 @@ def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRule
         rules: the limits.
     """
     holding = [run for run in runs if _holds(run)]
-    free_cpus = size.cpus - sum(_cpus(run, rules) for run in holding) if size else 0.0
-    free_gpus = size.gpus - sum(_gpus(run, size) for run in holding) if size else 0.0
+    cpus_of_runs = size.cpus - size.other_cpus if size else 0.0
+    gpus_of_runs = size.gpus - size.other_gpus if size else 0.0
+    free_cpus = cpus_of_runs - sum(_cpus(run, rules) for run in holding)
+    free_gpus = gpus_of_runs - sum(_gpus(run, size) for run in holding) if size else 0.0
     running = Counter(run.name.project for run in holding)
     admitted: set[str] = set()
     waiting: dict[str, QueueStatus] = {}
@@ -78,7 +84,7 @@ def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRule
     for run in runs:
         if run.state is not RunState.QUEUED or _holds(run):
             continue
-        cpus, project = _cpus(run, rules), run.name.project
+        cpus, gpus, project = _cpus(run, rules), _gpus(run, size) if size else 0.0, run.name.project
         if size is None:
             reason, text = WaitReason.RETRY, "the cluster cannot be reached; it is tried again"
         elif rules.runs_per_project and running[project] >= rules.runs_per_project:
@@ -89,25 +95,35 @@ def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRule
             text = f"needs {cpus:g} CPUs and the whole cluster has {size.cpus:g}: waits until it grows"
         elif blocked:
             reason, text = WaitReason.EARLIER_RUNS, "runs that were created earlier wait for the cluster"
-        elif cpus > free_cpus or _gpus(run, size) > free_gpus:
-            blocked = True
+        elif cpus > free_cpus or gpus > free_gpus:
+            blocked = cpus <= cpus_of_runs and gpus <= gpus_of_runs
             reason = WaitReason.CLUSTER_FULL
-            text = f"needs {cpus:g} CPUs and {max(free_cpus, 0):g} of {size.cpus:g} are free"
-            if needed := _gpus(run, size):
-                text += f"; needs {needed:g} GPUs and {max(free_gpus, 0):g} of {size.gpus:g} are free"
+            text = f"needs {cpus:g} CPUs and {_free(free_cpus, size.cpus, size.other_cpus)}"
+            if gpus:
+                text += f"; needs {gpus:g} GPUs and {_free(free_gpus, size.gpus, size.other_gpus)}"
         else:
             admitted.add(run.uid)
             running[project] += 1
             free_cpus -= cpus
-            free_gpus -= _gpus(run, size)
+            free_gpus -= gpus
             continue
         waiting[run.uid] = QueueStatus(len(waiting) + 1, reason, text)
     return Plan(frozenset(admitted), waiting)
 
 
+def own_jobs(runs: Sequence[TrainingRun]) -> frozenset[str]:
+    """The jobs whose part of the cluster `plan` counts itself."""
+    return frozenset(run.job_id for run in runs if _holds(run))
+
+
 def _holds(run: TrainingRun) -> bool:
     """Whether a job of the run has, or is about to have again, a part of the cluster."""
     return (run.announced and run.state is not RunState.REGISTERING) or run.state is RunState.RUNNING
+
+
+def _free(free: float, total: float, other: float) -> str:
+    text = f"{max(free, 0):g} of {total:g} are free"
+    return f"{text}, {other:g} being held by replicas and other jobs" if other else text
 
 
 def _cpus(run: TrainingRun, rules: QueueRules) -> float:

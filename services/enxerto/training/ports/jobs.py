@@ -1,7 +1,7 @@
 """What runs jobs on a cluster, and reads what they leave."""
 
 import enum
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from enxerto.training.domain import ClusterSize, Inquiry, JobEvent, SnapshotContent, TrainingResult, TrainingRun
@@ -55,8 +55,8 @@ class JobRunner(Protocol):
         """Ask the job to end; one that is over or unknown is fine. Raises UnavailableError."""
         ...
 
-    async def size(self) -> ClusterSize:
-        """What the cluster has in all; raises UnavailableError."""
+    async def size(self, own: Collection[str]) -> ClusterSize:
+        """What the cluster has in all, and what of it anything but the jobs in `own` holds; raises UnavailableError."""
         ...
 
 

@@ -5,23 +5,23 @@ import time
 from collections.abc import Sequence
 
 from enxerto.kernel.errors import UnavailableError
-from enxerto.training.domain import ClusterSize, Plan, QueueRules, QueueStatus, RunState, TrainingRun, plan
+from enxerto.training.domain import ClusterSize, Plan, QueueRules, QueueStatus, RunState, TrainingRun, own_jobs, plan
 from enxerto.training.ports import JobRunner, Telemetry
 
 logger = logging.getLogger(__name__)
 
 _SIZE_AGE_S = 10.0
-"""How long the cluster's size is taken for the same."""
+"""How long the cluster's size, and what others hold of it, are taken for the same."""
 _RETRY_S = 2.0
 
 
 class Queue:
     """Decides who may start, and tells those who ask why a run waits.
 
-    Nothing of it is stored: the plan follows from the stored runs and the cluster's size.
+    Nothing of it is stored: the plan follows from the stored runs, the cluster's size and what others hold of it.
 
     Args:
-        jobs: tells the cluster's size.
+        jobs: tells how large the cluster is and what others hold.
         telemetry: counts.
         rules: the limits.
     """
@@ -37,13 +37,13 @@ class Queue:
     async def update(self, active: Sequence[TrainingRun]) -> Plan:
         """Plan anew from every run that is not final, in the order in which they were created."""
         if any(run.state.trains and not run.announced for run in active):
-            await self._measure()
+            await self._measure(active)
         return self._decide(active)
 
     async def catch_up(self, active: Sequence[TrainingRun]) -> None:
         """Plan anew for somebody who asks: with the cluster's size as it is known, so that nobody waits for it."""
         if self._look_again == 0.0:
-            await self._measure()
+            await self._measure(active)
         self._decide(active)
 
     def overlooks(self, run: TrainingRun) -> bool:
@@ -60,12 +60,12 @@ class Queue:
         self._telemetry.queue_length(len(self._plan.waiting))
         return self._plan
 
-    async def _measure(self) -> None:
+    async def _measure(self, active: Sequence[TrainingRun]) -> None:
         now = time.monotonic()
         if now < self._look_again:
             return
         try:
-            self._size = await self._jobs.size()
+            self._size = await self._jobs.size(own_jobs(active))
             self._look_again = now + _SIZE_AGE_S
         except UnavailableError as error:
             if self._size is not None:
