@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.vision.blobs import FolderBlobs
 from enxerto.vision.catalogue import get_facts
+from enxerto.vision.datasets.samples import Annotation
 from enxerto.vision.finetuning import (
     AugmentationSpec,
     AugmentPolicy,
@@ -44,11 +45,27 @@ from fakes.datasets import classification_scenes, snapshot_of
 
 RECIPE = get_recipe(Task.CLASSIFICATION)
 Shapes = tuple[Manifest, FolderBlobs]
+Told = list[tuple[str, float, float]]
+"""Phase, score and validation loss of each epoch."""
+
+PROBE_NOISE = 0.001
+TUNING_NOISE = 0.1
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Shapes:
     return snapshot_of(classification_scenes(16, 3, side=72), tmp_path_factory.mktemp("shapes"))
+
+
+@pytest.fixture(scope="module")
+def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Shapes:
+    """Shapes of which every fourth has another's label, so that no loss comes near zero."""
+    scenes = classification_scenes(16, 3, side=72)
+    samples = tuple(
+        sample if number % 4 else replace(sample, annotation=Annotation(label=(number + 1) % 3))
+        for number, sample in enumerate(scenes.samples)
+    )
+    return snapshot_of(replace(scenes, samples=samples), tmp_path_factory.mktemp("doubtful"))
 
 
 def _job(
@@ -287,19 +304,26 @@ def test_every_bad_value_is_reported(shapes: Shapes) -> None:
         RECIPE.train(_job(shapes, strategy=Strategy.FINE_TUNE, unfreezing=UnfreezingSpec(stages=10)))
 
 
+def _shared(data: Shapes, strategy: Strategy, where: Distribution | None = None) -> tuple[Trained, Told]:
+    """What one of several workers trains, or one alone, and what it tells."""
+    policy, epochs = (AugmentPolicy.LIGHT, 2) if strategy is Strategy.FINE_TUNE else (AugmentPolicy.NONE, 12)
+    augmentation = AugmentationSpec(policy=policy)
+    job = _job(data, where=where, strategy=strategy, augmentation=augmentation, epochs=epochs)
+    trained = RECIPE.train(job)
+    return trained, [(report.phase.value, report.score, report.val_loss) for report in trained.history]
+
+
 def _worker(rank: int, folder: Path, blobs: Path, strategy: Strategy) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     data = Manifest.from_bytes((folder / "manifest").read_bytes()), FolderBlobs(blobs)
-    policy = AugmentPolicy.LIGHT if strategy is Strategy.FINE_TUNE else AugmentPolicy.NONE
-    augmentation = AugmentationSpec(policy=policy)
-    job = _job(data, where=Distribution(rank, 2, rank, 2), strategy=strategy, augmentation=augmentation)
-    torch.save(_state(RECIPE.train(job)), folder / f"out{rank}")
+    trained, told = _shared(data, strategy, Distribution(rank, 2, rank, 2))
+    torch.save((_state(trained), told), folder / f"out{rank}")
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
-def test_two_workers_end_with_the_same_network(shapes: Shapes, tmp_path: Path, strategy: Strategy) -> None:
-    manifest, blobs = shapes
+def test_two_workers_end_alike_and_as_one_does(doubtful: Shapes, tmp_path: Path, strategy: Strategy) -> None:
+    manifest, blobs = doubtful
     (tmp_path / "manifest").write_bytes(manifest.to_bytes())
     arguments = (str(tmp_path), str(blobs.folder), strategy.value)
     workers = [
@@ -309,13 +333,19 @@ def test_two_workers_end_with_the_same_network(shapes: Shapes, tmp_path: Path, s
         )
         for rank in range(2)
     ]
-    assert [worker.wait(200) for worker in workers] == [0, 0]
-    first, second = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
+    assert [worker.wait(400) for worker in workers] == [0, 0]
+    (first, told), (second, told_by_second) = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert told == told_by_second
+    alone, told_alone = _shared(doubtful, strategy)
+    assert [phase for phase, *_ in told] == [phase for phase, *_ in told_alone]
+    for (phase, *values), (_, *expected) in zip(told, told_alone, strict=True):
+        # The probe is computed alike everywhere; tuning sees the pictures in other batches.
+        noise = PROBE_NOISE if phase == Phase.LINEAR_PROBE else TUNING_NOISE
+        assert values == pytest.approx(expected, abs=noise)
     if strategy is Strategy.FEATURE_EXTRACTION:
-        alone = _state(RECIPE.train(_job(shapes)))
         name = "head.linear.weight"
-        torch.testing.assert_close(first[name], alone[name], atol=1e-3, rtol=1e-2)
+        torch.testing.assert_close(first[name], _state(alone)[name], atol=1e-3, rtol=1e-2)
 
 
 if __name__ == "__main__":
