@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from PIL import Image
 
 from enxerto.kernel.errors import DataLossError
 from enxerto.vision.blobs import BlobSink, BlobSource, FolderBlobs
+from enxerto.vision.datasets.findings import Finding
 from enxerto.vision.datasets.samples import Annotation, Box, StoredSample
 from enxerto.vision.datasets.scans import Mask, Sample, Scan
 from enxerto.vision.datasets.statistics import DatasetStatistics
@@ -30,6 +31,7 @@ __all__ = [
     "Manifest",
     "Shard",
     "encode_mask",
+    "find_samples",
     "read_manifest",
     "read_samples",
     "write_samples",
@@ -40,6 +42,7 @@ _FORMAT: Final = "enxerto.snapshot/2"
 _SHARD_BYTES: Final = 128 * 1024 * 1024
 _ROW_GROUP_BYTES: Final = 8 * 1024 * 1024
 _ROW_GROUP_ROWS: Final = 1024
+_MOST_FINDINGS: Final = 1000
 _BOX: Final = pa.struct(
     [
         pa.field("label", pa.int32(), nullable=False),
@@ -85,6 +88,8 @@ class Manifest:
         shards: in reading order.
         statistics: of all samples.
         rows_sha256: of every sample's path, split, size, annotation and picture, in reading order.
+        findings: what the import warned of, at most 1000; not part of the content.
+        finding_count: how many there were.
     """
 
     task: Task
@@ -92,6 +97,8 @@ class Manifest:
     shards: tuple[Shard, ...]
     statistics: DatasetStatistics
     rows_sha256: str
+    findings: tuple[Finding, ...] = ()
+    finding_count: int = 0
 
     @property
     def digest(self) -> str:
@@ -118,6 +125,8 @@ class Manifest:
                 "shards": shards,
                 "statistics": self.statistics.to_json(),
                 "rows_sha256": self.rows_sha256,
+                "findings": [finding.to_json() for finding in self.findings],
+                "finding_count": self.finding_count,
             }
         )
 
@@ -139,6 +148,9 @@ class Manifest:
                 shards=tuple(Shard(**{**shard, "split": Split(shard["split"])}) for shard in value["shards"]),
                 statistics=DatasetStatistics.from_json(value["statistics"]),
                 rows_sha256=value["rows_sha256"],
+                # Older snapshots do not carry them.
+                findings=tuple(Finding.from_json(finding) for finding in value.get("findings", ())),
+                finding_count=int(value.get("finding_count", 0)),
             )
             declared = value["digest"]
         except (ValueError, KeyError, TypeError) as error:
@@ -190,6 +202,7 @@ def write_snapshot(
         task=scan.task,
         class_names=scan.class_names,
         statistics=scan.statistics,
+        findings=scan.findings,
         shard_bytes=shard_bytes,
     )
 
@@ -201,6 +214,7 @@ def write_samples(
     task: Task,
     class_names: tuple[str, ...],
     statistics: DatasetStatistics,
+    findings: Sequence[Finding] = (),
     shard_bytes: int = _SHARD_BYTES,
 ) -> tuple[Manifest, str]:
     """Store samples as a snapshot.
@@ -211,6 +225,7 @@ def write_samples(
         task: what the annotations answer.
         class_names: in label order.
         statistics: of all samples.
+        findings: warnings of the import; the first thousand are kept.
         shard_bytes: about the largest shard, in bytes of images and masks.
 
     Returns:
@@ -227,7 +242,8 @@ def write_samples(
                 count, first = _write_shard(file, first, waiting, rows.update, shard_bytes)
                 shards.append(Shard(sink.put(file), split, count, file.stat().st_size))
                 file.unlink()
-    manifest = Manifest(task, class_names, tuple(shards), statistics, rows.hexdigest())
+    kept = tuple(findings[:_MOST_FINDINGS])
+    manifest = Manifest(task, class_names, tuple(shards), statistics, rows.hexdigest(), kept, len(findings))
     return manifest, sink.put(manifest.to_bytes())
 
 
@@ -256,6 +272,24 @@ def read_samples(manifest: Manifest, source: BlobSource, split: Split) -> Iterat
             except (pa.ArrowException, OSError) as error:
                 # A page whose checksum does not fit is an OSError to pyarrow.
                 raise DataLossError(f"shard {shard.sha256} cannot be read: {error}") from error
+
+
+def find_samples(manifest: Manifest, source: BlobSource, paths: Iterable[str]) -> dict[str, StoredSample]:
+    """A few samples by their paths, hardly reading the others; a path that the snapshot does not hold is missing.
+
+    Raises:
+        DataLossError: a shard is missing or damaged, or an image is not the one that was stored.
+    """
+    wanted, found = set(paths), dict[str, StoredSample]()
+    for shard in manifest.shards:
+        if len(found) == len(wanted):
+            break
+        with source.open(shard.sha256) as path:
+            try:
+                found.update((sample.path, sample) for sample in _read_shard(path, wanted))
+            except (pa.ArrowException, OSError) as error:
+                raise DataLossError(f"shard {shard.sha256} cannot be read: {error}") from error
+    return found
 
 
 def encode_mask(mask: Mask) -> bytes:
@@ -343,12 +377,18 @@ def _row_digest(row: dict[str, Any]) -> bytes:
     return hashlib.sha256(_canonical(content)).digest()
 
 
-def _read_shard(path: Path) -> Iterator[StoredSample]:
+def _read_shard(path: Path, wanted: set[str] | None = None) -> Iterator[StoredSample]:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         # One group at a time: a batch that spans groups could hold a thousand large photos.
         for group in range(file.num_row_groups):
+            chosen: Iterable[int] = range(file.metadata.row_group(group).num_rows)
+            if wanted is not None:
+                paths = file.read_row_group(group, columns=["path"]).column("path").to_pylist()
+                chosen = [position for position, path in enumerate(paths) if path in wanted]
+                if not chosen:
+                    continue
             table = file.read_row_group(group)
-            for position in range(table.num_rows):
+            for position in chosen:
                 yield _from_row({name: table.column(name)[position].as_py() for name in _SCHEMA.names})
 
 

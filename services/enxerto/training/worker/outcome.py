@@ -82,6 +82,7 @@ def store_outcome(order: JobOrder, spec: JobSpec, job: Job, recipe: Recipe, trai
         report = draw_report(
             spec,
             job.manifest,
+            job.blobs,
             trained,
             evaluation,
             provenance=provenance,

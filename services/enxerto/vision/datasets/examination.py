@@ -87,12 +87,12 @@ def _examine(root: Path, picture: Picture, limits: ImageLimits, optional_files: 
         return refused(error(path, problem.reason, str(problem)))
     findings: list[Finding] = []
     if kind is not None and extension not in EXTENSIONS[kind]:
-        findings.append(warning(path, "WRONG_EXTENSION", f"is a {kind} by content"))
+        findings.append(warning(path, "WRONG_EXTENSION", f"is a {kind} by content", pictures=(path,)))
     width, height = image.size
     _check_size(picture, width, height, findings)
     if not picture.annotated:
         message = "has no annotation and counts as background"
-        findings.append(warning(path, "IMAGE_WITHOUT_ANNOTATION", message))
+        findings.append(warning(path, "IMAGE_WITHOUT_ANNOTATION", message, pictures=(path,)))
     sample = Sample(
         path,
         picture.split or Split.TRAIN,
@@ -113,7 +113,8 @@ def _check_size(picture: Picture, width: int, height: int, findings: list[Findin
         return
     declared = f"{picture.size[0]} x {picture.size[1]}"
     message = f"{picture.path} is {width} x {height} pixels upright, its annotation says {declared}"
-    findings.append(warning(picture.origin or picture.path, "SIZE_MISMATCH", message, picture.line))
+    where = picture.origin or picture.path
+    findings.append(warning(where, "SIZE_MISMATCH", message, picture.line, pictures=(picture.path,)))
 
 
 def _boxes(picture: Picture, width: int, height: int, findings: list[Finding]) -> tuple[Box, ...]:
@@ -125,7 +126,9 @@ def _boxes(picture: Picture, width: int, height: int, findings: list[Finding]) -
         if box in kept:
             where = drawn.origin or picture.origin or picture.path
             message = f"a box of {picture.path} occurs more than once; one is kept"
-            findings.append(warning(where, "DUPLICATE_ANNOTATION", message, drawn.line))
+            edges = (box.x_min, box.y_min, box.x_max, box.y_max)
+            about = warning(where, "DUPLICATE_ANNOTATION", message, drawn.line, pictures=(picture.path,), box=edges)
+            findings.append(about)
         kept[box] = None
     return tuple(kept)
 
@@ -139,7 +142,9 @@ def _checked(drawn: DrawnBox, picture: Picture, width: int, height: int, finding
 
     def found(code: str, message: str, *, fatal: bool = True) -> None:
         make = error if fatal else warning
-        findings.append(make(where, code, f"{shown} {message}", drawn.line))
+        edges = (left, top, right, bottom)
+        box = edges if all(math.isfinite(edge) for edge in edges) else None
+        findings.append(make(where, code, f"{shown} {message}", drawn.line, pictures=(picture.path,), box=box))
 
     if not all(math.isfinite(edge) for edge in (left, top, right, bottom)):
         found("BOX_NOT_FINITE", "has edges that are not finite")
@@ -166,10 +171,15 @@ def _mask_labels(picture: Picture, width: int, height: int, findings: list[Findi
     try:
         mask = picture.mask.render(width, height)
     except MaskError as problem:
-        findings.append(error(picture.mask.path, problem.code, f"{problem} (of {picture.path})"))
+        message = f"{problem} (of {picture.path})"
+        findings.append(error(picture.mask.path, problem.code, message, pictures=(picture.path,)))
         return ()
     counts = np.bincount(mask.ravel(), minlength=IGNORED + 1)
     labels = tuple(int(value) for value in np.flatnonzero(counts) if value != IGNORED)
     if not labels:
-        findings.append(warning(picture.mask.path, "EMPTY_MASK", f"has no class at all (of {picture.path})"))
+        findings.append(
+            warning(
+                picture.mask.path, "EMPTY_MASK", f"has no class at all (of {picture.path})", pictures=(picture.path,)
+            )
+        )
     return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from enxerto.vision.specs import Split
@@ -26,6 +27,11 @@ class Box:
     x_max: float
     y_max: float
     crowd: bool = False
+
+    @property
+    def side(self) -> float:
+        """Of the square with its area, which COCO's small, medium and large go by."""
+        return math.sqrt((self.x_max - self.x_min) * (self.y_max - self.y_min))
 
 
 @dataclass(frozen=True, slots=True)

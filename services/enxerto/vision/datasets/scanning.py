@@ -87,7 +87,8 @@ def _scan(
 ) -> Scan:
     def occurrences(sample: Sample) -> Occurrences:
         count = len(sample.boxes) if task is Task.DETECTION else 1
-        return Occurrences(sample.split, sample.labels, count, max(sample.width, sample.height))
+        longer = max(sample.width, sample.height)
+        return Occurrences(sample.split, sample.labels, count, longer, tuple(box.side for box in sample.boxes))
 
     # After a value without a class nothing can be counted by class; the finding stops the import anyhow.
     known = [one for one in samples if all(label < len(reading.class_names) for label in one.labels)]
@@ -149,10 +150,10 @@ def _find_copies(samples: Sequence[Sample]) -> Iterator[Finding]:
         for other in others:
             if other.label != first.label:
                 message = f"is the same picture as {first.path}, which has another label"
-                yield warning(other.path, "CONFLICTING_LABEL", message)
+                yield warning(other.path, "CONFLICTING_LABEL", message, pictures=(other.path, first.path))
             elif other.split is not first.split:
                 message = f"is the same picture as {first.path}, which is in {first.split}"
-                yield warning(other.path, "SPLIT_LEAK", message)
+                yield warning(other.path, "SPLIT_LEAK", message, pictures=(other.path, first.path))
 
 
 def _find_near(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> Iterator[Finding]:
@@ -165,7 +166,7 @@ def _find_near(samples: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> I
         if len(told) > _LEAKS_TOLD:
             return
         message = f"is nearly the same picture as {one.path}, which is in {one.split}"
-        yield warning(other.path, "NEAR_DUPLICATE_LEAK", message)
+        yield warning(other.path, "NEAR_DUPLICATE_LEAK", message, pictures=(other.path, one.path))
 
 
 def _check_classes(reading: Reading, samples: Sequence[Sample], task: Task) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class SizeBin:
-    """Pictures whose longer side is at most so many pixels and more than the bin before."""
+    """Pictures, or boxes, whose side is at most so many pixels and more than the bin before."""
 
     max_side: int
     count: int
@@ -49,7 +50,8 @@ class DatasetStatistics:
         image_count: pictures.
         annotation_count: labels, boxes or masks.
         classes: in label order.
-        sizes: bins of 64, 128, 256, ... pixels that hold a picture, in order.
+        sizes: by the longer side: bins of 64, 128, 256, ... pixels that hold a picture, in order.
+        box_sizes: by `Box.side`: bins of 8, 16, 32, ... pixels that hold a box, in order; of DETECTION.
     """
 
     format: str
@@ -57,6 +59,7 @@ class DatasetStatistics:
     annotation_count: int
     classes: tuple[ClassCount, ...]
     sizes: tuple[SizeBin, ...]
+    box_sizes: tuple[SizeBin, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -66,6 +69,7 @@ class DatasetStatistics:
             "annotation_count": self.annotation_count,
             "classes": [{"class_name": one.class_name, "splits": list(one.splits)} for one in self.classes],
             "sizes": [{"max_side": one.max_side, "count": one.count} for one in self.sizes],
+            "box_sizes": [{"max_side": one.max_side, "count": one.count} for one in self.box_sizes],
         }
 
     @classmethod
@@ -80,7 +84,9 @@ class DatasetStatistics:
             image_count=int(value["image_count"]),
             annotation_count=int(value["annotation_count"]),
             classes=tuple(classes),
-            sizes=tuple(SizeBin(int(one["max_side"]), int(one["count"])) for one in value["sizes"]),
+            sizes=_bins(value["sizes"]),
+            # Data that was imported before boxes were measured has none.
+            box_sizes=_bins(value.get("box_sizes", ())),
         )
 
 
@@ -93,12 +99,14 @@ class Occurrences:
         labels: of each of its annotations; for a mask, each class in it once.
         annotations: how many annotations it has.
         longer_side: in pixels.
+        box_sides: `Box.side` of its boxes.
     """
 
     split: Split
     labels: tuple[int, ...]
     annotations: int
     longer_side: int
+    box_sides: tuple[float, ...] = ()
 
 
 def summarise(kind: str, class_names: Sequence[str], pictures: Iterable[Occurrences]) -> DatasetStatistics:
@@ -106,11 +114,13 @@ def summarise(kind: str, class_names: Sequence[str], pictures: Iterable[Occurren
     splits = list(Split)
     classes = [[0, 0, 0] for _ in class_names]
     sizes: Counter[int] = Counter()
+    box_sizes: Counter[int] = Counter()
     images = annotations = 0
     for picture in pictures:
         images += 1
         annotations += picture.annotations
-        sizes[_bin(picture.longer_side)] += 1
+        sizes[_bin(picture.longer_side, 64)] += 1
+        box_sizes.update(_bin(side, 8) for side in picture.box_sides)
         position = splits.index(picture.split)
         for label in picture.labels:
             classes[label][position] += 1
@@ -120,8 +130,13 @@ def summarise(kind: str, class_names: Sequence[str], pictures: Iterable[Occurren
         annotations,
         tuple(ClassCount(name, (row[0], row[1], row[2])) for name, row in zip(class_names, classes, strict=True)),
         tuple(SizeBin(side, sizes[side]) for side in sorted(sizes)),
+        tuple(SizeBin(side, box_sizes[side]) for side in sorted(box_sizes)),
     )
 
 
-def _bin(side: int) -> int:
-    return max(64, 1 << (side - 1).bit_length())
+def _bin(side: float, smallest: int) -> int:
+    return max(smallest, 1 << (math.ceil(side) - 1).bit_length())
+
+
+def _bins(values: Iterable[Mapping[str, Any]]) -> tuple[SizeBin, ...]:
+    return tuple(SizeBin(int(one["max_side"]), int(one["count"])) for one in values)

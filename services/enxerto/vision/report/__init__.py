@@ -1,6 +1,7 @@
 """A run's report: one HTML file that needs nothing else, and its drawings as PNGs. Free of torch."""
 
 from enxerto.vision.report.content import Figure, Report, Table
+from enxerto.vision.report.findings import FoundPicture, choose_findings, findings_figure, findings_table
 from enxerto.vision.report.page import write_report
 from enxerto.vision.report.pictures import (
     BoxedPicture,
@@ -21,12 +22,14 @@ from enxerto.vision.report.plots import (
     confusion_figure,
     curves_figure,
     pr_curves_figure,
+    sizes_figure,
 )
 
 __all__ = [
     "BoxedPicture",
     "Epoch",
     "Figure",
+    "FoundPicture",
     "LabelledPicture",
     "MaskedPicture",
     "PrCurve",
@@ -35,13 +38,17 @@ __all__ = [
     "Triptych",
     "boxes_figure",
     "calibration_figure",
+    "choose_findings",
     "choose_pictures",
     "class_histogram_figure",
     "confusion_figure",
     "curves_figure",
+    "findings_figure",
+    "findings_table",
     "labels_figure",
     "masks_figure",
     "pr_curves_figure",
+    "sizes_figure",
     "styles_figure",
     "write_report",
 ]

@@ -50,6 +50,8 @@ class Report:
         warnings: what a person should know before trusting the numbers.
         figures: names are unique.
         tables: below the figures.
+        data_figures: of what was trained and measured on, below the results.
+        data_tables: below these.
         provenance: names and values: where the version comes from.
         environment: names and values: what it was computed with.
     """
@@ -59,10 +61,17 @@ class Report:
     warnings: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
+    data_figures: tuple[Figure, ...] = ()
+    data_tables: tuple[Table, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def all_figures(self) -> tuple[Figure, ...]:
+        """Of the results and of the data."""
+        return (*self.figures, *self.data_figures)
+
     def __post_init__(self) -> None:
-        names = [figure.name for figure in self.figures]
+        names = [figure.name for figure in self.all_figures]
         if len(set(names)) != len(names):
             raise ValueError(f"figures share a name: {sorted(names)}")

@@ -14,7 +14,7 @@ from enxerto.vision.report.content import Figure, Report, Table
 def write_report(report: Report, folder: Path) -> Path:
     """Write `report.html` and its PNGs into a folder, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    for figure in report.figures:
+    for figure in report.all_figures:
         (folder / f"{figure.name}.png").write_bytes(figure.png)
     page = folder / "report.html"
     page.write_text(_page(report), encoding="utf-8")
@@ -33,6 +33,9 @@ def _page(report: Report) -> str:
         f"<h2>Before you trust it</h2><ul class=warnings>{warnings}</ul>" if warnings else "",
         *(_drawing(figure) for figure in report.figures),
         *(_table(table) for table in report.tables),
+        "<h2>The data</h2>" if report.data_figures or report.data_tables else "",
+        *(_drawing(figure) for figure in report.data_figures),
+        *(_table(table) for table in report.data_tables),
         _pairs("Where it comes from", report.provenance),
         _pairs("What it was computed with", report.environment),
     ]

@@ -28,6 +28,21 @@ _MAX_NAMED_CLASSES: Final = 40
 _MAX_COUNTED_CLASSES: Final = 20
 _MAX_PR_CURVES: Final = 12
 _FEW_EPOCHS: Final = 15
+_MOST_BINS: Final = 14
+
+
+class Bin(Protocol):
+    """How many have a side of at most so many pixels, and more than the bin before; a `SizeBin` is one."""
+
+    @property
+    def max_side(self) -> int:
+        """A power of two, pixels."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Of pictures or boxes."""
+        ...
 
 
 class Epoch(Protocol):
@@ -230,3 +245,36 @@ def class_histogram_figure(
     axes.set_xlabel(unit)
     axes.legend(frameon=False, loc="best")
     return Figure("classes", f"What the data set holds: {unit} of every class", to_png(canvas))
+
+
+def sizes_figure(pictures: Sequence[Bin], boxes: Sequence[Bin] = ()) -> Figure:
+    """How large the pictures are, and the boxes when there are any.
+
+    Args:
+        pictures: by their longer side, in order.
+        boxes: by the side of the square with their area, in order.
+    """
+    shown = [(pictures, "pictures", "longer side, pixels", BLUE)]
+    if boxes:
+        shown.append((boxes, "boxes", "side of the square with the box's area, pixels", AMBER))
+    canvas = new_canvas(12 if boxes else 7, 3.2)
+    for panel, (bins, unit, title, color) in zip(np.atleast_1d(canvas.subplots(1, len(shown))), shown, strict=True):
+        counts = {one.max_side: one.count for one in bins}
+        # The empty bins between the others too, so that the axis is even.
+        sides, last = [min(counts, default=64)], max(counts, default=64)
+        while sides[-1] < last and len(sides) < _MOST_BINS:
+            sides.append(sides[-1] * 2)
+        heights = [counts.get(side, 0) for side in sides]
+        plain(panel).bar(range(len(sides)), heights, width=0.9, color=color, alpha=0.8)
+        for place, height in enumerate(heights):
+            panel.text(place, height, f"{height:,}", ha="center", va="bottom", fontsize=8, color=INK)
+        first = [f"≤ {sides[0]}"]
+        names = first + [f"{side // 2 + 1}-{side}" for side in sides[1:]]
+        panel.set_xticks(range(len(sides)), names, fontsize=8, rotation=30 if len(sides) > 6 else 0)
+        panel.set_xlim(-1, max(3, len(sides)))
+        panel.set_ylim(0, max(1, *heights) * 1.12)
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        panel.grid(axis="x", visible=False)
+        panel.set_xlabel(title)
+        panel.set_ylabel(unit)
+    return Figure("sizes", "How large the pictures are" + (" and the boxes in them" if boxes else ""), to_png(canvas))
