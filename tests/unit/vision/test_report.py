@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from enxerto.vision.datasets.findings import Finding, error, warning
+from enxerto.vision.datasets.statistics import SizeBin
 from enxerto.vision.report import (
     BoxedPicture,
     Figure,
+    FoundPicture,
     LabelledPicture,
     MaskedPicture,
     PrCurve,
@@ -18,13 +21,17 @@ from enxerto.vision.report import (
     Triptych,
     boxes_figure,
     calibration_figure,
+    choose_findings,
     choose_pictures,
     class_histogram_figure,
     confusion_figure,
     curves_figure,
+    findings_figure,
+    findings_table,
     labels_figure,
     masks_figure,
     pr_curves_figure,
+    sizes_figure,
     styles_figure,
     write_report,
 )
@@ -88,6 +95,21 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+def _found(count: int) -> Figure:
+    single = FoundPicture(1, "BOX_CLIPPED", ("<script>.png",), (_picture(),), (-400.0, 3.0, 9.0, 9.0))
+    line = FoundPicture(2, "BOX_WITHOUT_AREA", ("train/$a$.png",), (_picture(),), (5.0, 3.0, 5.0, 9.0))
+    pair = FoundPicture(3, "SPLIT_LEAK", ("a/" * 40, "b.png"), (_picture(30, 50), _picture(90, 20)))
+    return findings_figure([single, line, pair][:count])
+
+
+FIGURES |= {
+    "findings": lambda: _found(3),
+    "one finding": lambda: _found(1),
+    "sizes": lambda: sizes_figure([SizeBin(64, 3), SizeBin(1024, 5)], [SizeBin(8, 9)]),
+    "sizes without boxes": lambda: sizes_figure([SizeBin(1 << place, 1) for place in range(6, 31)]),
+}
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_a_readable_picture(name: str) -> None:
     figure = FIGURES[name]()
@@ -135,3 +157,36 @@ def test_the_worst_mistakes_come_first_and_every_class_is_shown() -> None:
     labels = np.array([0, 0, 0, 1, 0])
     assert choose_pictures(probabilities, labels, 5) == (1, 2, 0, 3, 4)
     assert choose_pictures(probabilities, labels, 3) == (1, 0, 3)
+
+
+def test_rare_findings_are_told_beside_many_of_another_kind() -> None:
+    many = [warning(f"{number}.png", "SPLIT_LEAK", "is in two splits") for number in range(50)]
+    rare = [warning("z.png", "EMPTY_MASK", "is empty"), error("y.png", "BOX_OUTSIDE", "lies outside")]
+    told = choose_findings([*many, *rare], 4)
+    assert [one.code for one in told] == ["BOX_OUTSIDE", "EMPTY_MASK", "SPLIT_LEAK", "SPLIT_LEAK"]
+    assert choose_findings([]) == ()
+    table = findings_table(told, 52)
+    assert table.title.startswith("4 of 52 ")
+    assert table.rows[0] == ("1", "error", "y.png", "lies outside", "BOX_OUTSIDE")
+
+
+def test_what_users_name_stays_text(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'&"
+    found: list[Finding] = [warning(evil, "SPLIT_LEAK", f"is the same picture as {evil}", 7)]
+    counts = class_histogram_figure({"TRAIN": [1]}, [evil])
+    figure = Figure("named", evil, counts.png)
+    report = Report(
+        title=evil,
+        headline={evil: evil},
+        warnings=(evil,),
+        figures=(figure,),
+        tables=(Table(evil, (evil,), ((evil,),)),),
+        data_figures=(counts,),
+        data_tables=(findings_table(found, 1),),
+        provenance={evil: evil},
+        environment={evil: evil},
+    )
+    text = write_report(report, tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&amp;") >= 14
+    assert (tmp_path / "classes.png").is_file()

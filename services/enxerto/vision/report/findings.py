@@ -82,7 +82,9 @@ def findings_table(findings: Sequence[Finding], total: int) -> Table:
 
 def findings_figure(pictures: Sequence[FoundPicture]) -> Figure:
     """A panel for each finding, with its number in the table; boxes as they were drawn, pairs side by side."""
-    canvas = new_canvas(12, 3.3 * max(1, -(-len(pictures) // _COLUMNS)))
+    # Pairs are half as high as single pictures of the same width.
+    row = 3.3 if any(len(one.images) == 1 for one in pictures) else 2.2
+    canvas = new_canvas(12, row * max(1, -(-len(pictures) // _COLUMNS)))
     for panel, picture in zip(grid(canvas, len(pictures), _COLUMNS), pictures, strict=True):
         left = 0.0
         # All pictures of a panel are as high as the first.

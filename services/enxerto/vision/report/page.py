@@ -66,7 +66,8 @@ def _table(table: Table) -> str:
 
     rows = "".join(f"<tr>{cells('td', row)}</tr>" for row in table.rows)
     head = cells("th", table.header)
-    return f"<h2>{html.escape(table.title)}</h2><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f"<h2>{html.escape(table.title)}</h2><div class=wide>{body}</div>"
 
 
 def _pairs(title: str, values: Mapping[str, str]) -> str:
@@ -87,6 +88,7 @@ def _is_number(text: str) -> bool:
 
 
 _STYLE: Final = (
+    ":root{color-scheme:light;background:#fff}"
     "body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;max-width:1080px;margin:2rem auto;padding:0 1rem}"
     "h1{font-size:1.7rem}h2{margin-top:2.2rem;font-size:1.2rem}"
     ".tiles{display:flex;flex-wrap:wrap;gap:.8rem}"
@@ -95,6 +97,7 @@ _STYLE: Final = (
     ".warnings{background:#fffaf0;border-left:.3rem solid #c05621;padding:.6rem .6rem .6rem 2rem}"
     "figure{margin:2rem 0}img{max-width:100%}figcaption{color:#52606d;font-size:.9rem}"
     "table{border-collapse:collapse}td,th{padding:.25rem .9rem;border-bottom:1px solid #e4e7eb;text-align:left}"
+    ".wide{overflow-x:auto}.wide td,.warnings{overflow-wrap:break-word}.wide td{max-width:26rem}"
     ".n{text-align:right;font-variant-numeric:tabular-nums}"
     ".pairs td{overflow-wrap:anywhere;font-family:ui-monospace,monospace;font-size:.85rem}"
 )

@@ -254,11 +254,12 @@ def sizes_figure(pictures: Sequence[Bin], boxes: Sequence[Bin] = ()) -> Figure:
         pictures: by their longer side, in order.
         boxes: by the side of the square with their area, in order.
     """
-    shown = [(pictures, "pictures", "longer side, pixels", BLUE)]
+    shown = [(pictures, "pictures", "longer side, pixels", BLUE, 64)]
     if boxes:
-        shown.append((boxes, "boxes", "side of the square with the box's area, pixels", AMBER))
+        shown.append((boxes, "boxes", "side of the square with the box's area, pixels", AMBER, 8))
     canvas = new_canvas(12 if boxes else 7, 3.2)
-    for panel, (bins, unit, title, color) in zip(np.atleast_1d(canvas.subplots(1, len(shown))), shown, strict=True):
+    panels = np.atleast_1d(canvas.subplots(1, len(shown)))
+    for panel, (bins, unit, title, color, smallest) in zip(panels, shown, strict=True):
         counts = {one.max_side: one.count for one in bins}
         # The empty bins between the others too, so that the axis is even.
         sides, last = [min(counts, default=64)], max(counts, default=64)
@@ -268,10 +269,10 @@ def sizes_figure(pictures: Sequence[Bin], boxes: Sequence[Bin] = ()) -> Figure:
         plain(panel).bar(range(len(sides)), heights, width=0.9, color=color, alpha=0.8)
         for place, height in enumerate(heights):
             panel.text(place, height, f"{height:,}", ha="center", va="bottom", fontsize=8, color=INK)
-        first = [f"≤ {sides[0]}"]
-        names = first + [f"{side // 2 + 1}-{side}" for side in sides[1:]]
+        names = [f"{side // 2 + 1}-{side}" if side > smallest else f"≤ {side}" for side in sides]
         panel.set_xticks(range(len(sides)), names, fontsize=8, rotation=30 if len(sides) > 6 else 0)
-        panel.set_xlim(-1, max(3, len(sides)))
+        room = max(0.6, 2 - len(sides) / 2)
+        panel.set_xlim(-room, len(sides) - 1 + room)
         panel.set_ylim(0, max(1, *heights) * 1.12)
         panel.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         panel.grid(axis="x", visible=False)
