@@ -15,7 +15,7 @@ from enxerto.training.worker.order import JobSpec
 from enxerto.vision.datasets.scanning import scan
 from enxerto.vision.report import Report
 from enxerto.vision.snapshots import FolderBlobs, Manifest, find_samples, read_manifest, write_snapshot
-from enxerto.vision.specs import Interpolation, PreprocessSpec, Split, Task
+from enxerto.vision.specs import PreprocessSpec, Split, Task
 from enxerto.vision.torch.recipe import Evaluation, Trained
 from fakes.dataset_folders import write_class_folders, write_coco
 from fakes.datasets import classification_scenes, detection_scenes
@@ -35,7 +35,7 @@ def _report(manifest: Manifest, blobs: FolderBlobs) -> Report:
     trained = Trained(
         network=None,
         served=None,
-        preprocess=PreprocessSpec(32, 32, 1.0, Interpolation.BILINEAR, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        preprocess=PreprocessSpec(32, 32, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         class_names=manifest.class_names,
         history=(),
         best=-1,
