@@ -85,16 +85,19 @@ Pictures = Iterator[tuple[str, str, Image.Image]]
 """Class, file stem, picture."""
 
 
-def make_sets(folder: Path = DEFAULT_FOLDER, names: tuple[str, ...] = ()) -> list[PhotoSet]:
-    """The sets of these names, all when empty; those that are there already are not made again."""
+def make_sets(folder: Path = DEFAULT_FOLDER, names: tuple[str, ...] = (), *, cut_out: bool = False) -> list[PhotoSet]:
+    """The sets of these names, all when empty; those that are there already are not made again.
+
+    Pictures lie on white; with `cut_out` they keep their transparency, in a folder `NAME-cut-out`.
+    """
     made = []
     for name, source in _SOURCES.items():
         if names and name not in names:
             continue
-        target = folder / name
+        target = folder / (f"{name}-cut-out" if cut_out else name)
         if not target.is_dir():
             try:
-                _make(target, source)
+                _make(target, source, cut_out=cut_out)
             except SetUnavailableError as error:
                 print(f"SKIPPED {name}: {error}", file=sys.stderr)
                 continue
@@ -103,11 +106,12 @@ def make_sets(folder: Path = DEFAULT_FOLDER, names: tuple[str, ...] = ()) -> lis
     return made
 
 
-def _make(target: Path, source: Callable[[Path], Pictures]) -> None:
+def _make(target: Path, source: Callable[[Path], Pictures], *, cut_out: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         whole = Path(scratch) / "set"
-        for label, stem, picture in source(Path(scratch)):
+        for label, stem, read in source(Path(scratch)):
+            picture = read if cut_out else _on_white(read)
             picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
             file = whole / label / f"{stem}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -167,9 +171,12 @@ def _read(classes: dict[str, list[Path]]) -> Pictures:
         chosen = fitting if len(fitting) <= MOST else sorted(random.Random(0).sample(fitting, MOST))
         for index, file in enumerate(chosen):
             with Image.open(file) as opened:
-                picture = opened.convert("RGBA")
-            white = Image.new("RGBA", picture.size, "white")
-            yield label, f"{index:04}-{file.stem}", Image.alpha_composite(white, picture).convert("RGB")
+                yield label, f"{index:04}-{file.stem}", opened.convert("RGBA")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
 def _pixels(file: Path) -> int:
