@@ -2,11 +2,12 @@
 
     python tests/benchmarks/training/scale.py                    # 100,000 pictures of 64 x 64
     python tests/benchmarks/training/scale.py --count 5000
+    python tests/benchmarks/training/scale.py --folder FOLDER    # pictures that are there already
 
 Everything goes through the front door: the folder is uploaded, validated, imported, and trained on twice with
-MobileNetV3-Small from random numbers at 64 pixels: FEATURE_EXTRACTION, then FINE_TUNE for `--minutes`. Every process of
-the platform is looked at twice a second; the figure of a process is the most memory that it has had resident (VmHWM),
-shared pages included.
+MobileNetV3-Small from random numbers at 64 pixels: FEATURE_EXTRACTION for `--epochs`, then FINE_TUNE for `--minutes`. Every
+process of the platform is looked at twice a second; the figure of a process is the most memory that it has had resident
+(VmHWM), shared pages included. The figures so far are printed after each stage.
 """
 
 import argparse
@@ -92,7 +93,7 @@ def _peak_mib(pid: int) -> int:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) // 1024
 
 
-def measure(platform: Platform, folder: Path, minutes: float) -> dict[str, object]:
+def measure(platform: Platform, folder: Path, watch: Watch, epochs: int, minutes: float) -> dict[str, object]:
     """Validate, import and train."""
     client, seconds = platform.client, {}
 
@@ -101,14 +102,15 @@ def measure(platform: Platform, folder: Path, minutes: float) -> dict[str, objec
         started = time.perf_counter()
         yield
         seconds[what] = round(time.perf_counter() - started, 1)
-        print(what, seconds[what], "s", flush=True)
+        print(what, seconds[what], "s, MiB so far:", watch.peaks_mib, flush=True)
 
     with timed("validate"):
         report = client.validate_dataset("scale", folder)
     with timed("import"):
         snapshot = client.import_dataset("scale", folder)
     runs = {}
-    for strategy in ("FEATURE_EXTRACTION", "FINE_TUNE"):
+    lengths = {"FEATURE_EXTRACTION": {"epochs": epochs}, "FINE_TUNE": {"stop": {"max_duration": minutes * 60}}}
+    for strategy, length in lengths.items():
         with timed(strategy):
             run = client.train(
                 snapshot,
@@ -117,7 +119,7 @@ def measure(platform: Platform, folder: Path, minutes: float) -> dict[str, objec
                 strategy=strategy,
                 weights="NONE",
                 image_size=SIDE,
-                stop={"max_duration": minutes * 60} if strategy == "FINE_TUNE" else {},
+                **length,
             )
             ended = client.wait(run.name)
         runs[strategy] = {"state": str(ended.state), "stop_reason": str(ended.stop_reason)}
@@ -127,14 +129,17 @@ def measure(platform: Platform, folder: Path, minutes: float) -> dict[str, objec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, help="class folders to use instead of drawing pictures")
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=4.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, running_platform() as platform:
-        folder = Path(scratch) / "pictures"
-        draw(folder, options.count)
+        folder = options.folder or Path(scratch) / "pictures"
+        if not options.folder:
+            draw(folder, options.count)
         watch = Watch(platform.state.instance)
         with watch.running():
-            answer = measure(platform, folder, options.minutes)
+            answer = measure(platform, folder, watch, options.epochs, options.minutes)
         mine = _peak_mib(os.getpid())
     print(json.dumps({**answer, "peaks_mib": {**watch.peaks_mib, "client": mine}}, indent=2))
 
