@@ -2,9 +2,11 @@
 
     python tests/benchmarks/data/import_memory.py --counts 5000 20000
     python tests/benchmarks/data/import_memory.py --counts 5000 20000 --task DETECTION
+    python tests/benchmarks/data/import_memory.py --counts 100000 --task SEGMENTATION --read-only
 
 Each size is imported by a process of its own: scan, then shards. The pictures are 64 x 64 JPEG; for DETECTION and
-SEGMENTATION a COCO file gives each of them five objects with polygons of 20 points.
+SEGMENTATION a COCO file gives each of them five objects with polygons of 20 points. With --read-only the annotations
+are read and the pictures not looked at.
 """
 
 import argparse
@@ -88,14 +90,37 @@ def measure(folder: Path, task: str) -> dict[str, float]:
     }
 
 
+def measure_reading(folder: Path, task: str) -> dict[str, float]:
+    """Read the annotations of the folder in this process."""
+    from enxerto.vision.datasets.findings import Finding
+    from enxerto.vision.datasets.formats import find_format
+    from enxerto.vision.datasets.tree import Tree
+    from enxerto.vision.specs import Task
+
+    tree = Tree(folder)
+    before, started = peak_kib(), time.process_time()
+    found = find_format(tree, Task(task))
+    assert not isinstance(found, Finding), found
+    reading = found.read(tree, Task(task))
+    seconds, peak = time.process_time() - started, peak_kib()
+    assert not reading.findings, reading.findings[:3]
+    return {
+        "images": len(reading.pictures),
+        "read_cpu_s": round(seconds, 2),
+        "rss_before_mib": round(before / 1024, 1),
+        "rss_peak_mib": round(peak / 1024, 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[5_000, 20_000])
     parser.add_argument("--folder", type=Path, help="measure this folder in this process and print JSON")
     parser.add_argument("--task", default="CLASSIFICATION", choices=["CLASSIFICATION", "DETECTION", "SEGMENTATION"])
+    parser.add_argument("--read-only", action="store_true", help="only the annotations")
     options = parser.parse_args()
     if options.folder:
-        print(json.dumps(measure(options.folder, options.task)))
+        print(json.dumps((measure_reading if options.read_only else measure)(options.folder, options.task)))
         return
     results = []
     for count in options.counts:
@@ -104,6 +129,7 @@ def main() -> None:
             if options.task != "CLASSIFICATION":
                 annotate(Path(folder))
             command = [sys.executable, __file__, "--folder", folder, "--task", options.task]
+            command += ["--read-only"] if options.read_only else []
             answer = subprocess.run(command, check=True, capture_output=True, text=True)
         results.append(json.loads(answer.stdout))
         print(results[-1])

@@ -5,9 +5,9 @@
     python tests/benchmarks/training/scale.py --folder FOLDER    # pictures that are there already
 
 Everything goes through the front door: the folder is uploaded, validated, imported, and trained on twice with
-MobileNetV3-Small from random numbers at 64 pixels: FEATURE_EXTRACTION for `--epochs`, then FINE_TUNE for `--minutes`. Every
-process of the platform is looked at twice a second; the figure of a process is the most memory that it has had resident
-(VmHWM), shared pages included. The figures so far are printed after each stage.
+MobileNetV3-Small from random numbers at 64 pixels: FEATURE_EXTRACTION for `--epochs`, then FINE_TUNE for `--minutes`.
+Every process of the platform is looked at twice a second; the figure of a process is the most memory that it has had
+resident (VmHWM), shared pages included. The figures so far are printed after each stage.
 """
 
 import argparse

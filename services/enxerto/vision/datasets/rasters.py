@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -112,6 +112,14 @@ def _drawn(runs: Sequence[int], width: int, height: int) -> npt.NDArray[np.bool_
     return np.repeat(values, runs).reshape(width, height).T
 
 
+def draw_regions(regions: Iterable[Region], width: int, height: int) -> Mask:
+    """Regions over background (0), later ones on top; raises MaskError."""
+    mask = np.zeros((height, width), dtype=np.uint8)
+    for region in regions:
+        mask[region.pixels(width, height)] = region.label
+    return mask
+
+
 @dataclass(frozen=True, slots=True)
 class RegionMask:
     """Regions drawn over background (0), in order: later ones lie on top.
@@ -126,10 +134,7 @@ class RegionMask:
 
     def render(self, width: int, height: int) -> Mask:
         """The mask of a picture of this size; raises MaskError."""
-        mask = np.zeros((height, width), dtype=np.uint8)
-        for region in self.regions:
-            mask[region.pixels(width, height)] = region.label
-        return mask
+        return draw_regions(self.regions, width, height)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,56 +2,72 @@
 
 from __future__ import annotations
 
-import json
 import math
-import mmap
 import posixpath
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from enxerto.vision.datasets.findings import Finding, error, warning
+from enxerto.vision.datasets.json_stream import Elements, JsonStreamError, NotAnObjectError, members
 from enxerto.vision.datasets.pictures import DrawnBox, Format, Picture, Reading
-from enxerto.vision.datasets.rasters import Region, RegionMask
+from enxerto.vision.datasets.rasters import Region
+from enxerto.vision.datasets.readers.coco_records import (
+    ListedAnnotation,
+    ListedImage,
+    Runs,
+    area_of,
+    read_annotation,
+    read_image,
+)
+from enxerto.vision.datasets.region_spool import RegionSpool
 from enxerto.vision.datasets.tree import PathEscapeError, Tree, split_named, split_of, stem
 from enxerto.vision.specs import Split, Task
 
 _MAX_JSON_BYTES: Final = 2 * 2**30
+_BLOCK_BYTES: Final = 1 << 20
+_LISTS: Final = frozenset({"images", "annotations", "categories"})
 _BACKGROUND: Final = "background"
 
 
-_Ring = npt.NDArray[np.float64]
+@dataclass(slots=True)
+class _Listing:
+    """What a file says besides its annotations, which are read again, one at a time, and never all in memory."""
+
+    file: str
+    lists: set[str] = field(default_factory=set)
+    images: list[ListedImage | Finding] = field(default_factory=list)
+    categories: list[Any] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """Run lengths as they are written."""
+@dataclass(slots=True)
+class _Filling:
+    """What a file's annotations are read into."""
 
-    counts: tuple[int, ...] | bytes
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Annotation:
-    """One object, as small as it gets: a file has a million of them."""
-
-    number: Any
-    image: Any
-    category: Any
-    box: tuple[float, float, float, float] | None
-    crowd: bool
-    shape: tuple[_Ring, ...] | _Runs | None
+    file: str
+    labels: dict[Any, int]
+    positions: dict[Any, int | None] = field(default_factory=dict)
+    """Of pictures by their ids; None where the picture cannot be used."""
+    pictures: list[Picture] = field(default_factory=list)
+    regions: RegionSpool = field(default_factory=RegionSpool)
 
 
 def _is_coco(tree: Tree, file: str) -> bool:
     path = tree.root / file
     if not 2 < path.stat().st_size <= _MAX_JSON_BYTES:
         return False
-    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        wanted = (b'"images"', b'"annotations"', b'"categories"')
-        return all(content.find(key) >= 0 for key in wanted) and content.find(b'"segments_info"') < 0
+    wanted, unwanted = {b'"images"', b'"annotations"', b'"categories"'}, b'"segments_info"'
+    with path.open("rb") as opened:
+        # Not mapped: the pages of a large file would count as this process's memory.
+        tail = b""
+        while block := opened.read(_BLOCK_BYTES):
+            looked = tail + block
+            wanted = {key for key in wanted if key not in looked}
+            if unwanted in looked:
+                return False
+            tail = looked[-len(unwanted) :]
+    return not wanted
 
 
 def _files(tree: Tree) -> list[str]:
@@ -66,50 +82,6 @@ def _recognise(tree: Tree, _task: Task) -> str | None:
     return ", ".join(files[:5]) if files else None
 
 
-def _compact(value: dict[str, Any]) -> Any:
-    """Make an annotation small as soon as it is parsed; everything else stays as it is."""
-    if not _is_id(value.get("image_id")) or not _is_id(value.get("category_id")):
-        return value
-    return _Annotation(
-        value.get("id"),
-        value["image_id"],
-        value["category_id"],
-        _box(value.get("bbox")),
-        bool(value.get("iscrowd", 0)),
-        _shape(value.get("segmentation")),
-    )
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | float | str)
-
-
-def _box(given: Any) -> tuple[float, float, float, float] | None:
-    if not isinstance(given, list) or not all(isinstance(side, int | float) for side in given):
-        return None
-    try:
-        left, top, width, height = (float(side) for side in given)
-    except (ValueError, OverflowError):
-        # Not four of them, or a whole number beyond every float.
-        return None
-    return left, top, width, height
-
-
-def _shape(given: Any) -> tuple[_Ring, ...] | _Runs | None:
-    try:
-        if isinstance(given, list) and given:
-            rings = tuple(np.asarray(ring, dtype=np.float64) for ring in given)
-            return rings if all(ring.ndim == 1 and ring.size >= 6 and ring.size % 2 == 0 for ring in rings) else None
-        if isinstance(given, dict):
-            height, width = (int(side) for side in given["size"])
-            counts = given["counts"]
-            runs = counts.encode("ascii") if isinstance(counts, str) else tuple(int(run) for run in counts)
-            return _Runs(runs, (height, width))
-    except (TypeError, ValueError, KeyError, OverflowError):
-        return None
-    return None
-
-
 class _Reader:
     def __init__(self, tree: Tree, task: Task) -> None:
         self._tree = tree
@@ -119,39 +91,59 @@ class _Reader:
         self._categories: dict[Any, str] = {}
 
     def read(self) -> Reading:
-        contents = [(file, content) for file in _files(self._tree) if (content := self._parse(file)) is not None]
-        for file, content in contents:
-            self._add_categories(file, content["categories"])
+        listings = [listing for file in _files(self._tree) if (listing := self._list(file)) is not None]
+        for listing in listings:
+            self._add_categories(listing.file, listing.categories)
         names = [name for _, name in sorted(self._categories.items(), key=lambda one: (str(type(one[0])), one[0]))]
         class_names = tuple(dict.fromkeys(names))
         if self._task is Task.SEGMENTATION:
             class_names = (_BACKGROUND, *(name for name in class_names if name.lower() != _BACKGROUND))
         labels = {name: label for label, name in enumerate(class_names)}
         by_id = {number: labels.get(name, 0) for number, name in self._categories.items()}
-        for file, content in contents:
-            self._add_pictures(file, content, by_id)
+        for listing in listings:
+            self._add_pictures(listing, by_id)
         unlisted = [path for path in self._tree.images if path not in self._pictures]
         if unlisted:
             message = f"{len(unlisted)} pictures are in no JSON file and are skipped, such as {unlisted[0]}"
             self._findings.append(warning(".", "UNLISTED_IMAGES", message))
         return Reading(class_names, list(self._pictures.values()), self._findings)
 
-    def _parse(self, file: str) -> dict[str, Any] | None:
+    def _list(self, file: str) -> _Listing | None:
+        listing = _Listing(file)
+        complete = False
+        with self._telling(file):
+            for key, value in members(self._tree.root / file):
+                if key not in _LISTS:
+                    continue
+                if key in listing.lists:
+                    raise ValueError(f"it has {key} more than once")
+                if not isinstance(value, Elements):
+                    break
+                listing.lists.add(key)
+                if key == "images":
+                    listing.images.extend(read_image(one, file) for one in value)
+                elif key == "categories":
+                    listing.categories.extend(value)
+            if listing.lists != _LISTS:
+                raise NotAnObjectError
+            complete = True
+        return listing if complete else None
+
+    @contextmanager
+    def _telling(self, file: str) -> Iterator[None]:
+        """What is wrong with a whole file becomes a finding."""
         try:
-            text = self._tree.read_text(file, _MAX_JSON_BYTES)
-            content = json.loads(text, object_hook=_compact)
-        except json.JSONDecodeError as problem:
-            self._findings.append(error(file, "MALFORMED_FILE", f"is not JSON: {problem.msg}", problem.lineno))
-            return None
-        except (ValueError, RecursionError) as problem:
-            self._findings.append(error(file, "MALFORMED_FILE", f"cannot be read: {problem}"))
-            return None
-        parts = ("images", "annotations", "categories")
-        if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
+            yield
+        except JsonStreamError as problem:
+            self._findings.append(error(file, "MALFORMED_FILE", f"is not JSON: {problem}", problem.line))
+        except UnicodeDecodeError as problem:
+            message = f"cannot be read: is not UTF-8: {problem.reason} at byte {problem.start}"
+            self._findings.append(error(file, "MALFORMED_FILE", message))
+        except NotAnObjectError:
             message = "needs the lists images, annotations and categories"
             self._findings.append(error(file, "MALFORMED_FILE", message))
-            return None
-        return content
+        except (ValueError, RecursionError) as problem:
+            self._findings.append(error(file, "MALFORMED_FILE", f"cannot be read: {problem}"))
 
     def _add_categories(self, file: str, categories: list[Any]) -> None:
         for one in categories:
@@ -162,78 +154,78 @@ class _Reader:
                 message = f"category {number} is {name!r} here and {self._categories[number]!r} in another file"
                 self._findings.append(error(file, "CONFLICTING_CATEGORY", message))
 
-    def _add_pictures(self, file: str, content: dict[str, Any], labels: dict[Any, int]) -> None:
+    def _add_pictures(self, listing: _Listing, labels: dict[Any, int]) -> None:
+        file = listing.file
         split = split_named(stem(file)) or split_of(file)
-        known: dict[Any, Picture | None] = {}
-        for one in content["images"]:
-            if not isinstance(one, dict) or not _is_id(one.get("id")) or not isinstance(one.get("file_name"), str):
-                self._findings.append(error(file, "MALFORMED_IMAGE", f"{one!r:.80} needs an id and a file_name"))
-                continue
-            if one["id"] in known:
-                self._findings.append(error(file, "DUPLICATE_IMAGE", f"image id {one['id']} occurs more than once"))
-                continue
-            known[one["id"]] = self._add_picture(file, one, split)
-        regions = self._add_annotations(file, content["annotations"], known, labels)
-        for number, found in known.items():
-            if found is None:
-                continue
-            if self._task is Task.SEGMENTATION:
-                # Large objects first, so that a small one before a large one stays visible.
-                drawn = sorted(regions.get(number, []), key=lambda one: -one[0])
-                found.mask = RegionMask(file, tuple(region for _, region in drawn))
-                found.annotated = bool(drawn)
+        filling = _Filling(file, labels)
+        for one in listing.images:
+            if isinstance(one, Finding):
+                self._findings.append(one)
+            elif one.number in filling.positions:
+                self._findings.append(error(file, "DUPLICATE_IMAGE", f"image id {one.number} occurs more than once"))
+            elif (picture := self._add_picture(file, one, split)) is None:
+                filling.positions[one.number] = None
             else:
-                found.annotated = bool(found.boxes)
+                filling.positions[one.number] = len(filling.pictures)
+                filling.pictures.append(picture)
+        listing.images.clear()
+        with self._telling(file):
+            for key, value in members(self._tree.root / file):
+                if key == "annotations":
+                    self._add_annotations(value, filling)
+        if self._task is Task.SEGMENTATION:
+            masks = filling.regions.masks(file, len(filling.pictures))
+            for picture, mask in zip(filling.pictures, masks, strict=True):
+                picture.mask, picture.annotated = mask, not mask.empty
+        else:
+            for picture in filling.pictures:
+                picture.annotated = bool(picture.boxes)
 
-    def _add_annotations(
-        self, file: str, annotations: list[Any], known: dict[Any, Picture | None], labels: dict[Any, int]
-    ) -> dict[Any, list[tuple[float, Region]]]:
-        """Boxes go to their pictures; regions are returned by image id, each with its area."""
-        regions: dict[Any, list[tuple[float, Region]]] = {}
-        missing: set[Any] = set()
-        for one in annotations:
-            if not isinstance(one, _Annotation):
-                message = f"{one!r:.80} needs an image_id and a category_id"
+    def _add_annotations(self, annotations: Elements, filling: _Filling) -> None:
+        """Boxes go to their pictures, regions to the spool."""
+        file, missing = filling.file, set[Any]()
+        for given in annotations:
+            one = read_annotation(given)
+            if one is None:
+                message = f"{given!r:.80} needs an image_id and a category_id"
                 self._findings.append(error(file, "MALFORMED_ANNOTATION", message))
-            elif one.image not in known:
+            elif one.image not in filling.positions:
                 if one.image not in missing:
                     message = f"annotation {one.number} is of image {one.image}, which is not listed"
                     self._findings.append(error(file, "MISSING_IMAGE", message))
                 missing.add(one.image)
-            elif (picture := known[one.image]) is not None:
-                label = labels.get(one.category)
+            elif (position := filling.positions[one.image]) is not None:
+                label = filling.labels.get(one.category)
                 if label is None:
                     message = f"annotation {one.number} has the category {one.category}, which is not listed"
                     self._findings.append(error(file, "UNKNOWN_CLASS", message))
                 elif self._task is Task.DETECTION:
-                    self._add_box(file, picture, one, label)
+                    self._add_box(file, filling.pictures[position], one, label)
                 else:
-                    self._add_region(file, one, label, regions)
-        return regions
+                    self._add_region(filling, position, one, label)
 
-    def _add_picture(self, file: str, one: dict[str, Any], split: Split | None) -> Picture | None:
-        folder, name = posixpath.dirname(file), one["file_name"]
+    def _add_picture(self, file: str, one: ListedImage, split: Split | None) -> Picture | None:
+        folder = posixpath.dirname(file)
         folders = [folder, ".", posixpath.join(folder, "images"), "images", posixpath.dirname(folder)]
         try:
-            path = self._tree.locate(name, folders, split)
+            path = self._tree.locate(one.name, folders, split)
         except PathEscapeError as escape:
-            self._findings.append(error(file, "PATH_ESCAPE", f"image {one['id']}: {escape}"))
+            self._findings.append(error(file, "PATH_ESCAPE", f"image {one.number}: {escape}"))
             return None
         if path is None:
-            self._findings.append(error(file, "MISSING_IMAGE", f"there is no picture {name!r} (image {one['id']})"))
+            message = f"there is no picture {one.name!r} (image {one.number})"
+            self._findings.append(error(file, "MISSING_IMAGE", message))
             return None
         if path in self._pictures:
             where = self._pictures[path].origin
             message = f"{path} is listed more than once" + (f", also in {where}" if where != file else "")
             self._findings.append(error(file, "DUPLICATE_IMAGE", message))
             return None
-        sides = (one.get("width"), one.get("height"))
-        size = (sides[0], sides[1]) if isinstance(sides[0], int) and isinstance(sides[1], int) else None
-        picture = Picture(path, split, origin=file, size=size)
+        picture = Picture(path, split, origin=file, size=one.size)
         self._pictures[path] = picture
         return picture
 
-    def _add_box(self, file: str, picture: Picture, annotation: _Annotation, label: int) -> None:
+    def _add_box(self, file: str, picture: Picture, annotation: ListedAnnotation, label: int) -> None:
         box = annotation.box
         if box is None:
             message = f"annotation {annotation.number} of {picture.path} needs a bbox of four numbers"
@@ -242,27 +234,18 @@ class _Reader:
         left, top, width, height = box
         picture.boxes.append(DrawnBox(label, left, top, left + width, top + height, crowd=annotation.crowd))
 
-    def _add_region(
-        self, file: str, annotation: _Annotation, label: int, regions: dict[Any, list[tuple[float, Region]]]
-    ) -> None:
+    def _add_region(self, filling: _Filling, picture: int, annotation: ListedAnnotation, label: int) -> None:
         shape = annotation.shape
         if not shape:
             message = f"annotation {annotation.number} has no polygon of three points and no run lengths"
-            self._findings.append(error(file, "MALFORMED_POLYGON", message))
-            return
-        if isinstance(shape, _Runs):
-            area, region = math.inf, Region(label, counts=shape.counts, size=shape.size)
+            self._findings.append(error(filling.file, "MALFORMED_POLYGON", message))
+        elif isinstance(shape, Runs):
+            area = math.inf
             if not annotation.crowd and annotation.box is not None:
                 area = annotation.box[2] * annotation.box[3]
+            filling.regions.add(picture, area, Region(label, counts=shape.counts, size=shape.size))
         else:
-            area = sum(_area(ring) for ring in shape)
-            region = Region(label, polygons=shape)
-        regions.setdefault(annotation.image, []).append((area, region))
-
-
-def _area(ring: _Ring) -> float:
-    x, y = ring[0::2], ring[1::2]
-    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+            filling.regions.add(picture, sum(area_of(ring) for ring in shape), Region(label, polygons=shape))
 
 
 def _read(tree: Tree, task: Task) -> Reading:
