@@ -22,8 +22,8 @@ from enxerto.training.errors import (
 )
 from enxerto.training.ports import JobState
 from enxerto.training.service import Inquiries, Questions, Signals, WeightsImports, WeightsSupply
-from enxerto.training.service.weights import check_safetensors, is_published
-from enxerto.vision.catalogue import get_facts
+from enxerto.training.service.weights import begins_as_published, check_safetensors, is_published
+from enxerto.vision.catalogue import DownloadableWeights, get_facts
 from enxerto.vision.finetuning import FinetuneSpec, Weights
 from enxerto.vision.specs import Task
 from fakes.training_stores import START, SteppingClock
@@ -185,13 +185,13 @@ def imports(world):
     return WeightsImports(world.imported, world.imported, asked(world), SteppingClock(), max_bytes=10**6)
 
 
-async def receive(world, data, *, name="resnet18", sha256=None, size=None):
+async def receive(world, data, *, facts=None, sha256=None, size=None):
     async def chunks():
         for start in range(0, len(data), 100):
             yield data[start : start + 100]
 
     digest = sha256 or hashlib.sha256(data).hexdigest()
-    return await imports(world).receive(get_facts(name), digest, size or len(data), chunks())
+    return await imports(world).receive(facts or get_facts("resnet18"), digest, size or len(data), chunks())
 
 
 async def test_safetensors_are_compared_by_a_job_and_given_to_later_runs(world):
@@ -247,7 +247,27 @@ async def test_bytes_that_are_not_what_was_announced_are_refused(world):
         await receive(world, data, size=10**7)
 
 
-def test_the_published_digest_is_known():
-    assert is_published(get_facts("resnet18"), "f37072fd" + "0" * 56)
-    assert not is_published(get_facts("resnet18"), "f37072fe" + "0" * 56)
-    assert is_published(get_facts("efficientnet_lite0"), get_facts("efficientnet_lite0").packaged.sha256)
+def test_the_published_digest_is_known_wholly_or_by_its_beginning():
+    resnet, lite = get_facts("resnet18"), get_facts("efficientnet_lite0")
+    assert begins_as_published(resnet, "f37072fd" + "0" * 56)
+    assert not begins_as_published(resnet, "f37072fe" + "0" * 56)
+    assert not is_published(resnet, "f37072fd" + "0" * 56)
+    assert is_published(lite, lite.packaged.sha256)
+    assert not is_published(lite, lite.packaged.sha256[:-1] + "x")
+    digest = "ab" * 32
+    whole = replace(resnet, download=DownloadableWeights(f"https://example.org/resnet18-{digest}.pth"))
+    assert is_published(whole, digest)
+    assert not is_published(whole, digest[:-1] + "0")
+
+
+async def test_a_file_that_begins_as_the_published_one_is_compared_all_the_same(world):
+    data = b"\x80\x02}q\x00." * 10
+    digest = hashlib.sha256(data).hexdigest()
+    facts = replace(get_facts("resnet18"), download=DownloadableWeights(f"https://example.org/a-{digest[:8]}.pth"))
+    refusal = encode_status(WeightsRefusedError([Violation("chunk", "conv1.weight is missing")]))
+    async with Job(world, JobFailed(refusal)):
+        with pytest.raises(InvalidArgumentError, match=r"conv1\.weight"):
+            await receive(world, data, facts=facts)
+    assert not world.imported.published
+    with pytest.raises(WeightsRefusedError, match="safetensors"):
+        await receive(world, data)

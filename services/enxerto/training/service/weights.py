@@ -62,8 +62,9 @@ class WeightsImports:
     ) -> ImportedWeights:
         """Keep weights for every later run in every project.
 
-        A file whose sha256 is the published one is taken as it is. Any other must be safetensors, whose names and
-        shapes a job compares with the network.
+        A file whose whole sha256 is a known one is taken as it is. Of any other a job compares names and shapes with
+        the network, reading it without running what it holds; and it must be safetensors, unless its sha256 begins as
+        the publisher's file name says.
 
         Raises:
             WeightsRefusedError: the bytes are not what was announced, or not weights of this base model.
@@ -75,7 +76,8 @@ class WeightsImports:
         if found != sha256:
             raise _refused("header.sha256", f"the bytes that arrived have the sha256 {found}")
         if not is_published(facts, sha256):
-            check_safetensors(head, size_bytes)
+            if not begins_as_published(facts, sha256):
+                check_safetensors(head, size_bytes)
             await self._compare(facts, sha256)
         weights = ImportedWeights(facts.name, sha256, size_bytes, self._clock.now())
         await self._vault.publish(sha256, size_bytes)
@@ -92,14 +94,27 @@ class WeightsImports:
 
 
 def is_published(facts: BaseModelFacts, sha256: str) -> bool:
-    """Whether the digest is the one that the weights' publisher, or their package, gives."""
-    if facts.packaged is not None and facts.packaged.sha256 == sha256:
-        return True
+    """Whether the whole digest is the one that the weights' package, or their publisher, gives."""
+    packaged = facts.packaged is not None and facts.packaged.sha256 == sha256
+    return packaged or _published_digits(facts) == sha256
+
+
+def begins_as_published(facts: BaseModelFacts, sha256: str) -> bool:
+    """Whether the digest begins with the digits in the name of the publisher's file.
+
+    torchvision publishes only the first 8 hexadecimal digits of each file's sha256. Another file that begins alike is
+    made in hours, so that 32 bits say which file is meant, and not that it is harmless or whole.
+    """
+    digits = _published_digits(facts)
+    return len(digits) >= 8 and sha256.startswith(digits)
+
+
+def _published_digits(facts: BaseModelFacts) -> str:
+    """By torch's convention: `<name>-<first hexadecimal digits of the sha256>.pth`; empty when the name has none."""
     if facts.download is None:
-        return False
-    # torch's convention: `<name>-<first hexadecimal digits of the sha256>.pth`.
-    published = facts.download.filename.rpartition("-")[2].partition(".")[0]
-    return len(published) >= 8 and sha256.startswith(published)
+        return ""
+    digits = facts.download.filename.rpartition("-")[2].partition(".")[0]
+    return digits if all(digit in "0123456789abcdef" for digit in digits) else ""
 
 
 def check_safetensors(head: bytes, size_bytes: int) -> None:
