@@ -1,6 +1,7 @@
 """Short forms of the calls that training tests make."""
 
 import hashlib
+import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from enxerto.training.v1 import dataset_pb2, dataset_service_pb2, training_run_p
 from enxerto.training.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from enxerto.type.v1 import task_pb2
+from enxerto.vision.catalogue import get_facts
 from grpc_details import FailedCall, failed_call
 from training_stack import Stack, eventually
 
@@ -176,6 +178,13 @@ def import_digits(stack: Stack) -> str:
             Image.fromarray((image * 15).astype("uint8")).resize((64, 64)).save(folder / str(digit) / f"{number}.png")
     with stack.stubs() as (datasets, _):
         return import_folder(datasets, create_dataset(datasets, "digits"), folder).name
+
+
+def packaged_weights() -> bytes:
+    """EfficientNet-Lite0's weights, as their package has them."""
+    weights = get_facts("efficientnet_lite0").packaged
+    found = importlib.util.find_spec(weights.package)
+    return (Path(found.origin).parent / weights.path).read_bytes()
 
 
 def weights_messages(data: bytes, base_model: str) -> Iterator[training_service_pb2.ImportBaseModelWeightsRequest]:

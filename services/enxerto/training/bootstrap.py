@@ -1,5 +1,6 @@
 """The composition root: the only room that names concrete adapters."""
 
+import asyncio
 import contextlib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from enxerto.training.adapters.codec import spec_to_json
 from enxerto.training.adapters.event_log import ObjectJobOutput
 from enxerto.training.adapters.import_sources import ImportSources
 from enxerto.training.adapters.importer import DatasetImporter
+from enxerto.training.adapters.leftovers import StoredLeftovers
 from enxerto.training.adapters.object_store import ObjectUploadStore, StoredBlobs, open_store
 from enxerto.training.adapters.ray_jobs import RayJobRunner, WorkerLayout
 from enxerto.training.adapters.registry_client import GrpcRegistry, open_channel
@@ -28,6 +30,7 @@ from enxerto.training.server import serve
 from enxerto.training.service import (
     BaseModels,
     Datasets,
+    Housekeeping,
     Imports,
     Inquiries,
     Questions,
@@ -108,9 +111,18 @@ async def run(settings: TrainingSettings) -> None:
             clock=clock,
         )
         uploads = ObjectUploadStore(store, scratch)
+        references = asyncio.Lock()
         dataset_cases = Datasets(
-            datasets, uploads, importer, signals, clock, max_archive_bytes=settings.max_archive_bytes
+            datasets,
+            uploads,
+            importer,
+            signals,
+            clock,
+            max_archive_bytes=settings.max_archive_bytes,
+            references=references,
         )
+        leftovers = StoredLeftovers(store, scratch)
+        housekeeping = Housekeeping(datasets, leftovers, clock, keep_s=settings.leftovers_keep_s, references=references)
         run_cases = Runs(
             runs=runs,
             datasets=datasets,
@@ -143,7 +155,7 @@ async def run(settings: TrainingSettings) -> None:
             DatasetServicer(dataset_cases),
             training,
             SweepServicer(Sweeps(sweeps, datasets, signals, clock)),
-            background=[reconciler.run, imports.run, driver.run],
+            background=[reconciler.run, imports.run, driver.run, housekeeping.run],
             on_drain=signals.stop,
         )
 

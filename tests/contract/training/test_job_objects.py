@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from datetime import UTC, datetime, timedelta
 
 import obstore
 import pytest
@@ -10,16 +11,19 @@ import pytest
 from enxerto.kernel.errors import DataLossError
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.event_log import EventLogWriter, ObjectJobOutput
+from enxerto.training.adapters.leftovers import StoredLeftovers
 from enxerto.training.adapters.object_store import (
     ObjectUploadStore,
     StoredBlobs,
     blob_key,
     event_key,
+    incoming_key,
     open_store,
     result_key,
     upload_key,
 )
 from enxerto.training.domain import EpochCompleted, JobFailed, JobStarted, JobTrained, LogLine, Progress
+from enxerto.training.ports import Upload
 from fakes.training_values import a_result
 
 
@@ -116,3 +120,26 @@ async def test_an_upload_that_breaks_off_leaves_nothing(store, tmp_path):
     await uploads.put("default", "ab" * 32, chunks(fail=False))
     assert bytes(obstore.get(store, upload_key("default", "ab" * 32)).bytes()) == b"a" * 10 + b"b"
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+async def test_what_was_received_is_cleared_by_its_age_and_nothing_else_is(store, tmp_path):
+    leftovers = StoredLeftovers(store, tmp_path / "no-scratch")
+    upload, others = Upload("leftovers", "cd" * 32), [blob_key("ef" * 32), result_key("u9", 1)]
+    keys = [upload_key(upload.project, upload.sha256), incoming_key("ef" * 32)]
+    for key in (*keys, *others):
+        obstore.put(store, key, b"bytes")
+    now = datetime.now(UTC)
+    earlier, later = now - timedelta(hours=1), now + timedelta(hours=1)
+    assert upload not in await leftovers.old_uploads(earlier)
+    assert not await leftovers.delete_upload(upload, earlier)
+    assert await leftovers.delete_received_weights(earlier) == 0
+    assert upload in await leftovers.old_uploads(later)
+    assert await leftovers.delete_upload(upload, later)
+    assert not await leftovers.delete_upload(upload, later)
+    assert await leftovers.delete_received_weights(later) >= 1
+    assert await leftovers.clear_scratch(later) == 0
+    for key in keys:
+        with pytest.raises(FileNotFoundError):
+            obstore.head(store, key)
+    for key in others:
+        assert obstore.head(store, key)["size"] == 5

@@ -1,28 +1,19 @@
 """Weights brought in by hand, through the front door of a service that has no cluster."""
 
 import hashlib
-import importlib.util
-from pathlib import Path
 
 import grpc
 
 from enxerto.registry.v1 import registry_service_pb2
 from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from enxerto.training.v1 import training_service_pb2
-from enxerto.vision.catalogue import get_facts
-from training_calls import refusal, weights_messages
+from training_calls import packaged_weights, refusal, weights_messages
 
 NAME = "baseModels/efficientnet-lite0"
 
 
-def packaged() -> bytes:
-    weights = get_facts("efficientnet_lite0").packaged
-    found = importlib.util.find_spec(weights.package)
-    return (Path(found.origin).parent / weights.path).read_bytes()
-
-
 def test_published_weights_are_kept_in_the_registry_and_shown(service):
-    data = packaged()
+    data = packaged_weights()
     sha256 = hashlib.sha256(data).hexdigest()
     with service.stubs() as (_, training):
         assert training.ImportBaseModelWeights(weights_messages(data, NAME)).imported_weights == sha256

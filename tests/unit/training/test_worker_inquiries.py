@@ -65,7 +65,7 @@ async def test_base_models_are_ranked_and_what_has_no_weights_is_skipped(tmp_pat
 async def test_weights_of_another_network_are_refused_in_words(tmp_path: Path) -> None:
     trained = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec())
     save_file({"conv1.weight": torch.zeros(2, 2)}, tmp_path / "w.safetensors")
-    sha256 = trained.blobs().put(tmp_path / "w.safetensors")
+    sha256 = trained.incoming().put(tmp_path / "w.safetensors")
     order = replace(trained, uid="weights-1", mode=InquiryKind.CHECK_WEIGHTS)
     document = {"name": "x", "base_model": "resnet18", "sha256": sha256}
     obstore.put(order.store(), spec_key(order.uid), json.dumps(document).encode())

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -45,6 +45,11 @@ def upload_key(project: str, sha256: str) -> str:
     return f"uploads/{project}/{sha256}"
 
 
+def incoming_key(sha256: str) -> str:
+    """Where weights lie that nobody has accepted yet: apart from blobs, which other things may refer to."""
+    return f"incoming/{sha256}"
+
+
 def event_key(uid: str, attempt: int, seq: int) -> str:
     """Where one entry of a job's log lies."""
     return f"runs/{uid}/events/{attempt}/{seq:08d}.json"
@@ -77,16 +82,18 @@ class StoredBlobs:
     Args:
         store: where the blobs are.
         cache: folder for local copies; a store that is a local folder is read in place.
+        key: where a blob lies, by its digest.
     """
 
-    def __init__(self, store: ObjectStore, cache: Path) -> None:
+    def __init__(self, store: ObjectStore, cache: Path, key: Callable[[str], str] = blob_key) -> None:
         self._store = store
         self._cache = cache
+        self._key = key
 
     def put(self, content: bytes | Path) -> str:
         """Store bytes or a file once, and return the sha256."""
         digest = file_sha256(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
-        key = blob_key(digest)
+        key = self._key(digest)
         with store_errors(key):
             try:
                 obstore.head(self._store, key)
@@ -98,7 +105,7 @@ class StoredBlobs:
     def open(self, sha256: str) -> Iterator[Path]:
         """A local file with the blob; raises DataLossError when it is missing or damaged."""
         if isinstance(self._store, LocalStore) and self._store.prefix is not None:
-            path = Path(self._store.prefix) / blob_key(sha256)
+            path = Path(self._store.prefix) / self._key(sha256)
             if not path.is_file():
                 raise DataLossError(f"blob {sha256} is missing")
             yield path
@@ -110,7 +117,7 @@ class StoredBlobs:
 
     async def stream(self, sha256: str, chunk_bytes: int) -> AsyncIterator[bytes]:
         """The bytes of a blob in order, at most `chunk_bytes` at once, without a local copy."""
-        key = blob_key(sha256)
+        key = self._key(sha256)
         with store_errors(key):
             found = await obstore.get_async(self._store, key)
             async for buffer in found.stream(min_chunk_size=chunk_bytes):
@@ -124,8 +131,8 @@ class StoredBlobs:
         # Workers of one machine may fetch the same blob at once: each writes its own file, the last rename stands.
         with tempfile.NamedTemporaryFile(dir=self._cache, suffix=".partial", delete=False) as whole:
             try:
-                with store_errors(blob_key(sha256)):
-                    for chunk in obstore.get(self._store, blob_key(sha256)).stream(min_chunk_size=_CHUNK_BYTES):
+                with store_errors(self._key(sha256)):
+                    for chunk in obstore.get(self._store, self._key(sha256)).stream(min_chunk_size=_CHUNK_BYTES):
                         digest.update(chunk)
                         whole.write(chunk)
                 if digest.hexdigest() != sha256:

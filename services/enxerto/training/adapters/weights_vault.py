@@ -3,14 +3,14 @@
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import obstore
 from obstore.store import ObjectStore
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.training.adapters.object_store import blob_key, store_errors
+from enxerto.training.adapters.object_store import blob_key, incoming_key, store_errors
 from enxerto.training.adapters.registry_client import GrpcRegistry
 from enxerto.training.ports import ImportedWeights
 
@@ -34,7 +34,10 @@ class RegistryWeightsVault:
         self._scratch = scratch
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> tuple[str, bytes]:
-        """Store bytes for jobs; they count only once `chunks` has ended."""
+        """Store bytes for a job that checks them; they count only once `chunks` has ended."""
+        return await self._store_at(incoming_key, chunks)
+
+    async def _store_at(self, key_of: Callable[[str], str], chunks: AsyncIterator[bytes]) -> tuple[str, bytes]:
         digest = hashlib.sha256()
         self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix="weights-") as folder:
@@ -44,13 +47,17 @@ class RegistryWeightsVault:
                     await asyncio.to_thread(file.write, chunk)
                     await asyncio.to_thread(digest.update, chunk)
             head = await asyncio.to_thread(_head, path)
-            key = blob_key(digest.hexdigest())
+            key = key_of(digest.hexdigest())
             with store_errors(key):
                 await obstore.put_async(self._store, key, path)
         return digest.hexdigest(), head
 
     async def publish(self, sha256: str, size_bytes: int) -> None:
-        """Copy to the registry."""
+        """Put received bytes where jobs read weights, and copy them to the registry."""
+        key = blob_key(sha256)
+        with store_errors(incoming_key(sha256)):
+            if not await self._has(key):
+                await obstore.copy_async(self._store, incoming_key(sha256), key)
         await self._registry.upload(WEIGHTS_PROJECT, sha256, size_bytes)
 
     async def fetch(self, weights: ImportedWeights) -> None:
@@ -60,7 +67,7 @@ class RegistryWeightsVault:
             there = await self._has(key)
         if there:
             return
-        found, _ = await self.receive(self._registry.download(WEIGHTS_PROJECT, weights.sha256))
+        found, _ = await self._store_at(blob_key, self._registry.download(WEIGHTS_PROJECT, weights.sha256))
         if found != weights.sha256:
             raise DataLossError(f"the registry's copy of the weights of {weights.base_model} is damaged")
 

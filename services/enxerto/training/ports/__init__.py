@@ -3,6 +3,7 @@
 from enxerto.training.ports.documents import SpecDocument, StatusDecoder, StatusEncoder, TrialSpecs
 from enxerto.training.ports.imports import Imported, Importer, ImportRefusedError, UploadStore
 from enxerto.training.ports.jobs import JobOutput, JobRunner, JobState
+from enxerto.training.ports.leftovers import Leftovers, Upload
 from enxerto.training.ports.registry import Registered, Registry
 from enxerto.training.ports.searches import Search, Searches
 from enxerto.training.ports.stores import DatasetStore, Idempotency, RunStore, SweepStore
@@ -19,6 +20,7 @@ __all__ = [
     "JobOutput",
     "JobRunner",
     "JobState",
+    "Leftovers",
     "Registered",
     "Registry",
     "RunStore",
@@ -30,6 +32,7 @@ __all__ = [
     "SweepStore",
     "Telemetry",
     "TrialSpecs",
+    "Upload",
     "UploadStore",
     "WeightsCatalogue",
     "WeightsVault",

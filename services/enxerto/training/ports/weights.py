@@ -33,14 +33,20 @@ class WeightsVault(Protocol):
     """Keeps the bytes of imported weights where jobs can read them, and a copy in the registry."""
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> tuple[str, bytes]:
-        """Store bytes for jobs; they count only once `chunks` has ended. Returns the sha256 and the first bytes.
+        """Store bytes until they are published; they count only once `chunks` has ended.
+
+        Returns the sha256 and the first bytes.
 
         The first bytes are as many as the header of a safetensors file takes, at most some megabytes.
         """
         ...
 
     async def publish(self, sha256: str, size_bytes: int) -> None:
-        """Copy to the registry, from where other clusters have it; raises UnavailableError."""
+        """Give received bytes to jobs, and to the registry, from where other clusters have them.
+
+        Raises:
+            UnavailableError: the registry or the blob store cannot be reached.
+        """
         ...
 
     async def fetch(self, weights: ImportedWeights) -> None:

@@ -2,6 +2,7 @@
 
 from enxerto.training.service.base_models import BaseModels
 from enxerto.training.service.datasets import Datasets
+from enxerto.training.service.housekeeping import Housekeeping
 from enxerto.training.service.imports import Imports
 from enxerto.training.service.inquiries import Inquiries
 from enxerto.training.service.questions import Questions
@@ -16,6 +17,7 @@ from enxerto.training.service.weights import WeightsImports, WeightsSupply
 __all__ = [
     "BaseModels",
     "Datasets",
+    "Housekeeping",
     "Imports",
     "Inquiries",
     "Questions",

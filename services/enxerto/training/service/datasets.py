@@ -9,7 +9,7 @@ from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DatasetName, ProjectName, SnapshotName
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.training.domain import Dataset, DatasetValidation, Snapshot, Source
+from enxerto.training.domain import Dataset, DatasetValidation, Snapshot, Source, UploadSource
 from enxerto.training.errors import ArchiveTooLargeError, UploadMismatchError
 from enxerto.training.ports import DatasetStore, Idempotency, Importer, UploadStore
 from enxerto.training.service.imports import IMPORTS
@@ -29,6 +29,7 @@ class Datasets:
         clock: Clock,
         *,
         max_archive_bytes: int,
+        references: asyncio.Lock,
     ) -> None:
         self._store = store
         self._uploads = uploads
@@ -36,6 +37,8 @@ class Datasets:
         self._signals = signals
         self._clock = clock
         self._max_archive_bytes = max_archive_bytes
+        # An archive that was found must not be cleared away before the snapshot that refers to it is there.
+        self._references = references
 
     async def create(
         self, name: DatasetName, task: Task, display_name: str, labels: dict[str, str], request: Idempotency | None
@@ -72,8 +75,9 @@ class Datasets:
     ) -> Snapshot:
         """Start an import."""
         await self._store.get_dataset(parent)
-        await self._importer.check(parent.project, source)
-        snapshot = await self._store.create_snapshot(parent, source, split_seed, self._clock.now(), request)
+        async with self._references if isinstance(source, UploadSource) else contextlib.nullcontext():
+            await self._importer.check(parent.project, source)
+            snapshot = await self._store.create_snapshot(parent, source, split_seed, self._clock.now(), request)
         self._signals.send(IMPORTS)
         return snapshot
 

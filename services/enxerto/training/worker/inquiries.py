@@ -93,7 +93,7 @@ def _recommend(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
 def _check_weights(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
     del reporter
     document = read_document(order)
-    with order.blobs().open(document["sha256"]) as path:
+    with order.incoming().open(document["sha256"]) as path:
         try:
             check_weights(get_facts(document["base_model"]), path)
         except WeightsCorruptError as error:

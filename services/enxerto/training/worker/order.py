@@ -12,7 +12,7 @@ from obstore.store import ObjectStore
 
 from enxerto.kernel.errors import DataLossError
 from enxerto.training.adapters import codec
-from enxerto.training.adapters.object_store import StoredBlobs, open_store, spec_key, store_errors
+from enxerto.training.adapters.object_store import StoredBlobs, incoming_key, open_store, spec_key, store_errors
 from enxerto.training.domain import RunSpec
 from enxerto.vision.images import ImageLimits
 
@@ -46,6 +46,10 @@ class JobOrder:
     def blobs(self) -> StoredBlobs:
         """Content-addressed blobs, with this machine's cache."""
         return StoredBlobs(self.store(), self.cache_folder / "blobs")
+
+    def incoming(self) -> StoredBlobs:
+        """Weights that wait to be accepted."""
+        return StoredBlobs(self.store(), self.cache_folder / "blobs", incoming_key)
 
 
 @dataclass(frozen=True, slots=True)
