@@ -1,0 +1,104 @@
+"""Data sets in Google Cloud Storage: folders, archives, and what is refused."""
+
+import io
+import json
+import tarfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from obstore.store import LocalStore
+
+from enxerto.kernel.errors import FailedPreconditionError
+from enxerto.training.adapters.import_sources import ImportSources
+from enxerto.training.domain import UriSource
+from enxerto.training.v1 import dataset_pb2
+from enxerto.type.v1 import task_pb2
+from enxerto.vision.archives import ArchiveLimits
+from fakes.dataset_folders import write_coco
+from fakes.datasets import detection_scenes
+from fakes.gcs_server import GcsServer, gcs_server
+from training_calls import create_dataset, imported, refusal, start_import, validate
+from training_stack import Stack, running_stack
+
+READY, FAILED = dataset_pb2.Snapshot.STATE_READY, dataset_pb2.Snapshot.STATE_FAILED
+
+
+@pytest.fixture(scope="module")
+def gcs() -> Iterator[GcsServer]:
+    with gcs_server("data", "closed") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stack(gcs: GcsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    locations = json.dumps(["gs://data/sets", "gs://absent-bucket"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in gcs.environment().items():
+            patch.setenv(name, value)
+        with running_stack(None, tmp_path_factory.mktemp("gcs"), IMPORT_LOCATIONS=locations) as running:
+            yield running
+
+
+@pytest.fixture
+def datasets(stack):
+    with stack.stubs() as (stub, _):
+        yield stub
+
+
+@pytest.fixture
+def dataset(datasets) -> str:
+    return create_dataset(datasets, f"g-{uuid.uuid4().hex[:12]}", task_pb2.TASK_DETECTION)
+
+
+@pytest.fixture(scope="module")
+def written(gcs: GcsServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO folder in the store under `sets/shapes/` and as an archive beside it."""
+    root = write_coco(detection_scenes(8), tmp_path_factory.mktemp("coco"))
+    objects, buffer = gcs.buckets["data"], io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as bundle:
+        for file in sorted(path for path in root.rglob("*") if path.is_file()):
+            name = file.relative_to(root).as_posix()
+            objects[f"sets/shapes/{name}"] = file.read_bytes()
+            bundle.add(file, name)
+    objects["sets/shapes/"] = b""
+    objects["sets/shapes.tar.gz"] = buffer.getvalue()
+    objects["sets/shapes-broken/train/x.png"] = b"nothing"
+    return root
+
+
+def test_a_folder_and_an_archive_in_the_store_are_the_same_as_on_disk(stack, gcs, datasets, dataset, written):
+    local = stack.import_root / "shapes"
+    written.rename(local)
+    on_disk = imported(datasets, start_import(datasets, dataset, path=local).name)
+    assert on_disk.state == READY, on_disk.findings
+    for uri in ("gs://data/sets/shapes", "gs://data/sets/shapes/", "gs://data/sets/shapes.tar.gz"):
+        snapshot = imported(datasets, start_import(datasets, dataset, uri=uri).name)
+        assert (snapshot.state, snapshot.digest) == (READY, on_disk.digest), snapshot.error
+        assert snapshot.source.uri == uri
+        assert validate(datasets, dataset, uri=uri).statistics == on_disk.statistics
+    assert "sets/shapes/" in gcs.listings
+    assert list((stack.folder / "cache" / "scratch").iterdir()) == []
+
+
+def test_what_is_wrong_in_the_store_is_told_as_on_disk(datasets, dataset, written):
+    snapshot = imported(datasets, start_import(datasets, dataset, uri="gs://data/sets/shapes-broken").name)
+    assert (snapshot.state, snapshot.findings[0].code) == (FAILED, "UNKNOWN_FORMAT")
+
+
+def test_only_allowed_locations_that_hold_something_are_read(datasets, dataset, written):
+    for uri in ("gs://data/sets2", "gs://data", "gs://closed/sets", "gs://data/sets/../../closed", "s3://data/sets"):
+        failure = refusal(start_import, datasets, dataset, uri=uri)
+        assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "IMPORT_LOCATION_NOT_ALLOWED")
+    for uri in ("gs://data/sets/nowhere", "gs://data/sets/no-such.zip", "gs://absent-bucket/x"):
+        assert refusal(start_import, datasets, dataset, uri=uri).code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_wrong_credentials_are_a_refusal_and_not_an_outage(gcs, tmp_path, monkeypatch):
+    for name, value in {**gcs.environment(), "GOOGLE_BEARER_TOKEN": "wrong"}.items():
+        monkeypatch.setenv(name, value)
+    sources = ImportSources(LocalStore(str(tmp_path)), tmp_path, (), ("gs://data",), ArchiveLimits())
+    with pytest.raises(FailedPreconditionError, match="credentials may not read"):
+        sources.check("default", UriSource("gs://data/sets"))
