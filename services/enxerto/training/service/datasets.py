@@ -75,7 +75,10 @@ class Datasets:
     ) -> Snapshot:
         """Start an import."""
         await self._store.get_dataset(parent)
-        async with self._references if isinstance(source, UploadSource) else contextlib.nullcontext():
+        guard: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
+        if isinstance(source, UploadSource):
+            guard = self._references
+        async with guard:
             await self._importer.check(parent.project, source)
             snapshot = await self._store.create_snapshot(parent, source, split_seed, self._clock.now(), request)
         self._signals.send(IMPORTS)
