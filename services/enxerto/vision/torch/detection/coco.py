@@ -14,6 +14,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
 from torchvision.models.detection.ssd import SSDClassificationHead
 from torchvision.models.detection.ssdlite import SSDLiteClassificationHead
+from torchvision.models.mobilenetv3 import InvertedResidual
+from torchvision.models.resnet import Bottleneck
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from enxerto.vision.specs import PreprocessSpec
@@ -22,6 +24,8 @@ from enxerto.vision.torch.detection.one_stage import RetinaNetDetector, SSDDetec
 from enxerto.vision.torch.detection.two_stage import TwoStage
 from enxerto.vision.torch.learner import Stages
 from enxerto.vision.torch.weights import LoadedWeights, WeightsCorruptError
+
+_BRANCH_SCALE: Final = 0.2
 
 
 def build_fasterrcnn_resnet50_fpn(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
@@ -79,6 +83,7 @@ def _construct(name: str, loaded: LoadedWeights | None) -> Any:
     """The library's network for COCO's classes; random without weights."""
     network: Any = torchvision.models.get_model(name, weights=None, weights_backbone=None)
     if loaded is None:
+        _near_identity(network)
         return network
     try:
         # By the library's own loading, which knows how the names of its tensors changed.
@@ -93,6 +98,22 @@ def _construct(name: str, loaded: LoadedWeights | None) -> Any:
     if name.endswith("resnet50_fpn"):
         _without_epsilon(network)
     return network
+
+
+def _near_identity(network: nn.Module) -> None:
+    """Let residual branches of a random network begin small (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
+
+    Their sum doubles the variance at every block, so that ResNet-50 makes a difference of 1e-3 out of rounding and its
+    heads learn nothing. Not 0 as there: a branch behind frozen statistics could never leave it.
+    """
+    for block in network.modules():
+        last = None
+        if isinstance(block, Bottleneck):
+            last = block.bn3
+        elif isinstance(block, InvertedResidual) and block.use_res_connect:
+            last = block.block[-1][1]
+        if last is not None:
+            nn.init.constant_(last.weight, _BRANCH_SCALE)
 
 
 def _without_epsilon(network: nn.Module) -> None:
