@@ -173,7 +173,7 @@ class InMemoryCluster:
         if application.version in self.slow:
             return ApplicationStatus(ApplicationState.STARTING)
         ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.replicas))
-        return ApplicationStatus(ApplicationState.RUNNING, ends)
+        return ApplicationStatus(ApplicationState.RUNNING, ends, running=len(ends))
 
 
 class InMemoryReplicas:

@@ -1,5 +1,6 @@
 """The composition root: the only room that names concrete adapters."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,22 +11,25 @@ from enxerto.inference.adapters.registry_client import RegistryClient, open_chan
 from enxerto.inference.adapters.replica_client import GrpcReplicas
 from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluster, ServePorts
 from enxerto.inference.adapters.sql_store import open_deployment_store
-from enxerto.inference.domain import ServableVersion
+from enxerto.inference.domain import Deployment, ServableVersion
 from enxerto.inference.ports import DeploymentStore, Meter, ModelRegistry, ReplicaCluster, Replicas
 from enxerto.inference.server import UseCases, serve
 from enxerto.inference.service import (
     BatchLimits,
     Deployments,
+    Fleet,
+    Lanes,
     Pace,
     Predictions,
     Reconciler,
+    References,
     RequestLimits,
     Route,
     Router,
+    Trials,
 )
 from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.clock import Clock, SystemClock
-from enxerto.kernel.names import DeploymentName
 from enxerto.runtime.errors import StartupError
 from enxerto.runtime.metrics import new_registry
 from enxerto.runtime.ray_dashboard import RayDashboard
@@ -56,21 +60,34 @@ def wire(
         settings.max_items, settings.max_image_bytes, settings.request_timeout_s, settings.max_answer_bytes
     )
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
-    router = Router()
+    router, poked = Router(), asyncio.Event()
+    references = References(registry, clock)
+    fleet = Fleet(cluster, pace.drain_s, poked.set)
 
-    def new_route(name: DeploymentName, version: ServableVersion) -> Route:
-        return Route(name, version, replicas, batches=batches, meter=meter, on_failure=lambda: reconciler.poke())  # noqa: PLW0108 - it is made after this
+    def new_route(deployment: Deployment, version: ServableVersion) -> Route:
+        return Route(deployment.name, version, replicas, batches=batches, meter=meter, on_failure=poked.set)
 
-    reconciler = Reconciler(
-        store=store,
-        registry=registry,
-        cluster=cluster,
-        replicas=replicas,
+    lanes = Lanes(
+        references=references,
+        fleet=fleet,
+        trials=Trials(pace.patience_s, poked.set),
         router=router,
         new_route=new_route,
         clock=clock,
         meter=meter,
+        bring_up_s=pace.bring_up_s,
+    )
+    reconciler = Reconciler(
+        store=store,
+        references=references,
+        fleet=fleet,
+        lanes=lanes,
+        replicas=replicas,
+        router=router,
+        clock=clock,
+        meter=meter,
         pace=pace,
+        poked=poked,
     )
     deployments = Deployments(store, registry, clock, reconciler.poke)
     return UseCases(deployments, Predictions(router, requests, meter), reconciler)

@@ -9,6 +9,7 @@ EnxertoError
 │   └── RequestIdReusedError
 ├── FailedPreconditionError
 │   ├── VersionNotServableError
+│   ├── VersionStartError
 │   └── TaskMismatchError
 ├── AbortedError
 │   └── DeploymentChangedError
@@ -85,12 +86,21 @@ class VersionNotServableError(FailedPreconditionError):
         super().__init__(f"{name} {description}", [PreconditionViolation("STATE", str(name), description)])
 
 
+class VersionStartError(FailedPreconditionError):
+    """The version's replicas do not come up."""
+
+    reason = "VERSION_FAILED_TO_START"
+
+    def __init__(self, name: VersionName, why: str) -> None:
+        super().__init__(f"{name}: {why}", [PreconditionViolation("REPLICAS", str(name), why)])
+
+
 class TaskMismatchError(FailedPreconditionError):
-    """The deployment's version does something else than the caller asked for."""
+    """A version does something else than the caller, or its deployment, asks for."""
 
     reason = "TASK_MISMATCH"
 
-    def __init__(self, name: DeploymentName, actual: Task, expected: Task) -> None:
+    def __init__(self, name: DeploymentName | VersionName, actual: Task, expected: Task) -> None:
         text = f"{name} serves a model for {actual}, not for {expected}"
         super().__init__(text, [PreconditionViolation("TASK", str(name), text)])
 

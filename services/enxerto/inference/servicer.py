@@ -100,4 +100,11 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
         return converters.stylized_to_proto(await self._answer(name, payload, Task.STYLE, context))
 
     async def _answer(self, name: DeploymentName, payload: Payload, task: Task, context: Context) -> Prediction:
-        return await self._predictions.answer(name, payload, "images[{}].content", context.time_remaining(), task=task)
+        return await self._predictions.answer(
+            name,
+            payload,
+            "images[{}].content",
+            context.time_remaining(),
+            task=task,
+            sticky_key=converters.sticky_key(context.invocation_metadata()),
+        )

@@ -132,8 +132,13 @@ def statuses(details: Mapping[str, Any] | None, direct: bool) -> dict[str, Appli
         endpoints = tuple(Endpoint(f"{target['ip']}:{target['port']}", name) for target in targets)
         if state is ApplicationState.STOPPING:
             endpoints = ()
-        result[name] = ApplicationStatus(state, endpoints, _message(application))
+        result[name] = ApplicationStatus(state, endpoints, _message(application), _running(application))
     return result
+
+
+def _running(application: Mapping[str, Any]) -> int:
+    deployment = (application.get("deployments") or {}).get(_REPLICA_DEPLOYMENT) or {}
+    return sum(replica["state"] == "RUNNING" for replica in deployment.get("replicas") or ())
 
 
 def _message(application: Mapping[str, Any]) -> str:

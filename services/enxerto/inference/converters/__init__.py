@@ -18,6 +18,7 @@ from enxerto.inference.converters.requests import (
     classify_arguments,
     detect_arguments,
     segment_arguments,
+    sticky_key,
     stylize_arguments,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "list_arguments",
     "segment_arguments",
     "segmentation_to_proto",
+    "sticky_key",
     "stylize_arguments",
     "stylized_to_proto",
     "update_arguments",

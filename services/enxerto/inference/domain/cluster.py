@@ -48,3 +48,5 @@ class ApplicationStatus:
     endpoints: tuple[Endpoint, ...] = ()
     message: str = ""
     """Why it failed, for people."""
+    running: int = 0
+    """Replicas that are up; through Serve's proxy there are fewer endpoints than replicas."""

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%enxerto/inference/v1/deployment.proto\x12\x14\x65nxerto.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x97\x04\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\x05\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32&.enxerto.inference.v1.Deployment.State\x12\x17\n\x0fserving_version\x18\x05 \x01(\t\x12\x16\n\x0etarget_version\x18\x06 \x01(\t\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12<\n\x06labels\x18\x08 \x03(\x0b\x32,.enxerto.inference.v1.Deployment.LabelsEntry\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_DEPLOYING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x12\n\x0eSTATE_DELETING\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%enxerto/inference/v1/deployment.proto\x12\x14\x65nxerto.inference.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xcd\x04\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\x05\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32&.enxerto.inference.v1.Deployment.State\x12\x17\n\x0fserving_version\x18\x05 \x01(\t\x12\x16\n\x0etarget_version\x18\x06 \x01(\t\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12<\n\x06labels\x18\x08 \x03(\x0b\x32,.enxerto.inference.v1.Deployment.LabelsEntry\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12\x34\n\x07traffic\x18\x0c \x03(\x0b\x32#.enxerto.inference.v1.TrafficTarget\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_DEPLOYING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x12\n\x0eSTATE_DELETING\x10\x04\"\x8b\x01\n\rTrafficTarget\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x17\n\x0fserving_version\x18\x03 \x01(\t\x12\x16\n\x0etarget_version\x18\x04 \x01(\t\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Statusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENT_LABELSENTRY']._loaded_options = None
   _globals['_DEPLOYMENT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_DEPLOYMENT']._serialized_start=122
-  _globals['_DEPLOYMENT']._serialized_end=657
-  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_start=504
-  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_end=549
-  _globals['_DEPLOYMENT_STATE']._serialized_start=551
-  _globals['_DEPLOYMENT_STATE']._serialized_end=657
+  _globals['_DEPLOYMENT']._serialized_end=711
+  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_start=558
+  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_end=603
+  _globals['_DEPLOYMENT_STATE']._serialized_start=605
+  _globals['_DEPLOYMENT_STATE']._serialized_end=711
+  _globals['_TRAFFICTARGET']._serialized_start=714
+  _globals['_TRAFFICTARGET']._serialized_end=853
 # @@protoc_insertion_point(module_scope)

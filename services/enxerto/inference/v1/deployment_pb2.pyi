@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Deployment(_message.Message):
     """A model that answers requests. It follows its alias: when the alias moves, the new version is loaded and warmed up
-    beside the old one, the requests switch over, and the old one is drained.
+    beside the old one, the requests switch over, and the old one is drained. Other versions may answer a share of the requests.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -93,12 +93,15 @@ class Deployment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/deployments/{deployment}`."""
     model_version: _builtins.str
     """Required. What to serve: `projects/{project}/models/{model}/versions/{n or alias}`."""
     replicas: _builtins.int
-    """Optional. Replicas, 1 to 64; 1 by default."""
+    """Optional. Replicas of the main version, 1 to 64; 1 by default. Versions beside it have as many as their share of them,
+    and at least one.
+    """
     state: Global___Deployment.State.ValueType
     """Output only."""
     serving_version: _builtins.str
@@ -123,6 +126,13 @@ class Deployment(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficTarget]:
+        """Optional, at most 8. Shares of the requests for other versions; the rest, at least 1 per cent, goes to `model_version`.
+        Requests with the same metadata `x-enxerto-sticky-key` are answered by the same version while the shares stand; when one
+        share grows at the main version's cost, the keys that it has stay.
+        """
+
     def __init__(
         self,
         *,
@@ -137,11 +147,54 @@ class Deployment(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        traffic: _abc.Iterable[Global___TrafficTarget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "state", b"state", "target_version", b"target_version", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class TrafficTarget(_message.Message):
+    """A version that answers a share of a deployment's requests. It follows its alias as a deployment does. While it is not up,
+    its share goes to the main version.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    SERVING_VERSION_FIELD_NUMBER: _builtins.int
+    TARGET_VERSION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{n or alias}`, of the main version's task; no reference twice."""
+    percent: _builtins.int
+    """Required. 1 to 99."""
+    serving_version: _builtins.str
+    """Output only. Full name of the version that answers the share now; empty while none does."""
+    target_version: _builtins.str
+    """Output only. Full name of the version that should answer it."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Output only. Why the target version does not answer."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        serving_version: _builtins.str = ...,
+        target_version: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "model_version", b"model_version", "percent", b"percent", "serving_version", b"serving_version", "target_version", b"target_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficTarget: _TypeAlias = TrafficTarget  # noqa: Y015

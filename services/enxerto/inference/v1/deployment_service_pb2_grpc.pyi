@@ -42,7 +42,7 @@ class DeploymentServiceStub:
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]
     """Lists the deployments of a project, by name."""
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]
-    """Changes `model_version`, `replicas` or `labels` without failing a request."""
+    """Changes `model_version`, `replicas`, `traffic` or `labels` without failing a request."""
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]
     """Drains and removes a deployment."""
 
@@ -58,7 +58,7 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """Lists the deployments of a project, by name."""
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Changes `model_version`, `replicas` or `labels` without failing a request."""
+    """Changes `model_version`, `replicas`, `traffic` or `labels` without failing a request."""
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Drains and removes a deployment."""
 
@@ -95,7 +95,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.UpdateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Changes `model_version`, `replicas` or `labels` without failing a request."""
+        """Changes `model_version`, `replicas`, `traffic` or `labels` without failing a request."""
 
     @_abc_1.abstractmethod
     def DeleteDeployment(

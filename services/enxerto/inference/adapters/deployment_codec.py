@@ -1,0 +1,57 @@
+"""Deployments as JSON in the database; what an older service did not write has its default."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from enxerto.inference.domain import DeploymentSpec, Fault, FaultKind, Rollout, TrafficShare
+from enxerto.kernel.names import VersionName, VersionReference
+
+
+def options_to_json(spec: DeploymentSpec) -> dict[str, Any]:
+    """What a user decided besides version, replicas and labels; nothing for what has its default."""
+    options: dict[str, Any] = {}
+    if spec.traffic:
+        options["traffic"] = [
+            {"model_version": str(share.model_version), "percent": share.percent} for share in spec.traffic
+        ]
+    return options
+
+
+def options_from_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a `DeploymentSpec`."""
+    return {
+        "traffic": tuple(
+            TrafficShare(VersionReference.parse(share["model_version"]), share["percent"])
+            for share in options.get("traffic", ())
+        )
+    }
+
+
+def fault_to_json(fault: Fault | None) -> dict[str, str] | None:
+    """A fault, if there is one."""
+    return {"kind": fault.kind.value, "reason": fault.reason, "message": fault.message} if fault else None
+
+
+def fault_from_json(fault: Mapping[str, str] | None) -> Fault | None:
+    """A fault, if there is one."""
+    return Fault(FaultKind(fault["kind"]), fault["reason"], fault["message"]) if fault else None
+
+
+def rollout_to_json(rollout: Rollout) -> dict[str, Any]:
+    """A version beside the main one."""
+    return {
+        "reference": str(rollout.reference),
+        "serving": str(rollout.serving or ""),
+        "target": str(rollout.target or ""),
+        "fault": fault_to_json(rollout.fault),
+    }
+
+
+def rollout_from_json(rollout: Mapping[str, Any]) -> Rollout:
+    """A version beside the main one."""
+    return Rollout(
+        VersionReference.parse(rollout["reference"]),
+        VersionName.try_parse(rollout["serving"]),
+        VersionName.try_parse(rollout["target"]),
+        fault_from_json(rollout["fault"]),
+    )

@@ -1,0 +1,176 @@
+"""The versions of every deployment on their way into, and out of, the split of its requests."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from enxerto.inference.domain import (
+    Application,
+    ApplicationState,
+    Deployment,
+    Fault,
+    Rollout,
+    ServableVersion,
+)
+from enxerto.inference.errors import VersionStartError
+from enxerto.inference.ports import Meter
+from enxerto.inference.service.fleet import Fleet
+from enxerto.inference.service.references import References, fault_of
+from enxerto.inference.service.routes import Route
+from enxerto.inference.service.routing import Canary, Router, Split
+from enxerto.inference.service.trials import Trials
+from enxerto.kernel.clock import Clock
+from enxerto.kernel.errors import FailedPreconditionError, NotFoundError, UnavailableError
+from enxerto.kernel.names import DeploymentName, VersionName
+
+logger = logging.getLogger(__name__)
+
+NewRoute = Callable[[Deployment, ServableVersion], Route]
+
+
+class Lanes:
+    """The routes to all versions that are up. A deployment's requests move when its split is replaced."""
+
+    def __init__(
+        self,
+        *,
+        references: References,
+        fleet: Fleet,
+        trials: Trials,
+        router: Router,
+        new_route: NewRoute,
+        clock: Clock,
+        meter: Meter,
+        bring_up_s: float,
+    ) -> None:
+        self._references = references
+        self._fleet = fleet
+        self._trials = trials
+        self._router = router
+        self._new_route = new_route
+        self._clock = clock
+        self._meter = meter
+        self._bring_up_s = bring_up_s
+        self._routes: dict[DeploymentName, dict[VersionName, Route]] = {}
+        self._troubles: dict[str, str] = {}
+        """Why a trial has to be repeated, by the application's name."""
+
+    def keep(self, living: frozenset[DeploymentName]) -> None:
+        """Send nothing more to deployments that are not among these."""
+        for name in set(self._routes) - living:
+            self._router.remove(name)
+            for version, route in self._routes.pop(name).items():
+                self._fleet.retire(Application(name, version, max(1, len(route.endpoints))), route)
+
+    def wanted(self, living: Sequence[Deployment]) -> frozenset[Application]:
+        """Every application that the deployments need now; of two references the one that wants more counts."""
+        return frozenset(application for deployment in living for application in self._applications(deployment))
+
+    async def clean(self, wanted: Iterable[Application]) -> None:
+        """Give up what was under way for applications that are not wanted any more."""
+        names = {application.name for application in wanted}
+        self._troubles = {name: text for name, text in self._troubles.items() if name in names}
+        await self._trials.keep(names)
+
+    async def settle(self, deployment: Deployment) -> Deployment:
+        """Move the deployment's requests to what came up."""
+        routes = self._routes.setdefault(deployment.name, {})
+        for version, route in routes.items():
+            route.connect(self._fleet.status(Application(deployment.name, version, 1)).endpoints)
+        before = [rollout.serving for rollout in deployment.rollouts]
+        settled = await asyncio.gather(*(self._advance(deployment, rollout) for rollout in deployment.rollouts))
+        now = self._clock.now()
+        for rollout in settled:
+            deployment = deployment.advance(rollout, now)
+        main = routes.get(deployment.main.serving) if deployment.main.serving else None
+        deployment = deployment.answer(main is not None and bool(main.endpoints), now)
+        self._install(deployment, routes, main)
+        moves = sum(old is not None and old != new.serving for old, new in zip(before, settled, strict=True))
+        for _ in range(moves):
+            self._meter.version_switched()
+        return deployment
+
+    def _applications(self, deployment: Deployment) -> list[Application]:
+        sizes = dict.fromkeys(self._routes.get(deployment.name, ()), 1)
+        for rollout in deployment.rollouts:
+            for version in rollout.versions:
+                sizes[version] = max(sizes.get(version, 1), deployment.spec.replicas_for(rollout.reference))
+        return [Application(deployment.name, version, replicas) for version, replicas in sizes.items()]
+
+    async def _advance(self, deployment: Deployment, rollout: Rollout) -> Rollout:
+        if rollout.attempting and rollout.target is not None:
+            try:
+                if await self._up(deployment, rollout, rollout.target):
+                    logger.info("switched", extra={"deployment": str(deployment.name), "version": str(rollout.target)})
+                    rollout = rollout.serve(rollout.target)
+            except (FailedPreconditionError, NotFoundError) as error:
+                rollout = self._failed(deployment, rollout, fault_of(error))
+        if rollout.serving is not None and rollout.serving not in self._routes[deployment.name]:
+            try:
+                await self._up(deployment, rollout, rollout.serving)
+            except (FailedPreconditionError, NotFoundError) as error:
+                if rollout.fault is None:
+                    rollout = self._failed(deployment, rollout, fault_of(error))
+        return rollout
+
+    async def _up(self, deployment: Deployment, rollout: Rollout, version: VersionName) -> bool:
+        """Whether a version has a route: it runs, and passed its trial.
+
+        Raises:
+            VersionStartError: it does not come up.
+            VersionNotServableError: it came up, and is not what the registry says.
+        """
+        application = Application(deployment.name, version, deployment.spec.replicas_for(rollout.reference))
+        routes, status = self._routes[deployment.name], self._fleet.status(application)
+        fresh = rollout.serving != version
+        if status.state is ApplicationState.FAILED and fresh:
+            raise VersionStartError(version, status.message or "the replicas do not start")
+        enough = status.state is ApplicationState.RUNNING and status.running >= application.replicas
+        if status.endpoints and (enough or not fresh):
+            if version in routes:
+                return True
+            try:
+                route = await self._trials.outcome(application.name, lambda: self._try(deployment, application))
+            except UnavailableError as error:
+                self._troubles[application.name] = error.message
+                extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
+                logger.warning("not yet", extra=extra)
+            else:
+                if route is not None:
+                    route.connect(status.endpoints)
+                    routes[version] = route
+                    return True
+        if fresh and self._fleet.waited_s(application) > self._bring_up_s:
+            trouble = self._troubles.get(application.name, "no replica answered")
+            raise VersionStartError(version, f"{trouble} within {self._bring_up_s:.0f} s")
+        return False
+
+    async def _try(self, deployment: Deployment, application: Application) -> Route:
+        """A route to a version, after it was warmed up by the way that requests take."""
+        route = self._new_route(deployment, await self._references.facts(application.version))
+        route.connect(self._fleet.status(application).endpoints)
+        await route.warm_up()
+        return route
+
+    def _install(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route | None) -> None:
+        """Send the requests by the deployment's shares, and retire what gets none any more."""
+        if main is not None:
+            self._router.switch(Split(deployment.name, main, self._canaries(deployment, routes, main)))
+        needed = {rollout.serving for rollout in deployment.rollouts}
+        for version in set(routes) - needed:
+            route = routes.pop(version)
+            self._fleet.retire(Application(deployment.name, version, max(1, len(route.endpoints))), route)
+
+    def _canaries(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route) -> tuple[Canary, ...]:
+        canaries = []
+        for share in deployment.spec.traffic:
+            rollout = deployment.companion(share.model_version)
+            route = routes.get(rollout.serving) if rollout and rollout.serving else None
+            canaries.append(Canary(str(share.model_version), share.percent, None if route is main else route))
+        return tuple(canaries)
+
+    def _failed(self, deployment: Deployment, rollout: Rollout, fault: Fault) -> Rollout:
+        extra = {"deployment": str(deployment.name), "version": str(rollout.target), "error": fault.message}
+        logger.error("a version failed to come up", extra=extra)
+        self._meter.version_failed()
+        return rollout.fail(fault)
