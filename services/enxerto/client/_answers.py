@@ -97,9 +97,8 @@ class AnswerCalls(DeploymentCalls):
             sticky_key: see above.
         """
         request = vision_service_pb2.StylizeRequest(deployment=self._names.deployment(deployment))
-        return self._answers(
-            self._stubs.vision.Stylize, request, images, _converters.stylized, sticky_key, most=_PAINTED
-        )
+        send = _sticky(self._stubs.vision.Stylize, sticky_key)
+        return self._answers(send, request, images, _converters.stylized, most=_PAINTED)
 
     def _answers(
         self,

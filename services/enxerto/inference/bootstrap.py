@@ -27,6 +27,7 @@ from enxerto.inference.service import (
     Route,
     Router,
     Trials,
+    WatchedStore,
 )
 from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.clock import Clock, SystemClock
@@ -60,7 +61,7 @@ def wire(
         settings.max_items, settings.max_image_bytes, settings.request_timeout_s, settings.max_answer_bytes
     )
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
-    router, poked = Router(), asyncio.Event()
+    router, poked, watched = Router(), asyncio.Event(), WatchedStore(store)
     references = References(registry, clock)
     fleet = Fleet(cluster, pace.drain_s, poked.set)
 
@@ -78,7 +79,7 @@ def wire(
         bring_up_s=pace.bring_up_s,
     )
     reconciler = Reconciler(
-        store=store,
+        store=watched,
         references=references,
         fleet=fleet,
         lanes=lanes,
@@ -89,8 +90,8 @@ def wire(
         pace=pace,
         poked=poked,
     )
-    deployments = Deployments(store, registry, clock, reconciler.poke)
-    return UseCases(deployments, Predictions(router, requests, meter), reconciler)
+    deployments = Deployments(watched, registry, clock, reconciler.poke)
+    return UseCases(deployments, Predictions(router, requests, meter), reconciler, watched.stop)
 
 
 @asynccontextmanager

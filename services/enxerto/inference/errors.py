@@ -21,6 +21,7 @@ EnxertoError
     ├── RegistryUnavailableError
     ├── StorageUnavailableError
     ├── ReplicasUnavailableError
+    ├── ServiceStoppingError
     └── DeploymentNotReadyError
 """
 
@@ -147,6 +148,15 @@ class ReplicasUnavailableError(UnavailableError):
     """No replica answered."""
 
     reason = "REPLICAS_UNAVAILABLE"
+
+
+class ServiceStoppingError(UnavailableError):
+    """This process is draining."""
+
+    reason = "SERVICE_STOPPING"
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping; reconnect with the last cursor", retry_after_s=1.0)
 
 
 class DeploymentNotReadyError(UnavailableError):

@@ -1,5 +1,6 @@
 """The typed services: convert, call, convert."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -52,6 +53,14 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
     ) -> deployment_pb2.Deployment:
         """Change a deployment."""
         return converters.deployment_to_proto(await self._deployments.update(*converters.update_arguments(request)))
+
+    async def WatchDeployment(
+        self, request: deployment_service_pb2.WatchDeploymentRequest, context: Context
+    ) -> AsyncIterator[deployment_service_pb2.WatchDeploymentResponse]:
+        """Stream a deployment as it changes."""
+        async for deployment, cursor in self._deployments.watch(*converters.watch_arguments(request)):
+            message = converters.deployment_to_proto(deployment)
+            yield deployment_service_pb2.WatchDeploymentResponse(deployment=message, cursor=cursor)
 
     async def DeleteDeployment(
         self, request: deployment_service_pb2.DeleteDeploymentRequest, context: Context

@@ -68,6 +68,10 @@ def deployment(message: deployment_pb2.Deployment) -> results.Deployment:
         serving_version=message.serving_version,
         target_version=message.target_version,
         error=failure(message),
+        traffic=tuple(
+            results.TrafficTarget(one.model_version, one.percent, one.serving_version, one.target_version, failure(one))
+            for one in message.traffic
+        ),
         create_time=time(message, "create_time"),
         update_time=time(message, "update_time"),
     )

@@ -31,6 +31,7 @@ from enxerto.client._results.models import (
     Lineage,
     Model,
     Parity,
+    TrafficTarget,
     Version,
     VersionState,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "Sweep",
     "SweepState",
     "Task",
+    "TrafficTarget",
     "Timings",
     "Trial",
     "ValidationReport",

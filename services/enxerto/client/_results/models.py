@@ -97,6 +97,17 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficTarget:
+    """A version that answers a share of a deployment's requests."""
+
+    model_version: str
+    percent: int
+    serving_version: str
+    target_version: str
+    error: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """A model that answers."""
 
@@ -107,5 +118,7 @@ class Deployment:
     serving_version: str
     target_version: str
     error: Failure | None
+    traffic: tuple[TrafficTarget, ...]
+    """Shares of the requests for other versions than `model_version`."""
     create_time: datetime | None
     update_time: datetime | None

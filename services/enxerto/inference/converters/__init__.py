@@ -13,6 +13,7 @@ from enxerto.inference.converters.deployments import (
     deployments_to_proto,
     list_arguments,
     update_arguments,
+    watch_arguments,
 )
 from enxerto.inference.converters.requests import (
     classify_arguments,
@@ -38,4 +39,5 @@ __all__ = [
     "stylize_arguments",
     "stylized_to_proto",
     "update_arguments",
+    "watch_arguments",
 ]

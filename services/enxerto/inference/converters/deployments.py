@@ -49,6 +49,17 @@ def list_arguments(request: deployment_service_pb2.ListDeploymentsRequest) -> tu
     return parent, page
 
 
+def watch_arguments(request: deployment_service_pb2.WatchDeploymentRequest) -> tuple[DeploymentName, int]:
+    """Name and cursor of a watch."""
+    violations = Violations()
+    name = DeploymentName.check(request.name, "name", violations)
+    if request.after_cursor < 0:
+        violations.add("after_cursor", "must not be negative")
+    violations.raise_if_any()
+    assert name is not None
+    return name, request.after_cursor
+
+
 def update_arguments(
     request: deployment_service_pb2.UpdateDeploymentRequest,
 ) -> tuple[DeploymentName, SpecChange, str]:

@@ -65,6 +65,11 @@ class Deployment:
         return hashlib.sha256(f"{self.name}:{self.create_time.isoformat()}:{self.generation}".encode()).hexdigest()[:16]
 
     @property
+    def cursor(self) -> int:
+        """Names this state of the deployment; another one after every write."""
+        return self.revision + 1
+
+    @property
     def rollouts(self) -> tuple[Rollout, ...]:
         """The main one first."""
         return self.main, *self.companions

@@ -10,6 +10,7 @@ from enxerto.inference.service.references import References
 from enxerto.inference.service.routes import Route
 from enxerto.inference.service.routing import Canary, Router, Split
 from enxerto.inference.service.trials import Trials
+from enxerto.inference.service.watching import WatchedStore
 
 __all__ = [
     "BatchLimits",
@@ -29,4 +30,5 @@ __all__ = [
     "SpecChange",
     "Split",
     "Trials",
+    "WatchedStore",
 ]

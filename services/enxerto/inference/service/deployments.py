@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from enxerto.inference.domain import (
     MAX_TRAFFIC_PERCENT,
@@ -13,7 +13,8 @@ from enxerto.inference.domain import (
     TrafficShare,
 )
 from enxerto.inference.errors import DeploymentChangedError, TaskMismatchError
-from enxerto.inference.ports import DeploymentStore, ModelRegistry
+from enxerto.inference.ports import ModelRegistry
+from enxerto.inference.service.watching import WatchedStore
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionReference
@@ -64,7 +65,7 @@ class Deployments:
     """Creates, reads, changes and removes deployments."""
 
     def __init__(
-        self, store: DeploymentStore, registry: ModelRegistry, clock: Clock, on_change: Callable[[], None]
+        self, store: WatchedStore, registry: ModelRegistry, clock: Clock, on_change: Callable[[], None]
     ) -> None:
         self._store = store
         self._registry = registry
@@ -96,6 +97,10 @@ class Deployments:
     async def list(self, parent: ProjectName, page: PageRequest) -> Page[Deployment]:
         """Deployments of a project by id."""
         return await self._store.list(parent, page)
+
+    def watch(self, name: DeploymentName, after_cursor: int) -> AsyncIterator[tuple[Deployment, int]]:
+        """A deployment as it is and after each change, each with its cursor; see `WatchedStore.watch`."""
+        return self._store.watch(name, after_cursor)
 
     async def update(self, name: DeploymentName, change: SpecChange, etag: str) -> Deployment:
         """Change what a user decides. What serves goes on serving until the new version answers.
