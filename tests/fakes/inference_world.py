@@ -172,7 +172,7 @@ class InMemoryCluster:
             return ApplicationStatus(ApplicationState.FAILED, (), "out of luck")
         if application.version in self.slow:
             return ApplicationStatus(ApplicationState.STARTING)
-        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.replicas))
+        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.scale.replicas))
         return ApplicationStatus(ApplicationState.RUNNING, ends, running=len(ends))
 
 

@@ -11,7 +11,7 @@ from enxerto.inference.adapters.registry_client import RegistryClient, open_chan
 from enxerto.inference.adapters.replica_client import GrpcReplicas
 from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluster, ServePorts
 from enxerto.inference.adapters.sql_store import open_deployment_store
-from enxerto.inference.domain import Deployment, ServableVersion
+from enxerto.inference.domain import ServableVersion
 from enxerto.inference.ports import DeploymentStore, Meter, ModelRegistry, ReplicaCluster, Replicas
 from enxerto.inference.server import UseCases, serve
 from enxerto.inference.service import (
@@ -31,6 +31,7 @@ from enxerto.inference.service import (
 )
 from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.clock import Clock, SystemClock
+from enxerto.kernel.names import DeploymentName
 from enxerto.runtime.errors import StartupError
 from enxerto.runtime.metrics import new_registry
 from enxerto.runtime.ray_dashboard import RayDashboard
@@ -65,8 +66,8 @@ def wire(
     references = References(registry, clock)
     fleet = Fleet(cluster, pace.drain_s, poked.set)
 
-    def new_route(deployment: Deployment, version: ServableVersion) -> Route:
-        return Route(deployment.name, version, replicas, batches=batches, meter=meter, on_failure=poked.set)
+    def new_route(name: DeploymentName, version: ServableVersion, limits: BatchLimits) -> Route:
+        return Route(name, version, replicas, batches=limits, meter=meter, on_failure=poked.set)
 
     lanes = Lanes(
         references=references,
@@ -74,6 +75,7 @@ def wire(
         trials=Trials(pace.patience_s, poked.set),
         router=router,
         new_route=new_route,
+        limits=batches,
         clock=clock,
         meter=meter,
         bring_up_s=pace.bring_up_s,
@@ -111,6 +113,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             settings.replica_secret_file,
             settings.effective_model_cache_folder,
             settings.replica_cpus,
+            settings.replica_gpus,
             settings.replica_threads,
             settings.max_image_pixels,
             settings.max_image_bytes,

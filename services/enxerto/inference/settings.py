@@ -41,6 +41,8 @@ class InferenceSettings(ServerSettings):
     """Where replicas keep fetched models; empty keeps them under `home`."""
     replica_cpus: float = Field(default=0.1, gt=0)
     """CPUs that Ray reserves for a replica. Small by default: the next version starts beside the one that serves."""
+    replica_gpus: float = Field(default=1.0, gt=0)
+    """GPUs that Ray reserves for a replica of a deployment on GPUs; below 1, several replicas share one."""
     replica_threads: int = Field(default=2, ge=1, le=256)
     """Threads of ONNX Runtime in a replica, and as many for decoding."""
     alias_poll_s: float = Field(default=1.0, gt=0)

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from enxerto.inference.adapters.sql_store import open_deployment_store
-from enxerto.inference.domain import Deployment, DeploymentSpec, Fault, FaultKind, Rollout, State, TrafficShare
+from enxerto.inference.domain import (
+    Autoscaling,
+    Batching,
+    Deployment,
+    DeploymentSpec,
+    Device,
+    Fault,
+    FaultKind,
+    Rollout,
+    State,
+    TrafficShare,
+)
 from enxerto.inference.errors import (
     DeploymentChangedError,
     DeploymentExistsError,
@@ -78,6 +89,21 @@ async def test_versions_beside_the_main_one_survive(store: DeploymentStore) -> N
     written = await store.replace(moved)
     assert await store.get(created.name) == written
     assert written.companion(CANDIDATE) == Rollout(CANDIDATE, TWO, TWO)
+
+
+async def test_what_else_a_user_decides_survives(store: DeploymentStore) -> None:
+    plain = deployment()
+    spec = dataclasses.replace(
+        plain.spec,
+        autoscaling=Autoscaling(1, 4, 1.5, 3.0, 60.0),
+        batching=Batching(8, 0.0),
+        device=Device.GPU,
+        warm_up_batch_sizes=(1, 8),
+    )
+    created = await store.create(dataclasses.replace(plain, spec=spec), "r")
+    assert (await store.get(created.name)).spec == spec
+    with pytest.raises(RequestIdReusedError):
+        await store.create(plain, "r")
 
 
 async def test_a_name_is_taken_once(store: DeploymentStore) -> None:

@@ -151,11 +151,11 @@ async def test_a_canary_has_replicas_by_its_share_and_all_of_them_before_it_take
     world.registry.point("candidate", world.registry.add(2))
     production = world.registry.point("production", world.registry.add(1))
     await world.deploy(production, replicas=4, traffic=(share(30),))
-    sizes = {app.version.number: app.replicas for app in world.cluster.running.values()}
+    sizes = {app.version.number: app.scale.replicas for app in world.cluster.running.values()}
     assert sizes == {1: 4, 2: 2}
     world.registry.point("production", VersionName("default", "pets", 2))
     await world.tick()
-    sizes = {app.version.number: app.replicas for app in world.cluster.running.values()}
+    sizes = {app.version.number: app.scale.replicas for app in world.cluster.running.values()}
     assert sizes == {2: 4}
     assert await world.shares(50) == {2: 1.0}
 

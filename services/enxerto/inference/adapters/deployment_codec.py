@@ -1,9 +1,19 @@
 """Deployments as JSON in the database; what an older service did not write has its default."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from enxerto.inference.domain import DeploymentSpec, Fault, FaultKind, Rollout, TrafficShare
+from enxerto.inference.domain import (
+    Autoscaling,
+    Batching,
+    DeploymentSpec,
+    Device,
+    Fault,
+    FaultKind,
+    Rollout,
+    TrafficShare,
+)
 from enxerto.kernel.names import VersionName, VersionReference
 
 
@@ -14,16 +24,29 @@ def options_to_json(spec: DeploymentSpec) -> dict[str, Any]:
         options["traffic"] = [
             {"model_version": str(share.model_version), "percent": share.percent} for share in spec.traffic
         ]
+    if spec.autoscaling is not None:
+        options["autoscaling"] = dataclasses.asdict(spec.autoscaling)
+    if spec.batching != Batching():
+        options["batching"] = dataclasses.asdict(spec.batching)
+    if spec.device is not Device.CPU:
+        options["device"] = spec.device.value
+    if spec.warm_up_batch_sizes:
+        options["warm_up_batch_sizes"] = list(spec.warm_up_batch_sizes)
     return options
 
 
 def options_from_json(options: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a `DeploymentSpec`."""
+    autoscaling = options.get("autoscaling")
     return {
         "traffic": tuple(
             TrafficShare(VersionReference.parse(share["model_version"]), share["percent"])
             for share in options.get("traffic", ())
-        )
+        ),
+        "autoscaling": Autoscaling(**autoscaling) if autoscaling else None,
+        "batching": Batching(**options.get("batching", {})),
+        "device": Device(options.get("device", Device.CPU)),
+        "warm_up_batch_sizes": tuple(options.get("warm_up_batch_sizes", ())),
     }
 
 

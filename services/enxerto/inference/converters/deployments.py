@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyProto
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from enxerto.inference.converters.specs import changed_fields, spec_fields
-from enxerto.inference.domain import Deployment, DeploymentSpec, Fault, Rollout, State
+from enxerto.inference.domain import Autoscaling, Batching, Deployment, DeploymentSpec, Fault, Rollout, State
 from enxerto.inference.service import SpecChange
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2
 from enxerto.kernel.errors import Violations
@@ -75,23 +76,28 @@ def update_arguments(
 
 def deployment_to_proto(deployment: Deployment) -> deployment_pb2.Deployment:
     """A deployment as callers see it."""
+    spec = deployment.spec
     return deployment_pb2.Deployment(
         name=str(deployment.name),
-        model_version=str(deployment.spec.model_version),
-        replicas=deployment.spec.replicas,
+        model_version=str(spec.model_version),
+        replicas=spec.replicas,
         state=_state(deployment.state),
         serving_version=str(deployment.serving or ""),
         target_version=str(deployment.target or ""),
         error=_status(deployment.fault) if deployment.fault else None,
-        labels=deployment.spec.labels,
+        labels=spec.labels,
         traffic=[
             deployment_pb2.TrafficTarget(
                 model_version=str(share.model_version),
                 percent=share.percent,
                 **_outcome(deployment.companion(share.model_version)),
             )
-            for share in deployment.spec.traffic
+            for share in spec.traffic
         ],
+        autoscaling=_autoscaling(spec.autoscaling) if spec.autoscaling else None,
+        batching=_batching(spec.batching) if spec.batching != Batching() else None,
+        device=deployment_pb2.Deployment.Device.Value(f"DEVICE_{spec.device.value}"),
+        warm_up_batch_sizes=spec.warm_up_batch_sizes,
         create_time=timestamp(deployment.create_time),
         update_time=timestamp(deployment.update_time),
         etag=deployment.etag,
@@ -106,6 +112,22 @@ def deployments_to_proto(
     return deployment_service_pb2.ListDeploymentsResponse(deployments=messages, next_page_token=next_page_token)
 
 
+def _autoscaling(bounds: Autoscaling) -> deployment_pb2.Autoscaling:
+    return deployment_pb2.Autoscaling(
+        min_replicas=bounds.min_replicas,
+        max_replicas=bounds.max_replicas,
+        target_ongoing_batches=bounds.target_ongoing_batches,
+        upscale_delay=_duration(bounds.upscale_delay_s),
+        downscale_delay=_duration(bounds.downscale_delay_s),
+    )
+
+
+def _batching(batching: Batching) -> deployment_pb2.Batching:
+    delay_s = batching.max_delay_s
+    delay = None if delay_s is None else _duration(delay_s)
+    return deployment_pb2.Batching(max_size=batching.max_size or 0, max_delay=delay)
+
+
 def _outcome(rollout: Rollout | None) -> dict[str, Any]:
     """What has become of a version beside the main one."""
     if rollout is None:
@@ -115,6 +137,10 @@ def _outcome(rollout: Rollout | None) -> dict[str, Any]:
         "target_version": str(rollout.target or ""),
         "error": _status(rollout.fault) if rollout.fault else None,
     }
+
+
+def _duration(seconds: float) -> Duration:
+    return Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
 
 
 def _state(state: State) -> deployment_pb2.Deployment.State.ValueType:

@@ -3,6 +3,7 @@
 import enum
 from dataclasses import dataclass
 
+from enxerto.inference.domain.specs import Device, Scale
 from enxerto.kernel.names import DeploymentName, VersionName
 
 
@@ -12,7 +13,8 @@ class Application:
 
     deployment: DeploymentName
     version: VersionName
-    replicas: int
+    scale: Scale
+    device: Device = Device.CPU
 
     @property
     def name(self) -> str:

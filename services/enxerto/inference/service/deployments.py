@@ -2,10 +2,14 @@
 
 import asyncio
 import dataclasses
+import enum
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from enxerto.inference.domain import (
     MAX_TRAFFIC_PERCENT,
+    Autoscaling,
+    Batching,
     Deployment,
     DeploymentSpec,
     ServableVersion,
@@ -23,14 +27,26 @@ from enxerto.kernel.paging import Page, PageRequest
 _WRITE_ATTEMPTS = 10
 
 
+class Kept(enum.Enum):
+    """What a field of an update is when it stays as it is."""
+
+    KEPT = enum.auto()
+
+
+KEPT = Kept.KEPT
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class SpecChange:
-    """What an update changes; None leaves a field as it is."""
+    """What an update changes."""
 
-    model_version: VersionReference | None = None
-    replicas: int | None = None
-    labels: Mapping[str, str] | None = None
-    traffic: tuple[TrafficShare, ...] | None = None
+    model_version: VersionReference | Kept = KEPT
+    replicas: int | Kept = KEPT
+    labels: Mapping[str, str] | Kept = KEPT
+    traffic: tuple[TrafficShare, ...] | Kept = KEPT
+    autoscaling: Autoscaling | Kept | None = KEPT
+    batching: Batching | Kept = KEPT
+    warm_up_batch_sizes: tuple[int, ...] | Kept = KEPT
 
     def apply(self, spec: DeploymentSpec) -> DeploymentSpec:
         """The spec with what changes.
@@ -38,8 +54,8 @@ class SpecChange:
         Raises:
             InvalidArgumentError: names what does not go together.
         """
-        changes = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        changed = dataclasses.replace(spec, **{name: value for name, value in changes.items() if value is not None})
+        changes: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        changed = dataclasses.replace(spec, **{name: value for name, value in changes.items() if value is not KEPT})
         check(changed)
         return changed
 
@@ -113,10 +129,10 @@ class Deployments:
         """
         current = await self._store.get(name)
         spec, target = change.apply(current.spec), None
-        if change.model_version is not None or change.traffic is not None:
+        if change.model_version is not KEPT or spec.companions != current.spec.companions:
             main = await self._registry.resolve(spec.model_version)
             await self._resolve_companions(spec, main)
-            target = main.name if change.model_version is not None else None
+            target = main.name if change.model_version is not KEPT else None
 
         def apply(deployment: Deployment) -> Deployment:
             now = self._clock.now()

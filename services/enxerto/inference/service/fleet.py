@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus
 from enxerto.inference.ports import ReplicaCluster
 from enxerto.inference.service.routes import Route
+from enxerto.kernel.names import DeploymentName, VersionName
 
 
 @dataclass(slots=True)
@@ -76,6 +77,11 @@ class Fleet:
     def status(self, application: Application) -> ApplicationStatus:
         """How an application fares."""
         return self.statuses.get(application.name, ApplicationStatus(ApplicationState.STARTING))
+
+    def applied(self, deployment: DeploymentName, version: VersionName) -> Application | None:
+        """A version's application as the cluster was last told to run it."""
+        found = (one for one in self._memory.applied or () if (one.deployment, one.version) == (deployment, version))
+        return next(found, None)
 
     def waited_s(self, application: Application) -> float:
         """For how long an application has been wanted."""

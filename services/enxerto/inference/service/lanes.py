@@ -3,17 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from enxerto.inference.domain import (
     Application,
     ApplicationState,
     Deployment,
+    DeploymentSpec,
     Fault,
     Rollout,
+    Scale,
     ServableVersion,
 )
 from enxerto.inference.errors import VersionStartError
 from enxerto.inference.ports import Meter
+from enxerto.inference.service.batching import BatchLimits
 from enxerto.inference.service.fleet import Fleet
 from enxerto.inference.service.references import References, fault_of
 from enxerto.inference.service.routes import Route
@@ -25,7 +29,7 @@ from enxerto.kernel.names import DeploymentName, VersionName
 
 logger = logging.getLogger(__name__)
 
-NewRoute = Callable[[Deployment, ServableVersion], Route]
+NewRoute = Callable[[DeploymentName, ServableVersion, BatchLimits], Route]
 
 
 class Lanes:
@@ -39,6 +43,7 @@ class Lanes:
         trials: Trials,
         router: Router,
         new_route: NewRoute,
+        limits: BatchLimits,
         clock: Clock,
         meter: Meter,
         bring_up_s: float,
@@ -48,6 +53,7 @@ class Lanes:
         self._trials = trials
         self._router = router
         self._new_route = new_route
+        self._default_limits = limits
         self._clock = clock
         self._meter = meter
         self._bring_up_s = bring_up_s
@@ -60,7 +66,7 @@ class Lanes:
         for name in set(self._routes) - living:
             self._router.remove(name)
             for version, route in self._routes.pop(name).items():
-                self._fleet.retire(Application(name, version, max(1, len(route.endpoints))), route)
+                self._fleet.retire(self._leaving(name, version, route), route)
 
     def wanted(self, living: Sequence[Deployment]) -> frozenset[Application]:
         """Every application that the deployments need now; of two references the one that wants more counts."""
@@ -76,7 +82,8 @@ class Lanes:
         """Move the deployment's requests to what came up."""
         routes = self._routes.setdefault(deployment.name, {})
         for version, route in routes.items():
-            route.connect(self._fleet.status(Application(deployment.name, version, 1)).endpoints)
+            route.connect(self._fleet.status(_application(deployment, version)).endpoints)
+            route.gather_by(self._limits(deployment.spec))
         before = [rollout.serving for rollout in deployment.rollouts]
         settled = await asyncio.gather(*(self._advance(deployment, rollout) for rollout in deployment.rollouts))
         now = self._clock.now()
@@ -91,11 +98,11 @@ class Lanes:
         return deployment
 
     def _applications(self, deployment: Deployment) -> list[Application]:
-        sizes = dict.fromkeys(self._routes.get(deployment.name, ()), 1)
+        percents = dict.fromkeys(self._routes.get(deployment.name, ()), 1)
         for rollout in deployment.rollouts:
             for version in rollout.versions:
-                sizes[version] = max(sizes.get(version, 1), deployment.spec.replicas_for(rollout.reference))
-        return [Application(deployment.name, version, replicas) for version, replicas in sizes.items()]
+                percents[version] = max(percents.get(version, 1), deployment.spec.percent(rollout.reference))
+        return [_application(deployment, version, percent) for version, percent in percents.items()]
 
     async def _advance(self, deployment: Deployment, rollout: Rollout) -> Rollout:
         if rollout.attempting and rollout.target is not None:
@@ -120,12 +127,12 @@ class Lanes:
             VersionStartError: it does not come up.
             VersionNotServableError: it came up, and is not what the registry says.
         """
-        application = Application(deployment.name, version, deployment.spec.replicas_for(rollout.reference))
+        application = _application(deployment, version, deployment.spec.percent(rollout.reference))
         routes, status = self._routes[deployment.name], self._fleet.status(application)
         fresh = rollout.serving != version
         if status.state is ApplicationState.FAILED and fresh:
             raise VersionStartError(version, status.message or "the replicas do not start")
-        enough = status.state is ApplicationState.RUNNING and status.running >= application.replicas
+        enough = status.state is ApplicationState.RUNNING and status.running >= application.scale.least
         if status.endpoints and (enough or not fresh):
             if version in routes:
                 return True
@@ -147,9 +154,10 @@ class Lanes:
 
     async def _try(self, deployment: Deployment, application: Application) -> Route:
         """A route to a version, after it was warmed up by the way that requests take."""
-        route = self._new_route(deployment, await self._references.facts(application.version))
+        spec, facts = deployment.spec, await self._references.facts(application.version)
+        route = self._new_route(deployment.name, facts, self._limits(spec))
         route.connect(self._fleet.status(application).endpoints)
-        await route.warm_up()
+        await route.warm_up(spec.warm_up_batch_sizes or (1,))
         return route
 
     def _install(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route | None) -> None:
@@ -159,7 +167,7 @@ class Lanes:
         needed = {rollout.serving for rollout in deployment.rollouts}
         for version in set(routes) - needed:
             route = routes.pop(version)
-            self._fleet.retire(Application(deployment.name, version, max(1, len(route.endpoints))), route)
+            self._fleet.retire(self._leaving(deployment.name, version, route), route)
 
     def _canaries(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route) -> tuple[Canary, ...]:
         canaries = []
@@ -169,8 +177,25 @@ class Lanes:
             canaries.append(Canary(str(share.model_version), share.percent, None if route is main else route))
         return tuple(canaries)
 
+    def _limits(self, spec: DeploymentSpec) -> BatchLimits:
+        defaults, asked = self._default_limits, spec.batching
+        return replace(
+            defaults,
+            max_items=asked.max_size or defaults.max_items,
+            max_delay_s=defaults.max_delay_s if asked.max_delay_s is None else asked.max_delay_s,
+        )
+
+    def _leaving(self, name: DeploymentName, version: VersionName, route: Route) -> Application:
+        """An application as it is while it is drained."""
+        applied = self._fleet.applied(name, version)
+        return applied or Application(name, version, Scale(max(1, len(route.endpoints))))
+
     def _failed(self, deployment: Deployment, rollout: Rollout, fault: Fault) -> Rollout:
         extra = {"deployment": str(deployment.name), "version": str(rollout.target), "error": fault.message}
         logger.error("a version failed to come up", extra=extra)
         self._meter.version_failed()
         return rollout.fail(fault)
+
+
+def _application(deployment: Deployment, version: VersionName, percent: int = 100) -> Application:
+    return Application(deployment.name, version, deployment.spec.scale(percent), deployment.spec.device)

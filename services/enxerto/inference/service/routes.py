@@ -39,7 +39,10 @@ class Route:
         self._meter = meter
         self._on_failure = on_failure
         self._turn = itertools.count()
+        self._deployment = deployment
+        self._batches = batches
         self._batcher = Batcher(deployment, self._send, _bounded(batches, version), meter)
+        self._earlier: list[Batcher] = []
 
     def connect(self, endpoints: Sequence[Endpoint]) -> None:
         """Use these replicas from now on."""
@@ -48,12 +51,21 @@ class Route:
             self.endpoints = endpoints
             self._batcher.scale(len(endpoints))
 
+    def gather_by(self, batches: BatchLimits) -> None:
+        """Gather later requests by these limits; those that wait are answered by the ones before."""
+        if batches == self._batches:
+            return
+        self._batches = batches
+        self._earlier = [batcher for batcher in self._earlier if not batcher.idle] + [self._batcher]
+        self._batcher = Batcher(self._deployment, self._send, _bounded(batches, self.version), self._meter)
+        self._batcher.scale(len(self.endpoints))
+
     async def submit(self, payload: Payload, timeout_s: float) -> Share:
         """Answer one request; see `Batcher.submit`."""
         return await self._batcher.submit(payload, timeout_s)
 
-    async def warm_up(self) -> None:
-        """Send one image to each replica by the way that requests take.
+    async def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        """Send batches of blank images to each replica by the way that requests take.
 
         Raises:
             ReplicasUnavailableError: a replica does not answer.
@@ -61,14 +73,16 @@ class Route:
         """
         row = self.version.warm_up_row
         blank = bytes(4 * row[0] * row[1] * row[2])
-        payload = Payload(PayloadKind.TENSOR, (blank,), 1, row)
-        calls = (self._replicas.predict(end, self.version.name, [payload], _WARM_UP_S) for end in self.endpoints)
-        for answer in await asyncio.gather(*calls):
-            self._check(answer)
+        for size in batch_sizes:
+            payload = Payload(PayloadKind.TENSOR, (blank,) * size, size, row)
+            calls = (self._replicas.predict(end, self.version.name, [payload], _WARM_UP_S) for end in self.endpoints)
+            for answer in await asyncio.gather(*calls):
+                self._check(answer)
 
     async def drained(self) -> None:
         """Wait until no request is queued or in flight."""
-        await self._batcher.drained()
+        for batcher in (*self._earlier, self._batcher):
+            await batcher.drained()
 
     def _check(self, answer: BatchAnswer) -> None:
         """Hold what the graph gave for one image against what the registry says of it."""

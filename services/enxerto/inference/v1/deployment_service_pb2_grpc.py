@@ -95,7 +95,7 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDeployment(self, request, context):
-        """Changes `model_version`, `replicas`, `traffic` or `labels` without failing a request.
+        """Changes what is neither output only nor immutable, without failing a request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
