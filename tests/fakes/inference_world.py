@@ -41,6 +41,7 @@ from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, Versi
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.type.v1 import task_pb2
 from enxerto.vision.images import ImageLimits
+from enxerto.vision.onnx.golden import Golden
 from enxerto.vision.specs import Task, TensorSpec
 from fakes.tiny_onnx import TinyModel
 
@@ -105,7 +106,13 @@ class InMemoryModelRegistry:
         self.versions: dict[VersionName, ServableVersion] = {}
         self.quarantined: set[VersionName] = set()
         self.aliases: dict[VersionReference, VersionName] = {}
+        self.goldens: dict[VersionName, Golden] = {}
         self.away = False
+
+    async def golden(self, version: ServableVersion) -> Golden | None:
+        if self.away:
+            raise UnavailableError("the registry is away")
+        return self.goldens.get(version.name)
 
     def add(self, number: int, model: str = "pets") -> VersionName:
         name = VersionName("default", model, number)

@@ -10,6 +10,7 @@ EnxertoError
 ├── FailedPreconditionError
 │   ├── VersionNotServableError
 │   ├── VersionStartError
+│   ├── GoldenMismatchError
 │   └── TaskMismatchError
 ├── AbortedError
 │   └── DeploymentChangedError
@@ -94,6 +95,16 @@ class VersionStartError(FailedPreconditionError):
 
     def __init__(self, name: VersionName, why: str) -> None:
         super().__init__(f"{name}: {why}", [PreconditionViolation("REPLICAS", str(name), why)])
+
+
+class GoldenMismatchError(FailedPreconditionError):
+    """The version does not answer its golden inputs as it did when it was made."""
+
+    reason = "GOLDEN_MISMATCH"
+
+    def __init__(self, name: VersionName, agreement: float, least: float) -> None:
+        text = f"gives {agreement:.4f} of the answers to its golden inputs that it was registered with, needs {least:g}"
+        super().__init__(f"{name} {text}", [PreconditionViolation("GOLDEN", str(name), text)])
 
 
 class TaskMismatchError(FailedPreconditionError):

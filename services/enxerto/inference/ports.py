@@ -16,6 +16,7 @@ from enxerto.inference.domain import (
 )
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
+from enxerto.vision.onnx.golden import Golden
 
 
 class DeploymentStore(Protocol):
@@ -65,6 +66,15 @@ class ModelRegistry(Protocol):
         Raises:
             VersionNotFoundError: there is none.
             VersionNotServableError: it is quarantined, or not something that this service can serve.
+            RegistryUnavailableError: the registry cannot be reached.
+        """
+        ...
+
+    async def golden(self, version: ServableVersion) -> Golden | None:
+        """The inputs that a version came with and what it answered, if it came with any.
+
+        Raises:
+            VersionNotServableError: they cannot be read.
             RegistryUnavailableError: the registry cannot be reached.
         """
         ...

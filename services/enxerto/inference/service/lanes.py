@@ -153,11 +153,13 @@ class Lanes:
         return False
 
     async def _try(self, deployment: Deployment, application: Application) -> Route:
-        """A route to a version, after it was warmed up by the way that requests take."""
+        """A route to a version, after it was warmed up and answered its golden inputs by the way that requests take."""
         spec, facts = deployment.spec, await self._references.facts(application.version)
         route = self._new_route(deployment.name, facts, self._limits(spec))
         route.connect(self._fleet.status(application).endpoints)
         await route.warm_up(spec.warm_up_batch_sizes or (1,))
+        if (golden := await self._references.golden(facts)) is not None:
+            await route.replay(golden)
         return route
 
     def _install(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route | None) -> None:

@@ -9,6 +9,7 @@ from enxerto.inference.ports import ModelRegistry
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import EnxertoError, FailedPreconditionError, NotFoundError, UnavailableError
 from enxerto.kernel.names import VersionName, VersionReference
+from enxerto.vision.onnx.golden import Golden
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ class References:
             reference = VersionReference(version.project, version.model, str(version.number))
             self._facts[version] = await self._registry.resolve(reference)
         return self._facts[version]
+
+    async def golden(self, version: ServableVersion) -> Golden | None:
+        """The inputs that a version came with; see `ModelRegistry.golden`."""
+        return await self._registry.golden(version)
 
     async def follow(self, deployment: Deployment) -> Deployment:
         """Find out what every reference of a deployment means now."""

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
-from enxerto.inference.errors import ReplicasUnavailableError, VersionNotServableError
+from enxerto.inference.errors import GoldenMismatchError, ReplicasUnavailableError, VersionNotServableError
 from enxerto.inference.ports import Meter, Replicas
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
 from enxerto.kernel.names import DeploymentName
+from enxerto.vision.onnx.golden import Golden
 from enxerto.vision.specs import Task, TensorSpec
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,25 @@ class Route:
             calls = (self._replicas.predict(end, self.version.name, [payload], _WARM_UP_S) for end in self.endpoints)
             for answer in await asyncio.gather(*calls):
                 self._check(answer)
+
+    async def replay(self, golden: Golden) -> None:
+        """Send golden inputs through each replica and hold its answers against those that were registered.
+
+        Raises:
+            ReplicasUnavailableError: a replica does not answer.
+            VersionNotServableError: the inputs do not fit the graph.
+            GoldenMismatchError: a replica answers otherwise.
+        """
+        count, *row = golden.pixels.shape
+        if not self.version.takes((count, *row)):
+            raise VersionNotServableError(self.version.name, "has golden inputs that do not fit its graph")
+        content = await asyncio.to_thread(lambda: golden.images.astype("<f4").tobytes())
+        payload = Payload(PayloadKind.TENSOR, (content,), count, tuple(row))
+        for endpoint in self.endpoints:
+            answer = await self._replicas.predict(endpoint, self.version.name, [payload], _WARM_UP_S)
+            found = await asyncio.to_thread(golden.agreement, {one.name: one.values for one in answer.tensors})
+            if found < golden.least:
+                raise GoldenMismatchError(self.version.name, found, golden.least)
 
     async def drained(self) -> None:
         """Wait until no request is queued or in flight."""

@@ -78,6 +78,12 @@ def compare(
     return Parity(task, difference, equal / total if total else 1.0, len(images), sizes)
 
 
+def agreement(task: Task, expected: Outputs, actual: Outputs) -> float:
+    """Share of equal answers, in [0, 1], as `Parity.agreement` counts them; outputs of the same shapes."""
+    _, equal, total = _AGREE[task](dict(expected), dict(actual))
+    return equal / total if total else 1.0
+
+
 def _in_batches(task: Task, network: Network, images: Float32Images, size: int) -> _Arrays:
     parts = [network(images[start : start + size]) for start in range(0, len(images), size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in output_names(task)}
