@@ -44,7 +44,9 @@ class World:
 
     def start(self) -> UseCases:
         """A front without memory; the old one is forgotten."""
-        settings = InferenceSettings(replica_secret_file="/unused", bring_up_s=self.bring_up_s, database_url="unused")
+        settings = InferenceSettings(
+            replica_secret_file="/unused", bring_up_s=self.bring_up_s, database_url="unused", shadow_report_s=0
+        )
         self.front = wire(
             settings,
             store=self.store,

@@ -189,6 +189,7 @@ class InMemoryReplicas:
     def __init__(self) -> None:
         self.calls: list[tuple[Endpoint, VersionName, tuple[int, ...]]] = []
         self.dead: set[str] = set()
+        self.stuck: set[VersionName] = set()
         self.gate = asyncio.Event()
         self.gate.set()
         self.kept: frozenset[Endpoint] = frozenset()
@@ -200,7 +201,7 @@ class InMemoryReplicas:
         if endpoint.address in self.dead:
             raise ReplicasUnavailableError("connection refused")
         try:
-            await asyncio.wait_for(self.gate.wait(), timeout_s)
+            await asyncio.wait_for(asyncio.Event().wait() if version in self.stuck else self.gate.wait(), timeout_s)
         except TimeoutError as error:
             raise ReplicasUnavailableError("DEADLINE_EXCEEDED") from error
         parts = [part for payload in payloads for part in payload.parts]
@@ -279,6 +280,12 @@ class CountingMeter:
 
     def version_failed(self) -> None:
         self.counts["failed"] += 1
+
+    def shadow_compared(self, task: Task, images: int, agreed: float) -> None:
+        self.counts["shadow_images"] += images
+
+    def shadow_dropped(self, reason: str) -> None:
+        self.counts[f"shadow_{reason}"] += 1
 
     def deployments(self, counts: Mapping[State, int]) -> None:
         self.states = {state: count for state, count in counts.items() if count}

@@ -26,6 +26,7 @@ from enxerto.inference.service import (
     RequestLimits,
     Route,
     Router,
+    Shadowing,
     Trials,
     WatchedStore,
 )
@@ -63,7 +64,7 @@ def wire(
     )
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
     router, poked, watched = Router(), asyncio.Event(), WatchedStore(store)
-    references = References(registry, clock)
+    references, shadowing = References(registry, clock), Shadowing(meter, settings.shadow_report_s)
     fleet = Fleet(cluster, pace.drain_s, poked.set)
 
     def new_route(name: DeploymentName, version: ServableVersion, limits: BatchLimits) -> Route:
@@ -90,10 +91,11 @@ def wire(
         clock=clock,
         meter=meter,
         pace=pace,
+        shadowing=shadowing,
         poked=poked,
     )
     deployments = Deployments(watched, registry, clock, reconciler.poke)
-    return UseCases(deployments, Predictions(router, requests, meter), reconciler, watched.stop)
+    return UseCases(deployments, Predictions(router, requests, meter, shadowing), reconciler, watched.stop)
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from enxerto.inference.domain import (
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.vision.onnx.golden import Golden
+from enxerto.vision.specs import Task
 
 
 class DeploymentStore(Protocol):
@@ -152,6 +153,14 @@ class Meter(Protocol):
 
     def version_failed(self) -> None:
         """A target version could not be brought up."""
+        ...
+
+    def shadow_compared(self, task: Task, images: int, agreed: float) -> None:
+        """A shadow's answers to so many images were compared; `agreed` is the sum of their agreements in [0, 1]."""
+        ...
+
+    def shadow_dropped(self, reason: str) -> None:
+        """A copy for a shadow was given up: `queue_full`, `failed`."""
         ...
 
     def deployments(self, counts: Mapping[State, int]) -> None:

@@ -49,6 +49,8 @@ class InferenceSettings(ServerSettings):
     """How often aliases are followed and replicas looked up, in seconds."""
     bring_up_s: float = Field(default=300.0, gt=0)
     """A version that does not answer after so many seconds has failed."""
+    shadow_report_s: float = Field(default=5.0, ge=0)
+    """How often a deployment shows what comparing its shadow has found, in seconds."""
     batch_max_size: int = Field(default=32, ge=1, le=4096)
     """Images in one call to a replica."""
     batch_max_bytes: int = Field(default=64 * 2**20, ge=2**20, le=192 * 2**20)

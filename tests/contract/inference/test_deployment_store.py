@@ -11,12 +11,14 @@ from enxerto.inference.adapters.sql_store import open_deployment_store
 from enxerto.inference.domain import (
     Autoscaling,
     Batching,
+    Comparison,
     Deployment,
     DeploymentSpec,
     Device,
     Fault,
     FaultKind,
     Rollout,
+    ShadowShare,
     State,
     TrafficShare,
 )
@@ -99,9 +101,15 @@ async def test_what_else_a_user_decides_survives(store: DeploymentStore) -> None
         batching=Batching(8, 0.0),
         device=Device.GPU,
         warm_up_batch_sizes=(1, 8),
+        shadow=ShadowShare(CANDIDATE, 30),
     )
     created = await store.create(dataclasses.replace(plain, spec=spec), "r")
     assert (await store.get(created.name)).spec == spec
+    found = Comparison(ONE, TWO, images=3, agreed=2.25, dropped=1, failed=2)
+    written = await store.replace(created.compare(found, NOW))
+    assert (await store.get(created.name)).comparison == found
+    written = await store.replace(written.compare(found, NOW))
+    assert (await store.get(created.name)).comparison == written.comparison == Comparison(ONE, TWO, 6, 4.5, 2, 4)
     with pytest.raises(RequestIdReusedError):
         await store.create(plain, "r")
 

@@ -7,11 +7,13 @@ from typing import Any
 from enxerto.inference.domain import (
     Autoscaling,
     Batching,
+    Comparison,
     DeploymentSpec,
     Device,
     Fault,
     FaultKind,
     Rollout,
+    ShadowShare,
     TrafficShare,
 )
 from enxerto.kernel.names import VersionName, VersionReference
@@ -32,12 +34,14 @@ def options_to_json(spec: DeploymentSpec) -> dict[str, Any]:
         options["device"] = spec.device.value
     if spec.warm_up_batch_sizes:
         options["warm_up_batch_sizes"] = list(spec.warm_up_batch_sizes)
+    if spec.shadow is not None:
+        options["shadow"] = {"model_version": str(spec.shadow.model_version), "percent": spec.shadow.percent}
     return options
 
 
 def options_from_json(options: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a `DeploymentSpec`."""
-    autoscaling = options.get("autoscaling")
+    autoscaling, shadow = options.get("autoscaling"), options.get("shadow")
     return {
         "traffic": tuple(
             TrafficShare(VersionReference.parse(share["model_version"]), share["percent"])
@@ -47,6 +51,7 @@ def options_from_json(options: Mapping[str, Any]) -> dict[str, Any]:
         "batching": Batching(**options.get("batching", {})),
         "device": Device(options.get("device", Device.CPU)),
         "warm_up_batch_sizes": tuple(options.get("warm_up_batch_sizes", ())),
+        "shadow": ShadowShare(VersionReference.parse(shadow["model_version"]), shadow["percent"]) if shadow else None,
     }
 
 
@@ -78,3 +83,18 @@ def rollout_from_json(rollout: Mapping[str, Any]) -> Rollout:
         VersionName.try_parse(rollout["target"]),
         fault_from_json(rollout["fault"]),
     )
+
+
+def comparison_to_json(comparison: Comparison | None) -> dict[str, Any] | None:
+    """What comparing a shadow has found, if anything."""
+    if comparison is None:
+        return None
+    return {**dataclasses.asdict(comparison), "main": str(comparison.main), "shadow": str(comparison.shadow)}
+
+
+def comparison_from_json(comparison: Mapping[str, Any] | None) -> Comparison | None:
+    """What comparing a shadow has found, if anything."""
+    if comparison is None:
+        return None
+    versions = {side: VersionName.parse(comparison[side]) for side in ("main", "shadow")}
+    return Comparison(**{**comparison, **versions})

@@ -25,6 +25,7 @@ deployments = Table(
     Column("fault", JSON, nullable=True),
     # What has become of the versions beside the main one.
     Column("companions", JSON, nullable=False),
+    Column("comparison", JSON, nullable=True),
     Column("generation", Integer, nullable=False),
     Column("revision", Integer, nullable=False),
     # The request that created it, and a digest of what it said.

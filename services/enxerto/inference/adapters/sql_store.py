@@ -14,6 +14,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from enxerto.inference.adapters.deployment_codec import (
+    comparison_from_json,
+    comparison_to_json,
     fault_from_json,
     fault_to_json,
     options_from_json,
@@ -163,6 +165,7 @@ def _changing(deployment: Deployment) -> dict[str, Any]:
         "target": str(main.target or ""),
         "fault": fault_to_json(main.fault) or null(),
         "companions": [rollout_to_json(rollout) for rollout in deployment.companions],
+        "comparison": comparison_to_json(deployment.comparison) or null(),
         "generation": deployment.generation,
         "update_time": deployment.update_time,
     }
@@ -183,6 +186,7 @@ def _deployment(row: RowMapping) -> Deployment:
             fault_from_json(row["fault"]),
         ),
         companions=tuple(map(rollout_from_json, row["companions"])),
+        comparison=comparison_from_json(row["comparison"]),
         generation=row["generation"],
         revision=row["revision"],
     )

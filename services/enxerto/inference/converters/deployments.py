@@ -8,7 +8,17 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from enxerto.inference.converters.specs import changed_fields, spec_fields
-from enxerto.inference.domain import Autoscaling, Batching, Deployment, DeploymentSpec, Fault, Rollout, State
+from enxerto.inference.domain import (
+    Autoscaling,
+    Batching,
+    Comparison,
+    Deployment,
+    DeploymentSpec,
+    Fault,
+    Rollout,
+    ShadowShare,
+    State,
+)
 from enxerto.inference.service import SpecChange
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2
 from enxerto.kernel.errors import Violations
@@ -98,6 +108,7 @@ def deployment_to_proto(deployment: Deployment) -> deployment_pb2.Deployment:
         batching=_batching(spec.batching) if spec.batching != Batching() else None,
         device=deployment_pb2.Deployment.Device.Value(f"DEVICE_{spec.device.value}"),
         warm_up_batch_sizes=spec.warm_up_batch_sizes,
+        shadow=_shadow(spec.shadow, deployment) if spec.shadow else None,
         create_time=timestamp(deployment.create_time),
         update_time=timestamp(deployment.update_time),
         etag=deployment.etag,
@@ -126,6 +137,27 @@ def _batching(batching: Batching) -> deployment_pb2.Batching:
     delay_s = batching.max_delay_s
     delay = None if delay_s is None else _duration(delay_s)
     return deployment_pb2.Batching(max_size=batching.max_size or 0, max_delay=delay)
+
+
+def _shadow(share: ShadowShare, deployment: Deployment) -> deployment_pb2.Shadow:
+    found = deployment.comparison
+    return deployment_pb2.Shadow(
+        model_version=str(share.model_version),
+        percent=share.percent,
+        comparison=_comparison(found) if found else None,
+        **_outcome(deployment.companion(share.model_version)),
+    )
+
+
+def _comparison(found: Comparison) -> deployment_pb2.ShadowComparison:
+    return deployment_pb2.ShadowComparison(
+        main_version=str(found.main),
+        shadow_version=str(found.shadow),
+        image_count=found.images,
+        agreement=found.agreement,
+        dropped_count=found.dropped,
+        failed_count=found.failed,
+    )
 
 
 def _outcome(rollout: Rollout | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from enxerto.inference.domain import (
     Autoscaling,
     Batching,
     Device,
+    ShadowShare,
     TrafficShare,
 )
 from enxerto.inference.v1 import deployment_pb2
@@ -82,6 +83,16 @@ def _traffic(message: deployment_pb2.Deployment, violations: Violations) -> tupl
     return tuple(shares)
 
 
+def _shadow(message: deployment_pb2.Deployment, violations: Violations) -> ShadowShare | None:
+    if not message.HasField("shadow"):
+        return None
+    shadow, field = message.shadow, "deployment.shadow"
+    reference = VersionReference.check(shadow.model_version, f"{field}.model_version", violations)
+    if not 1 <= shadow.percent <= 100:
+        violations.add(f"{field}.percent", f"must be in 1..100, is {shadow.percent}")
+    return ShadowShare(reference, shadow.percent) if reference else None
+
+
 def _autoscaling(message: deployment_pb2.Deployment, violations: Violations) -> Autoscaling | None:
     if not message.HasField("autoscaling"):
         return None
@@ -145,5 +156,6 @@ _READERS: dict[str, _Read] = {
     "autoscaling": _autoscaling,
     "batching": _batching,
     "warm_up_batch_sizes": _warm_up,
+    "shadow": _shadow,
 }
 _IMMUTABLE: dict[str, _Read] = {"device": _device}

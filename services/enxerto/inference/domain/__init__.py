@@ -1,6 +1,7 @@
 """Deployments, what they serve, and what travels to a replica."""
 
 from enxerto.inference.domain.cluster import Application, ApplicationState, ApplicationStatus, Endpoint
+from enxerto.inference.domain.comparisons import Comparison
 from enxerto.inference.domain.deployments import Deployment, State
 from enxerto.inference.domain.requests import (
     ITEM_BYTES,
@@ -26,6 +27,7 @@ from enxerto.inference.domain.specs import (
     DeploymentSpec,
     Device,
     Scale,
+    ShadowShare,
     TrafficShare,
 )
 from enxerto.inference.domain.traffic import place
@@ -44,6 +46,7 @@ __all__ = [
     "Autoscaling",
     "BatchAnswer",
     "Batching",
+    "Comparison",
     "Deployment",
     "DeploymentSpec",
     "Device",
@@ -60,6 +63,7 @@ __all__ = [
     "Scale",
     "Segment",
     "ServableVersion",
+    "ShadowShare",
     "State",
     "Tensor",
     "Timing",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
+from enxerto.inference.domain.comparisons import Comparison
 from enxerto.inference.domain.rollouts import Fault, Rollout
 from enxerto.inference.domain.specs import DeploymentSpec
 from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
@@ -33,6 +34,8 @@ class Deployment:
     """Of `spec.model_version`."""
     companions: tuple[Rollout, ...] = ()
     """Of `spec.companions`, in that order."""
+    comparison: Comparison | None = None
+    """Of the main version and the shadow; None before anything was compared."""
     generation: int = 1
     """Counts the user's updates; what the etag shows, so that progress of a roll-out refuses no update."""
     revision: int = 0
@@ -91,6 +94,7 @@ class Deployment:
             spec=spec,
             main=self.main.retry(spec.model_version),
             companions=tuple(kept.get(reference, Rollout(reference)) for reference in spec.companions),
+            comparison=self.comparison if spec.shadow else None,
             state=self.state if self.main.serving or self.state is State.DELETING else State.DEPLOYING,
             update_time=now,
             generation=self.generation + 1,
@@ -114,6 +118,11 @@ class Deployment:
         if self.main.serving is None or state is self.state or self.state is State.DELETING:
             return self
         return replace(self, state=state, update_time=now)
+
+    def compare(self, found: Comparison, now: datetime) -> "Deployment":
+        """Take over what comparing the shadow has found."""
+        comparison = self.comparison.add(found) if self.comparison else found
+        return replace(self, comparison=comparison, update_time=now)
 
     def delete(self, now: datetime) -> "Deployment":
         """Answer nothing more and be removed."""

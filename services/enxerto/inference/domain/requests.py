@@ -89,7 +89,7 @@ class Tensor:
 
     @property
     def values(self) -> npt.NDArray[Any]:
-        """As an array, (images, ...) or of the axes of one image's answer; nothing is copied."""
+        """As an array, (images, ...); nothing is copied."""
         values = np.frombuffer(self.content, DTYPES[self.datatype])
         return values.reshape(-1, *self.row_shape)
 

@@ -21,6 +21,15 @@ class TrafficShare:
     """1 to 99."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowShare:
+    """A version that gets copies of a share of the requests, and whose answers nobody gets."""
+
+    model_version: VersionReference
+    percent: int
+    """1 to 100, of what the main version answers."""
+
+
 class Device(enum.StrEnum):
     """What replicas compute on."""
 
@@ -80,15 +89,20 @@ class DeploymentSpec:
     device: Device = Device.CPU
     warm_up_batch_sizes: tuple[int, ...] = ()
     """Batches that go through every replica of a version before it gets requests; empty is one image."""
+    shadow: ShadowShare | None = None
 
     @property
     def companions(self) -> tuple[VersionReference, ...]:
         """The versions beside the main one."""
-        return tuple(share.model_version for share in self.traffic)
+        shadows = (self.shadow.model_version,) if self.shadow else ()
+        return (*(share.model_version for share in self.traffic), *shadows)
 
     def percent(self, reference: VersionReference) -> int:
         """Share of the requests by which the replicas of a version are counted; all for the main version."""
-        return {share.model_version: share.percent for share in self.traffic}.get(reference, 100)
+        percents = {share.model_version: share.percent for share in self.traffic}
+        if self.shadow is not None:
+            percents[self.shadow.model_version] = self.shadow.percent
+        return percents.get(reference, 100)
 
     def scale(self, percent: int) -> Scale:
         """Replicas of a version with a share of the requests: in proportion, and at least one."""

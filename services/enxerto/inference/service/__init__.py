@@ -9,6 +9,7 @@ from enxerto.inference.service.reconciler import Pace, Reconciler
 from enxerto.inference.service.references import References
 from enxerto.inference.service.routes import Route
 from enxerto.inference.service.routing import Canary, Router, Split
+from enxerto.inference.service.shadowing import Shadowing
 from enxerto.inference.service.trials import Trials
 from enxerto.inference.service.watching import WatchedStore
 
@@ -26,6 +27,7 @@ __all__ = [
     "RequestLimits",
     "Route",
     "Router",
+    "Shadowing",
     "Share",
     "SpecChange",
     "Split",

@@ -13,6 +13,7 @@ from enxerto.inference.domain import (
     Deployment,
     DeploymentSpec,
     ServableVersion,
+    ShadowShare,
     State,
     TrafficShare,
 )
@@ -47,6 +48,7 @@ class SpecChange:
     autoscaling: Autoscaling | Kept | None = KEPT
     batching: Batching | Kept = KEPT
     warm_up_batch_sizes: tuple[int, ...] | Kept = KEPT
+    shadow: ShadowShare | Kept | None = KEPT
 
     def apply(self, spec: DeploymentSpec) -> DeploymentSpec:
         """The spec with what changes.
@@ -72,6 +74,8 @@ def check(spec: DeploymentSpec) -> None:
         if share.model_version in seen:
             violations.add(f"deployment.traffic[{position}].model_version", "names a version that is named before")
         seen.add(share.model_version)
+    if spec.shadow is not None and spec.shadow.model_version in seen:
+        violations.add("deployment.shadow.model_version", "names a version that is named before")
     if sum(share.percent for share in spec.traffic) > MAX_TRAFFIC_PERCENT:
         violations.add("deployment.traffic", f"must leave a share to the main version: at most {MAX_TRAFFIC_PERCENT}")
     violations.raise_if_any()

@@ -21,7 +21,7 @@ from enxerto.inference.service.batching import BatchLimits
 from enxerto.inference.service.fleet import Fleet
 from enxerto.inference.service.references import References, fault_of
 from enxerto.inference.service.routes import Route
-from enxerto.inference.service.routing import Canary, Router, Split
+from enxerto.inference.service.routing import Canary, Router, Shadow, Split
 from enxerto.inference.service.trials import Trials
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import FailedPreconditionError, NotFoundError, UnavailableError
@@ -165,7 +165,8 @@ class Lanes:
     def _install(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route | None) -> None:
         """Send the requests by the deployment's shares, and retire what gets none any more."""
         if main is not None:
-            self._router.switch(Split(deployment.name, main, self._canaries(deployment, routes, main)))
+            canaries, shadow = self._canaries(deployment, routes, main), self._shadow(deployment, routes, main)
+            self._router.switch(Split(deployment.name, main, canaries, shadow))
         needed = {rollout.serving for rollout in deployment.rollouts}
         for version in set(routes) - needed:
             route = routes.pop(version)
@@ -178,6 +179,12 @@ class Lanes:
             route = routes.get(rollout.serving) if rollout and rollout.serving else None
             canaries.append(Canary(str(share.model_version), share.percent, None if route is main else route))
         return tuple(canaries)
+
+    def _shadow(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route) -> Shadow | None:
+        share = deployment.spec.shadow
+        rollout = deployment.companion(share.model_version) if share else None
+        route = routes.get(rollout.serving) if rollout and rollout.serving else None
+        return None if share is None or route is None or route is main else Shadow(share.percent, route)
 
     def _limits(self, spec: DeploymentSpec) -> BatchLimits:
         defaults, asked = self._default_limits, spec.batching

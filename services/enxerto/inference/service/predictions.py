@@ -26,6 +26,7 @@ from enxerto.inference.ports import Meter
 from enxerto.inference.service.batching import Share
 from enxerto.inference.service.routes import Route
 from enxerto.inference.service.routing import Router, Split
+from enxerto.inference.service.shadowing import Shadowing
 from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DeploymentName
 from enxerto.vision.specs import Task
@@ -48,10 +49,11 @@ class RequestLimits:
 class Predictions:
     """Answers requests by the version that serves at that moment."""
 
-    def __init__(self, router: Router, limits: RequestLimits, meter: Meter) -> None:
+    def __init__(self, router: Router, limits: RequestLimits, meter: Meter, shadowing: Shadowing) -> None:
         self._router = router
         self._limits = limits
         self._meter = meter
+        self._shadowing = shadowing
 
     @property
     def max_items(self) -> int:
@@ -120,7 +122,10 @@ class Predictions:
         self._refuse(share.refusals, item_field)
         self._refuse(self._oversized(share.pictures), item_field)
         self._meter.images_answered(payload.kind, payload.items)
-        return Prediction(route.version, share.tensors, share.pictures, payload.items, share.timing)
+        prediction = Prediction(route.version, share.tensors, share.pictures, payload.items, share.timing)
+        if route is split.main:
+            self._shadowing.offer(split, payload, prediction)
+        return prediction
 
     async def _submit(self, route: Route, main: Route, payload: Payload, timeout_s: float) -> tuple[Route, Share]:
         """Ask a version; the main one answers for a canary that is gone or has too much to do."""

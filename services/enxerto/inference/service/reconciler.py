@@ -19,6 +19,7 @@ from enxerto.inference.service.fleet import Fleet
 from enxerto.inference.service.lanes import Lanes
 from enxerto.inference.service.references import References
 from enxerto.inference.service.routing import Router
+from enxerto.inference.service.shadowing import Shadowing
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import UnavailableError
 
@@ -56,6 +57,7 @@ class Reconciler:
         clock: Clock,
         meter: Meter,
         pace: Pace,
+        shadowing: Shadowing,
         poked: asyncio.Event,
     ) -> None:
         self._store = store
@@ -67,6 +69,7 @@ class Reconciler:
         self._clock = clock
         self._meter = meter
         self._pace = pace
+        self._shadowing = shadowing
         self._poked = poked
         self._busy = False
         self.synced = False
@@ -106,6 +109,7 @@ class Reconciler:
         names = frozenset(deployment.name for deployment in living)
         self._router.expect(names)
         self._lanes.keep(names)
+        self._shadowing.forget(names)
         living = list(await asyncio.gather(*(self._follow(deployment) for deployment in living)))
         wanted = self._lanes.wanted(living)
         await self._fleet.run(wanted)
@@ -133,7 +137,13 @@ class Reconciler:
         except DeploymentNotFoundError:
             self.poke()
             return deployment
-        return await self._write(deployment, changed)
+        found = self._shadowing.take(deployment.name)
+        if found is None:
+            return await self._write(deployment, changed)
+        written = await self._write(deployment, changed.compare(found, self._clock.now()))
+        if written is deployment:
+            self._shadowing.give_back(deployment.name, found)
+        return written
 
     async def _record(self, moved: Deployment) -> Deployment:
         """Store which versions serve, over whatever a user changed meanwhile: the requests have moved already."""

@@ -52,6 +52,10 @@ class Route:
             self.endpoints = endpoints
             self._batcher.scale(len(endpoints))
 
+    def takes(self, payload: Payload) -> bool:
+        """Whether the graph takes a request that another version takes."""
+        return payload.kind is not PayloadKind.TENSOR or self.version.takes((payload.items, *payload.row_shape))
+
     def gather_by(self, batches: BatchLimits) -> None:
         """Gather later requests by these limits; those that wait are answered by the ones before."""
         if batches == self._batches:

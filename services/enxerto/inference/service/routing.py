@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from enxerto.inference.domain import Payload, PayloadKind, place
+from enxerto.inference.domain import Payload, place
 from enxerto.inference.errors import DeploymentNotFoundError, DeploymentNotReadyError
 from enxerto.inference.service.routes import Route
 from enxerto.kernel.names import DeploymentName
@@ -21,12 +21,21 @@ class Canary:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A version that gets copies of a share of the main version's requests."""
+
+    percent: int
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
 class Split:
     """The versions of a deployment that answer, and in which shares."""
 
     deployment: DeploymentName
     main: Route
     canaries: tuple[Canary, ...] = ()
+    shadow: Shadow | None = None
 
     def choose(self, payload: Payload, sticky_key: str) -> Route:
         """The version that answers a request; the same one for the same key while the split stands.
@@ -36,7 +45,7 @@ class Split:
         if not self.canaries:
             return self.main
         route = self._drawn(sticky_key).route
-        if route is None or not route.endpoints or not _takes(route, payload):
+        if route is None or not route.endpoints or not route.takes(payload):
             return self.main
         return route
 
@@ -55,16 +64,13 @@ class Split:
     @property
     def routes(self) -> tuple[Route, ...]:
         """Of every version that is up, the main one first."""
-        return self.main, *(canary.route for canary in self.canaries if canary.route is not None)
+        shadows = (self.shadow.route,) if self.shadow else ()
+        return self.main, *(canary.route for canary in self.canaries if canary.route is not None), *shadows
 
     def numbered(self, number: int) -> Route | None:
         """The version of that number, of the main version's model before others."""
         found = [route for route in self.routes if route.version.name.number == number]
         return min(found, key=lambda route: route.version.name.parent != self.main.version.name.parent, default=None)
-
-
-def _takes(route: Route, payload: Payload) -> bool:
-    return payload.kind is not PayloadKind.TENSOR or route.version.takes((payload.items, *payload.row_shape))
 
 
 class Router:

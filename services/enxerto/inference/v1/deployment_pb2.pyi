@@ -122,6 +122,7 @@ class Deployment(_message.Message):
     BATCHING_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     WARM_UP_BATCH_SIZES_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/deployments/{deployment}`."""
     model_version: _builtins.str
@@ -177,6 +178,10 @@ class Deployment(_message.Message):
         image by default.
         """
 
+    @_builtins.property
+    def shadow(self) -> Global___Shadow:
+        """Optional. A version that gets a copy of a share of the requests, and whose answers nobody gets."""
+
     def __init__(
         self,
         *,
@@ -196,14 +201,109 @@ class Deployment(_message.Message):
         batching: Global___Batching | None = ...,
         device: Global___Deployment.Device.ValueType = ...,
         warm_up_batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        shadow: Global___Shadow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class Shadow(_message.Message):
+    """A version whose answers to copies of requests are compared with those that the callers got. The copies wait in a short queue
+    and are given up first; callers neither wait for them nor see their errors.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    SERVING_VERSION_FIELD_NUMBER: _builtins.int
+    TARGET_VERSION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{n or alias}`, of the main version's task; not one that `traffic` names."""
+    percent: _builtins.int
+    """Required. Share of the requests that the main version answers, 1 to 100."""
+    serving_version: _builtins.str
+    """Output only. Full name of the version that gets the copies now; empty while none does."""
+    target_version: _builtins.str
+    """Output only. Full name of the version that should get them."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Output only. Why the target version does not."""
+
+    @_builtins.property
+    def comparison(self) -> Global___ShadowComparison:
+        """Output only. What was found; brought up to date every few seconds, and begun anew when either version changes."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        serving_version: _builtins.str = ...,
+        target_version: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+        comparison: Global___ShadowComparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "error", b"error", "model_version", b"model_version", "percent", b"percent", "serving_version", b"serving_version", "target_version", b"target_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shadow: _TypeAlias = Shadow  # noqa: Y015
+
+@_typing.final
+class ShadowComparison(_message.Message):
+    """How far two versions agree on the same requests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAIN_VERSION_FIELD_NUMBER: _builtins.int
+    SHADOW_VERSION_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    DROPPED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    main_version: _builtins.str
+    """Full name of the version that the callers were answered by."""
+    shadow_version: _builtins.str
+    """Full name of the version that got the copies."""
+    image_count: _builtins.int
+    """Images compared."""
+    agreement: _builtins.float
+    """Mean over the images, in [0, 1]. Classification: 1 where the most likely label is the same. Detection: twice the accepted boxes
+    of the same label that overlap by 0.5 or more, over all accepted boxes of both. Segmentation: mean intersection over union of
+    the labels in either mask; masks asked for as run lengths or outlines are not compared. Style: 1 less the mean difference
+    of the colours in [0, 1].
+    """
+    dropped_count: _builtins.int
+    """Copies that were given up because too many waited."""
+    failed_count: _builtins.int
+    """Copies that the shadow did not answer."""
+    def __init__(
+        self,
+        *,
+        main_version: _builtins.str = ...,
+        shadow_version: _builtins.str = ...,
+        image_count: _builtins.int = ...,
+        agreement: _builtins.float = ...,
+        dropped_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "dropped_count", b"dropped_count", "failed_count", b"failed_count", "image_count", b"image_count", "main_version", b"main_version", "shadow_version", b"shadow_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowComparison: _TypeAlias = ShadowComparison  # noqa: Y015
 
 @_typing.final
 class Autoscaling(_message.Message):

@@ -12,8 +12,10 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("deployments", sa.Column("options", sa.JSON, nullable=False, server_default="{}"))
     op.add_column("deployments", sa.Column("companions", sa.JSON, nullable=False, server_default="[]"))
+    op.add_column("deployments", sa.Column("comparison", sa.JSON, nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("deployments", "comparison")
     op.drop_column("deployments", "companions")
     op.drop_column("deployments", "options")
