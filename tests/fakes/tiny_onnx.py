@@ -246,7 +246,7 @@ class RegistryWriter:
         golden: bytes | None = None,
         agreement: float = 1.0,
     ) -> str:
-        """A new version's name; `data` takes the place of the graph's own bytes, `golden` is its file of golden inputs."""
+        """A new version's name; `data` takes the place of the graph's bytes, `golden` is what `GOLDEN_FILE` holds."""
         content = tiny.data if data is None else data
         self.stub.UploadBlob(upload_messages(content), timeout=30)
         version = tiny.version(hashlib.sha256(content).hexdigest(), agreement=agreement)
