@@ -49,17 +49,18 @@ def update(served, name: str, **fields: Any) -> deployment_pb2.Deployment:
 
 
 def wait_for_replicas(served, name: str, count: int, timeout_s: float = 120) -> None:
-    """Until Serve runs so many replicas of the deployment, and the front has had time to find them."""
+    """Until Serve runs so many replicas of the deployment's first version, and the front has had time to find them."""
     base = int(served.front.address.rpartition(":")[2]) - Ports(0)["inference"]
     url = f"http://127.0.0.1:{Ports(base)[RAY]}/api/serve/applications/"
     token = Layout(served.platform.home).ray_token.read_text().strip()
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
-    prefix, deadline = f"default.{name.rpartition('/')[2]}.", time.monotonic() + timeout_s
+    identity, deadline = name.rpartition("/")[2], time.monotonic() + timeout_s
     while True:
         with urllib.request.urlopen(request, timeout=20) as answer:
             applications = json.load(answer)["applications"]
-        (found,) = [application for one, application in applications.items() if one.startswith(prefix)]
-        states = [replica["state"] for replica in found["deployments"]["replica"]["replicas"]]
+        found = applications[f"default.{identity}.default.{identity}.v1"]
+        # While Serve takes over a change it may show none.
+        states = [replica["state"] for replica in found["deployments"].get("replica", {}).get("replicas", ())]
         if states == ["RUNNING"] * count:
             break
         assert time.monotonic() < deadline, f"still {states}"
@@ -157,7 +158,7 @@ def test_a_watcher_sees_a_version_fail_its_golden_inputs_and_the_old_one_serve_o
     served, rolled: tuple[str, str, str], tmp_path: Path
 ) -> None:
     name, one, _ = rolled
-    model, tiny, other = one.rpartition("/versions/")[0], TinyModel(1), TinyModel(3)
+    model, tiny, other = one.rpartition("/versions/")[0], TinyModel(1), TinyModel(4)
     pixels = np.random.default_rng(1).random((4, 3, SIZE, SIZE)).astype(np.float32)
     write_golden(make_golden(tiny.task, OnnxModel(other.data).run, pixels), tmp_path / "golden.npz")
     wrong = served.registry.add_version(model, tiny, golden=(tmp_path / "golden.npz").read_bytes())

@@ -17,10 +17,9 @@ def world() -> World:
     return World()
 
 
-def golden(number: int, label: int = 0, side: int = 2) -> Golden:
-    """Two images; the replicas of the tests give class 0 the version's number and class 1 the length of an image."""
-    answers = np.zeros((2, len(LABELS)), np.float32)
-    answers[:, label] = number
+def golden(number: int, side: int = 2) -> Golden:
+    """Two images; the replicas of the tests give every class of a tensor the version's number."""
+    answers = np.full((2, len(LABELS)), number, np.float32)
     return Golden(Task.CLASSIFICATION, np.zeros((2, 3, side, side), np.uint8), {"probabilities": answers})
 
 
@@ -34,7 +33,7 @@ async def test_a_version_that_answers_as_it_was_registered_is_served(world: Worl
 
 
 @pytest.mark.parametrize(
-    ("bad", "reason"), [(golden(2, label=2), "GOLDEN_MISMATCH"), (golden(2, side=3), "VERSION_NOT_SERVABLE")]
+    ("bad", "reason"), [(golden(1), "GOLDEN_MISMATCH"), (golden(2, side=3), "VERSION_NOT_SERVABLE")]
 )
 async def test_a_version_that_answers_otherwise_gets_nothing_and_the_old_one_stays(
     world: World, bad: Golden, reason: str
@@ -89,3 +88,14 @@ async def test_a_version_whose_warm_up_never_succeeds_fails_in_time(world: World
     assert deployment.fault is not None
     assert "connection refused" in deployment.fault.message
     assert await world.answer() == 1
+
+
+async def test_a_version_that_served_is_not_asked_again_after_a_restart(world: World) -> None:
+    one = world.registry.add(1)
+    world.registry.goldens[one] = golden(1)
+    await world.deploy(world.registry.point("production", one))
+    world.registry.goldens[one] = golden(2)
+    world.start()
+    await world.tick()
+    assert await world.answer() == 1
+    assert (await world.deployment()).fault is None

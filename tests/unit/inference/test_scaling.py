@@ -64,6 +64,8 @@ async def test_bounds_are_left_to_the_cluster() -> None:
         "upscale_delay_s": 3.0,
         "downscale_delay_s": 60.0,
     }
+    least = await declared(application(Scale(1, Autoscaling(1, 4))))
+    assert "initial_replicas" not in least["deployments"][0]["autoscaling_config"]
     # Serve starts replicas anew when the arguments change, and only then.
     assert fixed["args"] == scaled["args"]
 

@@ -29,10 +29,15 @@ def test_what_is_written_is_read_and_answered_the_same(tiny: TinyModel, tmp_path
 
 
 def test_another_network_is_told(tmp_path: Path) -> None:
-    golden, other = made(TinyModel(1, size=32)), TinyModel(3, size=32)
+    golden, other = made(TinyModel(1, size=32)), TinyModel(4, size=32)
     assert golden.agreement(OnnxModel(other.data).run(golden.images)) < golden.least
     fewer = OnnxModel(TinyModel(1, labels=("a", "b"), size=32).data).run(golden.images)
     assert golden.agreement(fewer) == 0.0
+    near = {"probabilities": golden.answers["probabilities"].copy()}
+    near["probabilities"] += 0.04
+    assert golden.agreement(near) == 1.0
+    near["probabilities"][0, 1] += 0.04
+    assert golden.agreement(near) == 0.75
     assert golden.agreement({"probabilities": np.full((4, 4), np.nan, np.float32)}) == 0.0
 
 

@@ -119,11 +119,13 @@ def _size(scale: Scale) -> dict[str, Any]:
     bounds = scale.autoscaling
     if bounds is None:
         return {"num_replicas": scale.replicas}
+    # Without a first number, a change of the bounds leaves as many replicas as there are.
+    first = {"initial_replicas": scale.replicas} if scale.replicas > bounds.min_replicas else {}
     # Replicas that are called directly report their load themselves.
     return {
         "autoscaling_config": {
+            **first,
             "min_replicas": bounds.min_replicas,
-            "initial_replicas": scale.replicas,
             "max_replicas": bounds.max_replicas,
             "target_ongoing_requests": bounds.target_ongoing_batches,
             "upscale_delay_s": bounds.upscale_delay_s,

@@ -137,7 +137,7 @@ class Lanes:
             if version in routes:
                 return True
             try:
-                route = await self._trials.outcome(application.name, lambda: self._try(deployment, application))
+                route = await self._trials.outcome(application.name, lambda: self._try(deployment, application, fresh))
             except UnavailableError as error:
                 self._troubles[application.name] = error.message
                 extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
@@ -152,13 +152,17 @@ class Lanes:
             raise VersionStartError(version, f"{trouble} within {self._bring_up_s:.0f} s")
         return False
 
-    async def _try(self, deployment: Deployment, application: Application) -> Route:
-        """A route to a version, after it was warmed up and answered its golden inputs by the way that requests take."""
+    async def _try(self, deployment: Deployment, application: Application, fresh: bool) -> Route:
+        """A route to a version, after it was warmed up by the way that requests take.
+
+        A fresh one has to answer its golden inputs too. One that served before a restart has done so: whatever becomes
+        of the file does not take it down.
+        """
         spec, facts = deployment.spec, await self._references.facts(application.version)
         route = self._new_route(deployment.name, facts, self._limits(spec))
         route.connect(self._fleet.status(application).endpoints)
         await route.warm_up(spec.warm_up_batch_sizes or (1,))
-        if (golden := await self._references.golden(facts)) is not None:
+        if fresh and (golden := await self._references.golden(facts)) is not None:
             await route.replay(golden)
         return route
 

@@ -129,7 +129,8 @@ class Deployment(_message.Message):
     """Required. What to serve: `projects/{project}/models/{model}/versions/{n or alias}`."""
     replicas: _builtins.int
     """Optional. Replicas of the main version, 1 to 64; 1 by default. Versions beside it have as many as their share of them,
-    and at least one. With `autoscaling`, how many there are at the beginning.
+    and at least one. With `autoscaling`, how many there are at the beginning and after a change of the bounds, when that is
+    more than `min_replicas`.
     """
     state: Global___Deployment.State.ValueType
     """Output only."""
