@@ -154,6 +154,7 @@ class InMemoryCluster:
         self.states: dict[str, ApplicationStatus] = {}
         self.broken: set[VersionName] = set()
         self.slow: set[VersionName] = set()
+        self.silent: set[VersionName] = set()
         self.applied: list[frozenset[str]] = []
         self.away = False
 
@@ -177,6 +178,8 @@ class InMemoryCluster:
     def _status(self, application: Application) -> ApplicationStatus:
         if application.version in self.broken:
             return ApplicationStatus(ApplicationState.FAILED, (), "out of luck")
+        if application.version in self.silent:
+            return ApplicationStatus(ApplicationState.STARTING, known=False)
         if application.version in self.slow:
             return ApplicationStatus(ApplicationState.STARTING)
         ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.scale.replicas))

@@ -95,6 +95,24 @@ async def test_more_replicas_are_used_and_none_is_asked_that_is_gone(world: Worl
     assert world.meter.counts["replica_failed"] == 0
 
 
+async def test_replicas_that_the_cluster_says_nothing_of_go_on_answering(world: World) -> None:
+    one = world.registry.add(1)
+    world.cluster.silent.add(one)
+    await world.deploy(world.registry.point("production", one))
+    assert await world.state() is State.DEPLOYING
+    world.cluster.silent.clear()
+    await world.tick()
+    world.cluster.silent.add(one)
+    await world.update(autoscaling=Autoscaling(1, 4))
+    assert await world.state() is State.READY
+    assert [await world.answer() for _ in range(4)] == [1] * 4
+    assert world.replicas.kept
+    world.cluster.silent.clear()
+    world.cluster.slow.add(one)
+    await world.tick()
+    assert await world.state() is State.DEPLOYING
+
+
 async def test_batches_are_as_large_as_the_deployment_wants_and_change_under_load(world: World) -> None:
     await world.deploy(world.registry.point("production", world.registry.add(1)), batching=Batching(4, 0.0))
     world.replicas.gate.clear()

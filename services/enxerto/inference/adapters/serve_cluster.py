@@ -157,7 +157,9 @@ def statuses(details: Mapping[str, Any] | None, direct: bool) -> dict[str, Appli
         endpoints = tuple(Endpoint(f"{target['ip']}:{target['port']}", name) for target in targets)
         if state is ApplicationState.STOPPING:
             endpoints = ()
-        result[name] = ApplicationStatus(state, endpoints, _message(application), _running(application))
+        # When Serve builds an application anew, it forgets what it has told of it until that is done.
+        known = state is ApplicationState.STOPPING or _REPLICA_DEPLOYMENT in (application.get("deployments") or {})
+        result[name] = ApplicationStatus(state, endpoints, _message(application), _running(application), known)
     return result
 
 

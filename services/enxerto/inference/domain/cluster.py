@@ -52,3 +52,5 @@ class ApplicationStatus:
     """Why it failed, for people."""
     running: int = 0
     """Replicas that are up; through Serve's proxy there are fewer endpoints than replicas."""
+    known: bool = True
+    """False while the cluster takes over a change and does not say which replicas there are; they go on answering."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus
 from enxerto.inference.ports import ReplicaCluster
@@ -72,7 +72,14 @@ class Fleet:
             statuses = await self._cluster.observe()
         now = asyncio.get_running_loop().time()
         memory.since = {name: memory.since.get(name, now) for name in by_name}
-        self.statuses = statuses
+        self.statuses = {name: self._remembered(name, status) for name, status in statuses.items()}
+
+    def _remembered(self, name: str, status: ApplicationStatus) -> ApplicationStatus:
+        """With the replicas that there were, when the cluster does not say which there are."""
+        before = self.statuses.get(name)
+        if status.known or before is None:
+            return status
+        return replace(status, endpoints=before.endpoints, running=before.running)
 
     def status(self, application: Application) -> ApplicationStatus:
         """How an application fares."""
