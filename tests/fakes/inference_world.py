@@ -41,6 +41,7 @@ from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, Versi
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.type.v1 import task_pb2
 from enxerto.vision.images import ImageLimits
+from enxerto.vision.onnx.golden import Golden
 from enxerto.vision.specs import Task, TensorSpec
 from fakes.tiny_onnx import TinyModel
 
@@ -105,7 +106,13 @@ class InMemoryModelRegistry:
         self.versions: dict[VersionName, ServableVersion] = {}
         self.quarantined: set[VersionName] = set()
         self.aliases: dict[VersionReference, VersionName] = {}
+        self.goldens: dict[VersionName, Golden] = {}
         self.away = False
+
+    async def golden(self, version: ServableVersion) -> Golden | None:
+        if self.away:
+            raise UnavailableError("the registry is away")
+        return self.goldens.get(version.name)
 
     def add(self, number: int, model: str = "pets") -> VersionName:
         name = VersionName("default", model, number)
@@ -147,6 +154,7 @@ class InMemoryCluster:
         self.states: dict[str, ApplicationStatus] = {}
         self.broken: set[VersionName] = set()
         self.slow: set[VersionName] = set()
+        self.silent: set[VersionName] = set()
         self.applied: list[frozenset[str]] = []
         self.away = False
 
@@ -170,10 +178,12 @@ class InMemoryCluster:
     def _status(self, application: Application) -> ApplicationStatus:
         if application.version in self.broken:
             return ApplicationStatus(ApplicationState.FAILED, (), "out of luck")
+        if application.version in self.silent:
+            return ApplicationStatus(ApplicationState.STARTING, known=False)
         if application.version in self.slow:
             return ApplicationStatus(ApplicationState.STARTING)
-        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.replicas))
-        return ApplicationStatus(ApplicationState.RUNNING, ends)
+        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.scale.replicas))
+        return ApplicationStatus(ApplicationState.RUNNING, ends, running=len(ends))
 
 
 class InMemoryReplicas:
@@ -182,6 +192,7 @@ class InMemoryReplicas:
     def __init__(self) -> None:
         self.calls: list[tuple[Endpoint, VersionName, tuple[int, ...]]] = []
         self.dead: set[str] = set()
+        self.stuck: set[VersionName] = set()
         self.gate = asyncio.Event()
         self.gate.set()
         self.kept: frozenset[Endpoint] = frozenset()
@@ -193,7 +204,7 @@ class InMemoryReplicas:
         if endpoint.address in self.dead:
             raise ReplicasUnavailableError("connection refused")
         try:
-            await asyncio.wait_for(self.gate.wait(), timeout_s)
+            await asyncio.wait_for(asyncio.Event().wait() if version in self.stuck else self.gate.wait(), timeout_s)
         except TimeoutError as error:
             raise ReplicasUnavailableError("DEADLINE_EXCEEDED") from error
         parts = [part for payload in payloads for part in payload.parts]
@@ -275,6 +286,12 @@ class CountingMeter:
 
     def version_failed(self) -> None:
         self.counts["failed"] += 1
+
+    def shadow_compared(self, task: Task, images: int, agreed: float) -> None:
+        self.counts["shadow_images"] += images
+
+    def shadow_dropped(self, reason: str) -> None:
+        self.counts[f"shadow_{reason}"] += 1
 
     def deployments(self, counts: Mapping[State, int]) -> None:
         self.states = {state: count for state, count in counts.items() if count}

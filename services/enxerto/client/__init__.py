@@ -2,6 +2,7 @@
 
 from enxerto.client._channel import Tls
 from enxerto.client._client import Client
+from enxerto.client._deployment_settings import DeploymentSettings, parse_shares
 from enxerto.client._errors import (
     AbortedError,
     AlreadyExistsError,
@@ -56,6 +57,7 @@ from enxerto.client._results import (
     RunState,
     Segment,
     Segmentation,
+    Shadow,
     Snapshot,
     SnapshotState,
     Statistics,
@@ -64,6 +66,7 @@ from enxerto.client._results import (
     SweepState,
     Task,
     Timings,
+    TrafficTarget,
     Trial,
     ValidationReport,
     Version,
@@ -91,6 +94,7 @@ __all__ = [
     "DeadlineExceededError",
     "Deployment",
     "DeploymentFailedError",
+    "DeploymentSettings",
     "DeploymentState",
     "DetectedObject",
     "Detection",
@@ -121,6 +125,7 @@ __all__ = [
     "RunState",
     "Segment",
     "Segmentation",
+    "Shadow",
     "Snapshot",
     "SnapshotState",
     "Statistics",
@@ -130,6 +135,7 @@ __all__ = [
     "Task",
     "Timings",
     "Tls",
+    "TrafficTarget",
     "TrainingFailedError",
     "TrainingSettings",
     "Trial",
@@ -140,5 +146,6 @@ __all__ = [
     "VersionState",
     "Violation",
     "parse_settings",
+    "parse_shares",
     "succeeded",
 ]

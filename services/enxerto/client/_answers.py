@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 # Paintings come back as large as the pictures, and have to fit one message.
 _PAINTED = 1
+_STICKY_KEY = "x-enxerto-sticky-key"
 
 Images = Sequence[Path | str | bytes]
 """Paths, or the bytes of JPEG, PNG, WebP or BMP files; sent in as few requests as the limits allow."""
@@ -21,22 +22,32 @@ class AnswerCalls(DeploymentCalls):
     """Images in, answers out.
 
     Bad images raise InvalidArgumentError, which names every one of them. Asking a deployment of another task raises
-    FailedPreconditionError with the reason TASK_MISMATCH.
+    FailedPreconditionError with the reason TASK_MISMATCH. Where a deployment's requests are split between versions,
+    requests of one `sticky_key` are answered by one version.
     """
 
-    def classify(self, deployment: str, images: Images, *, top_k: int = 5) -> list[_results.Prediction]:
+    def classify(
+        self, deployment: str, images: Images, *, top_k: int = 5, sticky_key: str = ""
+    ) -> list[_results.Prediction]:
         """Say what is in each image.
 
         Args:
             deployment: the deployment to ask.
             images: paths or bytes.
             top_k: classes to return for each image.
+            sticky_key: see above.
         """
         request = vision_service_pb2.ClassifyRequest(deployment=self._names.deployment(deployment), top_k=top_k)
-        return self._answers(self._stubs.vision.Classify, request, images, _converters.predictions)
+        return self._answers(_sticky(self._stubs.vision.Classify, sticky_key), request, images, _converters.predictions)
 
     def detect(
-        self, deployment: str, images: Images, *, score_threshold: float | None = None, max_objects: int = 0
+        self,
+        deployment: str,
+        images: Images,
+        *,
+        score_threshold: float | None = None,
+        max_objects: int = 0,
+        sticky_key: str = "",
     ) -> list[_results.Detection]:
         """Find the objects in each image.
 
@@ -45,19 +56,23 @@ class AnswerCalls(DeploymentCalls):
             images: paths or bytes.
             score_threshold: least score, in [0, 1]; the version's own of each class when left out.
             max_objects: to return for each image; 0 is all.
+            sticky_key: see above.
         """
         request = vision_service_pb2.DetectRequest(
             deployment=self._names.deployment(deployment), score_threshold=score_threshold, max_objects=max_objects
         )
-        return self._answers(self._stubs.vision.Detect, request, images, _converters.detections)
+        return self._answers(_sticky(self._stubs.vision.Detect, sticky_key), request, images, _converters.detections)
 
-    def segment(self, deployment: str, images: Images, *, mask_format: str = "PNG") -> list[_results.Segmentation]:
+    def segment(
+        self, deployment: str, images: Images, *, mask_format: str = "PNG", sticky_key: str = ""
+    ) -> list[_results.Segmentation]:
         """Say of every pixel of each image what it belongs to.
 
         Args:
             deployment: the deployment to ask.
             images: paths or bytes.
             mask_format: PNG, RLE or POLYGONS.
+            sticky_key: see above.
 
         Raises:
             ValueError: another format.
@@ -69,17 +84,21 @@ class AnswerCalls(DeploymentCalls):
         request = vision_service_pb2.SegmentRequest(
             deployment=self._names.deployment(deployment), format=formats[mask_format.upper()]
         )
-        return self._answers(self._stubs.vision.Segment, request, images, _converters.segmentations)
+        return self._answers(
+            _sticky(self._stubs.vision.Segment, sticky_key), request, images, _converters.segmentations
+        )
 
-    def stylize(self, deployment: str, images: Images) -> list[_results.StylizedImage]:
+    def stylize(self, deployment: str, images: Images, *, sticky_key: str = "") -> list[_results.StylizedImage]:
         """Paint each image in the style that the model has learned.
 
         Args:
             deployment: the deployment to ask.
             images: paths or bytes.
+            sticky_key: see above.
         """
         request = vision_service_pb2.StylizeRequest(deployment=self._names.deployment(deployment))
-        return self._answers(self._stubs.vision.Stylize, request, images, _converters.stylized, most=_PAINTED)
+        send = _sticky(self._stubs.vision.Stylize, sticky_key)
+        return self._answers(send, request, images, _converters.stylized, most=_PAINTED)
 
     def _answers(
         self,
@@ -96,3 +115,13 @@ class AnswerCalls(DeploymentCalls):
             with batch.blaming():
                 answers += convert(self._call(send, request))
         return answers
+
+
+def _sticky(send: Callable[..., Any], key: str) -> Callable[..., Any]:
+    if not key:
+        return send
+
+    def sent(request: Any, *, metadata: Sequence[tuple[str, str]], **options: Any) -> Any:
+        return send(request, metadata=[*metadata, (_STICKY_KEY, key)], **options)
+
+    return sent

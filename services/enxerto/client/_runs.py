@@ -122,7 +122,6 @@ class RunCalls(DatasetCalls):
             lambda: self.run(name).state.is_final,
             name,
             after_cursor,
-            stream_s=300.0,
             patience_s=patience_s,
         )
 

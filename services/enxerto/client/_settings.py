@@ -133,7 +133,7 @@ def training_spec(settings: Mapping[str, Any]) -> training_run_pb2.TrainingSpec:
     if apart := sorted(set(settings) & set(_NAMED_APART)):
         raise TypeError(f"{', '.join(apart)} is an argument of its own")
     spec = training_run_pb2.TrainingSpec()
-    _fill(spec, settings, "")
+    fill(spec, settings, "")
     if spec.encoder and "/" not in spec.encoder:
         spec.encoder = f"baseModels/{spec.encoder}"
     return spec
@@ -141,7 +141,7 @@ def training_spec(settings: Mapping[str, Any]) -> training_run_pb2.TrainingSpec:
 
 def settings_of(spec: training_run_pb2.TrainingSpec) -> dict[str, Any]:
     """The settings of a message that are set, as a caller would give them."""
-    return {name: value for name, value in _read(spec).items() if name not in _NAMED_APART}
+    return {name: value for name, value in read_fields(spec).items() if name not in _NAMED_APART}
 
 
 def parse_settings(assignments: Iterable[str]) -> TrainingSettings:
@@ -197,10 +197,16 @@ def _is_group(field: _Field) -> bool:
     return field.message_type is not None and field.message_type.full_name != _DURATION
 
 
-def _fill(message: Message, settings: Mapping[str, Any], prefix: str) -> None:
+def fill(message: Message, settings: Mapping[str, Any], prefix: str) -> None:
+    """Set a message's fields by their names.
+
+    Raises:
+        TypeError: names the settings that do not exist.
+        ValueError: a value that its setting does not take.
+    """
     fields = message.DESCRIPTOR.fields_by_name
     if unknown := sorted(set(settings) - set(fields)):
-        raise TypeError(f"no such training setting: {', '.join(prefix + name for name in unknown)}")
+        raise TypeError(f"no such setting: {', '.join(prefix + name for name in unknown)}")
     for name, value in settings.items():
         if value is None:
             continue
@@ -209,7 +215,7 @@ def _fill(message: Message, settings: Mapping[str, Any], prefix: str) -> None:
             if not isinstance(value, Mapping):
                 raise ValueError(f"{prefix}{name} must be a mapping, is {value!r}")
             getattr(message, name).SetInParent()
-            _fill(getattr(message, name), value, f"{prefix}{name}.")
+            fill(getattr(message, name), value, f"{prefix}{name}.")
         elif field.message_type is not None:
             seconds = value if isinstance(value, timedelta) else timedelta(seconds=value)
             getattr(message, name).FromTimedelta(seconds)
@@ -263,14 +269,15 @@ def _parse(field: _Field, path: str, text: str) -> Any:
         raise ValueError(f"{path} must be {kind}, is {text!r}") from None
 
 
-def _read(message: Message) -> dict[str, Any]:
+def read_fields(message: Message) -> dict[str, Any]:
+    """The fields of a message that are set, as a caller would give them."""
     found: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
         if field.has_presence and not message.HasField(field.name):
             continue
         if field.message_type is not None:
-            found[field.name] = value.ToTimedelta().total_seconds() if not _is_group(field) else _read(value)
+            found[field.name] = value.ToTimedelta().total_seconds() if not _is_group(field) else read_fields(value)
         elif field.enum_type is not None:
             known = field.enum_type.values_by_number.get(value)
             if value and known is not None:

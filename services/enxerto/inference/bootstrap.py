@@ -1,5 +1,6 @@
 """The composition root: the only room that names concrete adapters."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,12 +17,18 @@ from enxerto.inference.server import UseCases, serve
 from enxerto.inference.service import (
     BatchLimits,
     Deployments,
+    Fleet,
+    Lanes,
     Pace,
     Predictions,
     Reconciler,
+    References,
     RequestLimits,
     Route,
     Router,
+    Shadowing,
+    Trials,
+    WatchedStore,
 )
 from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.clock import Clock, SystemClock
@@ -60,24 +67,39 @@ def wire(
         settings.stream_max_in_flight,
     )
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
-    router = Router()
+    router, poked, watched = Router(), asyncio.Event(), WatchedStore(store)
+    references, shadowing = References(registry, clock), Shadowing(meter, settings.shadow_report_s)
+    fleet = Fleet(cluster, pace.drain_s, poked.set)
 
-    def new_route(name: DeploymentName, version: ServableVersion) -> Route:
-        return Route(name, version, replicas, batches=batches, meter=meter, on_failure=lambda: reconciler.poke())  # noqa: PLW0108 - it is made after this
+    def new_route(name: DeploymentName, version: ServableVersion, limits: BatchLimits) -> Route:
+        return Route(name, version, replicas, batches=limits, meter=meter, on_failure=poked.set)
 
-    reconciler = Reconciler(
-        store=store,
-        registry=registry,
-        cluster=cluster,
-        replicas=replicas,
+    lanes = Lanes(
+        references=references,
+        fleet=fleet,
+        trials=Trials(pace.patience_s, poked.set),
         router=router,
         new_route=new_route,
+        limits=batches,
+        clock=clock,
+        meter=meter,
+        bring_up_s=pace.bring_up_s,
+    )
+    reconciler = Reconciler(
+        store=watched,
+        references=references,
+        fleet=fleet,
+        lanes=lanes,
+        replicas=replicas,
+        router=router,
         clock=clock,
         meter=meter,
         pace=pace,
+        shadowing=shadowing,
+        poked=poked,
     )
-    deployments = Deployments(store, registry, clock, reconciler.poke)
-    return UseCases(deployments, Predictions(router, requests, meter), reconciler)
+    deployments = Deployments(watched, registry, clock, reconciler.poke)
+    return UseCases(deployments, Predictions(router, requests, meter, shadowing), reconciler, watched.stop)
 
 
 @asynccontextmanager
@@ -97,6 +119,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             settings.replica_secret_file,
             settings.effective_model_cache_folder,
             settings.replica_cpus,
+            settings.replica_gpus,
             settings.replica_threads,
             settings.max_image_pixels,
             settings.max_image_bytes,

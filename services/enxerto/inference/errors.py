@@ -9,6 +9,8 @@ EnxertoError
 │   └── RequestIdReusedError
 ├── FailedPreconditionError
 │   ├── VersionNotServableError
+│   ├── VersionStartError
+│   ├── GoldenMismatchError
 │   ├── TaskMismatchError
 │   └── NoEmbeddingError
 ├── AbortedError
@@ -21,6 +23,7 @@ EnxertoError
     ├── RegistryUnavailableError
     ├── StorageUnavailableError
     ├── ReplicasUnavailableError
+    ├── ServiceStoppingError
     └── DeploymentNotReadyError
 """
 
@@ -86,12 +89,31 @@ class VersionNotServableError(FailedPreconditionError):
         super().__init__(f"{name} {description}", [PreconditionViolation("STATE", str(name), description)])
 
 
+class VersionStartError(FailedPreconditionError):
+    """The version's replicas do not come up."""
+
+    reason = "VERSION_FAILED_TO_START"
+
+    def __init__(self, name: VersionName, why: str) -> None:
+        super().__init__(f"{name}: {why}", [PreconditionViolation("REPLICAS", str(name), why)])
+
+
+class GoldenMismatchError(FailedPreconditionError):
+    """The version does not answer its golden inputs as it did when it was made."""
+
+    reason = "GOLDEN_MISMATCH"
+
+    def __init__(self, name: VersionName, agreement: float, least: float) -> None:
+        text = f"gives {agreement:.4f} of the answers to its golden inputs that it was registered with, needs {least:g}"
+        super().__init__(f"{name} {text}", [PreconditionViolation("GOLDEN", str(name), text)])
+
+
 class TaskMismatchError(FailedPreconditionError):
-    """The deployment's version does something else than the caller asked for."""
+    """A version does something else than the caller, or its deployment, asks for."""
 
     reason = "TASK_MISMATCH"
 
-    def __init__(self, name: DeploymentName, actual: Task, expected: Task) -> None:
+    def __init__(self, name: DeploymentName | VersionName, actual: Task, expected: Task) -> None:
         text = f"{name} serves a model for {actual}, not for {expected}"
         super().__init__(text, [PreconditionViolation("TASK", str(name), text)])
 
@@ -148,6 +170,15 @@ class ReplicasUnavailableError(UnavailableError):
     """No replica answered."""
 
     reason = "REPLICAS_UNAVAILABLE"
+
+
+class ServiceStoppingError(UnavailableError):
+    """This process is draining."""
+
+    reason = "SERVICE_STOPPING"
+
+    def __init__(self) -> None:
+        super().__init__("the service is stopping; reconnect with the last cursor", retry_after_s=1.0)
 
 
 class DeploymentNotReadyError(UnavailableError):

@@ -16,6 +16,8 @@ from enxerto.inference.domain import (
 )
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
+from enxerto.vision.onnx.golden import Golden
+from enxerto.vision.specs import Task
 
 
 class DeploymentStore(Protocol):
@@ -65,6 +67,15 @@ class ModelRegistry(Protocol):
         Raises:
             VersionNotFoundError: there is none.
             VersionNotServableError: it is quarantined, or not something that this service can serve.
+            RegistryUnavailableError: the registry cannot be reached.
+        """
+        ...
+
+    async def golden(self, version: ServableVersion) -> Golden | None:
+        """The inputs that a version came with and what it answered, if it came with any.
+
+        Raises:
+            VersionNotServableError: they cannot be read.
             RegistryUnavailableError: the registry cannot be reached.
         """
         ...
@@ -142,6 +153,14 @@ class Meter(Protocol):
 
     def version_failed(self) -> None:
         """A target version could not be brought up."""
+        ...
+
+    def shadow_compared(self, task: Task, images: int, agreed: float) -> None:
+        """A shadow's answers to so many images were compared; `agreed` is the sum of their agreements in [0, 1]."""
+        ...
+
+    def shadow_dropped(self, reason: str) -> None:
+        """A copy for a shadow was given up: `queue_full`, `failed`."""
         ...
 
     def deployments(self, counts: Mapping[State, int]) -> None:

@@ -31,6 +31,8 @@ class UseCases:
     deployments: Deployments
     predictions: Predictions
     reconciler: Reconciler
+    on_drain: Callable[[], None]
+    """Ends endless streams, so that their clients reconnect elsewhere."""
 
 
 def _registration(use_cases: UseCases) -> Register:
@@ -60,4 +62,6 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     register = _registration(use_cases)
-    await serve_until_signalled(settings, metrics, SERVICES, register, background=background)
+    await serve_until_signalled(
+        settings, metrics, SERVICES, register, background=background, on_drain=use_cases.on_drain
+    )

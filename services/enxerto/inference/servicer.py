@@ -59,6 +59,14 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         """Change a deployment."""
         return converters.deployment_to_proto(await self._deployments.update(*converters.update_arguments(request)))
 
+    async def WatchDeployment(
+        self, request: deployment_service_pb2.WatchDeploymentRequest, context: Context
+    ) -> AsyncIterator[deployment_service_pb2.WatchDeploymentResponse]:
+        """Stream a deployment as it changes."""
+        async for deployment, cursor in self._deployments.watch(*converters.watch_arguments(request)):
+            message = converters.deployment_to_proto(deployment)
+            yield deployment_service_pb2.WatchDeploymentResponse(deployment=message, cursor=cursor)
+
     async def DeleteDeployment(
         self, request: deployment_service_pb2.DeleteDeploymentRequest, context: Context
     ) -> Empty:
@@ -141,4 +149,11 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
                 yield one
 
     async def _answer(self, name: DeploymentName, payload: Payload, task: Task, context: Context) -> Prediction:
-        return await self._predictions.answer(name, payload, "images[{}].content", context.time_remaining(), task=task)
+        return await self._predictions.answer(
+            name,
+            payload,
+            "images[{}].content",
+            context.time_remaining(),
+            task=task,
+            sticky_key=converters.sticky_key(context.invocation_metadata()),
+        )

@@ -41,12 +41,16 @@ class InferenceSettings(ServerSettings):
     """Where replicas keep fetched models; empty keeps them under `home`."""
     replica_cpus: float = Field(default=0.1, gt=0)
     """CPUs that Ray reserves for a replica. Small by default: the next version starts beside the one that serves."""
+    replica_gpus: float = Field(default=1.0, gt=0)
+    """GPUs that Ray reserves for a replica of a deployment on GPUs; below 1, several replicas share one."""
     replica_threads: int = Field(default=2, ge=1, le=256)
     """Threads of ONNX Runtime in a replica, and as many for decoding."""
     alias_poll_s: float = Field(default=1.0, gt=0)
     """How often aliases are followed and replicas looked up, in seconds."""
     bring_up_s: float = Field(default=300.0, gt=0)
     """A version that does not answer after so many seconds has failed."""
+    shadow_report_s: float = Field(default=5.0, ge=0)
+    """How often a deployment shows what comparing its shadow has found, in seconds."""
     batch_max_size: int = Field(default=32, ge=1, le=4096)
     """Images in one call to a replica."""
     batch_max_bytes: int = Field(default=64 * 2**20, ge=2**20, le=192 * 2**20)

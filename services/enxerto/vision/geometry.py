@@ -88,6 +88,16 @@ def place(spec: PreprocessSpec, width: int, height: int) -> Placement:
     )  # fmt: skip
 
 
+def overlaps(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Intersection over union of each of (n, 4) boxes with each of (m, 4): (n, m), in [0, 1]."""
+    one, other = ours.astype(np.float64)[:, None], theirs.astype(np.float64)[None]
+    sides = np.clip(np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2]), 0, None)
+    shared = sides.prod(axis=-1)
+    area = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1) - shared
+    overlap: npt.NDArray[np.float64] = shared / np.maximum(area, 1e-9)
+    return overlap
+
+
 def _multiple(size: float, most: int) -> int:
     largest = max(FIT_MULTIPLE, most // FIT_MULTIPLE * FIT_MULTIPLE)
     return min(largest, max(FIT_MULTIPLE, round(size / FIT_MULTIPLE) * FIT_MULTIPLE))

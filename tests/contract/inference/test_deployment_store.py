@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 
 from enxerto.inference.adapters.sql_store import open_deployment_store
-from enxerto.inference.domain import Deployment, DeploymentSpec, Fault, FaultKind, State
+from enxerto.inference.domain import (
+    Autoscaling,
+    Batching,
+    Comparison,
+    Deployment,
+    DeploymentSpec,
+    Device,
+    Fault,
+    FaultKind,
+    Rollout,
+    ShadowShare,
+    State,
+    TrafficShare,
+)
 from enxerto.inference.errors import (
     DeploymentChangedError,
     DeploymentExistsError,
@@ -24,9 +37,15 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 DEFAULT = ProjectName("default")
 
 
-def deployment(identity: str = "pets", project: str = "default", replicas: int = 1) -> Deployment:
-    spec = DeploymentSpec(VersionReference("default", "pets", "production"), replicas, {"team": "vision"})
-    return Deployment.create(DeploymentName(project, identity), spec, VersionName("default", "pets", 1), NOW)
+ONE, TWO = (VersionName("default", "pets", number) for number in (1, 2))
+CANDIDATE = VersionReference("default", "pets", "candidate")
+
+
+def deployment(
+    identity: str = "pets", project: str = "default", replicas: int = 1, traffic: tuple[TrafficShare, ...] = ()
+) -> Deployment:
+    spec = DeploymentSpec(VersionReference("default", "pets", "production"), replicas, {"team": "vision"}, traffic)
+    return Deployment.create(DeploymentName(project, identity), spec, ONE, NOW)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -50,14 +69,49 @@ async def test_what_is_created_is_read_back(store: DeploymentStore) -> None:
 async def test_every_field_survives(store: DeploymentStore) -> None:
     created = await store.create(deployment(), "")
     fault = Fault(FaultKind.NOT_FOUND, "GONE", "it is gone")
-    changed = dataclasses.replace(
-        created.serve(VersionName("default", "pets", 1), NOW).fail(fault, NOW), target=None, generation=5
-    )
+    failed = dataclasses.replace(created.main.serve(ONE).fail(fault), target=None)
+    changed = dataclasses.replace(created.advance(failed, NOW), generation=5)
     written = await store.replace(changed)
     assert await store.get(created.name) == written == dataclasses.replace(changed, revision=written.revision)
-    cleared = await store.replace(written.aim(VersionName("default", "pets", 2), NOW))
+    cleared = await store.replace(written.advance(written.main.aim(TWO), NOW).answer(True, NOW))
     assert (await store.get(created.name)).fault is None
     assert cleared.state is State.READY
+
+
+async def test_versions_beside_the_main_one_survive(store: DeploymentStore) -> None:
+    split = deployment(traffic=(TrafficShare(CANDIDATE, 20), TrafficShare(VersionReference("default", "pets", "7"), 5)))
+    created = await store.create(split, "r")
+    assert await store.get(created.name) == split
+    assert await store.create(split, "r") == split
+    with pytest.raises(RequestIdReusedError):
+        await store.create(deployment(), "r")
+    fault = Fault(FaultKind.FAILED_PRECONDITION, "BROKEN", "it is broken")
+    first, second = created.companions
+    moved = created.advance(first.aim(TWO).serve(TWO), NOW).advance(second.fail(fault), NOW)
+    written = await store.replace(moved)
+    assert await store.get(created.name) == written
+    assert written.companion(CANDIDATE) == Rollout(CANDIDATE, TWO, TWO)
+
+
+async def test_what_else_a_user_decides_survives(store: DeploymentStore) -> None:
+    plain = deployment()
+    spec = dataclasses.replace(
+        plain.spec,
+        autoscaling=Autoscaling(1, 4, 1.5, 3.0, 60.0),
+        batching=Batching(8, 0.0),
+        device=Device.GPU,
+        warm_up_batch_sizes=(1, 8),
+        shadow=ShadowShare(CANDIDATE, 30),
+    )
+    created = await store.create(dataclasses.replace(plain, spec=spec), "r")
+    assert (await store.get(created.name)).spec == spec
+    found = Comparison(ONE, TWO, images=3, agreed=2.25, dropped=1, failed=2)
+    written = await store.replace(created.compare(found, NOW))
+    assert (await store.get(created.name)).comparison == found
+    written = await store.replace(written.compare(found, NOW))
+    assert (await store.get(created.name)).comparison == written.comparison == Comparison(ONE, TWO, 6, 4.5, 2, 4)
+    with pytest.raises(RequestIdReusedError):
+        await store.create(plain, "r")
 
 
 async def test_a_name_is_taken_once(store: DeploymentStore) -> None:
@@ -69,7 +123,7 @@ async def test_a_name_is_taken_once(store: DeploymentStore) -> None:
 
 async def test_a_request_id_makes_a_create_idempotent(store: DeploymentStore) -> None:
     created = await store.create(deployment(), "r")
-    advanced = await store.replace(created.serve(VersionName("default", "pets", 1), NOW))
+    advanced = await store.replace(created.advance(created.main.serve(ONE), NOW))
     assert await store.create(deployment(), "r") == advanced
     with pytest.raises(RequestIdReusedError):
         await store.create(deployment("other"), "r")

@@ -1,11 +1,13 @@
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from enxerto.client import ChecksumError, Client, DeploymentFailedError
-from enxerto.inference.v1 import deployment_pb2
+from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, vision_service_pb2
 from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2
 from fakes.scripted_services import ScriptedServices, refuse
 
@@ -74,24 +76,35 @@ def test_wrong_bytes_leave_nothing(client: Client, services: ScriptedServices, t
     assert not list(tmp_path.iterdir())
 
 
+def watched(*deployments: deployment_pb2.Deployment) -> list[deployment_service_pb2.WatchDeploymentResponse]:
+    return [
+        deployment_service_pb2.WatchDeploymentResponse(deployment=one, cursor=cursor)
+        for cursor, one in enumerate(deployments, 1)
+    ]
+
+
 @pytest.mark.usefixtures("version")
 def test_deploying_again_updates_and_waits_for_the_new_version(client: Client, services: ScriptedServices) -> None:
     services.on("CreateDeployment", lambda _request, context: refuse(context, "ALREADY_EXISTS", "there"))
     state = deployment_pb2.Deployment.STATE_READY
     old = VERSION.replace("/3", "/2")
-    looks = iter(
-        [
-            deployment_pb2.Deployment(state=state, serving_version=old, target_version=old),
-            deployment_pb2.Deployment(state=state, serving_version=old, target_version=VERSION),
-            deployment_pb2.Deployment(state=state, serving_version=VERSION, target_version=VERSION),
-        ]
+    seen = watched(
+        deployment_pb2.Deployment(state=state, serving_version=old, target_version=old),
+        deployment_pb2.Deployment(state=state, serving_version=old, target_version=VERSION),
+        deployment_pb2.Deployment(state=state, serving_version=VERSION, target_version=VERSION),
     )
+
+    def broken_once(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield from seen[request.after_cursor :][:2]
+        refuse(context, "UNAVAILABLE", "restarting")
+
     services.on("UpdateDeployment", deployment_pb2.Deployment())
-    services.on("GetDeployment", lambda _request, _context: next(looks))
+    services.on("WatchDeployment", broken_once)
     assert client.deploy("flowers", "flowers@production").serving_version == VERSION
     update = services.requests("UpdateDeployment")[0]
-    assert list(update.update_mask.paths) == ["model_version", "replicas"]
+    assert list(update.update_mask.paths) == ["model_version"]
     assert update.deployment.model_version == "projects/default/models/flowers/versions/production"
+    assert [request.after_cursor for request in services.requests("WatchDeployment")] == [0, 2]
 
 
 @pytest.mark.usefixtures("version")
@@ -99,6 +112,59 @@ def test_a_version_that_does_not_answer_is_an_error(client: Client, services: Sc
     failed = deployment_pb2.Deployment(state=deployment_pb2.Deployment.STATE_FAILED, target_version=VERSION)
     failed.error.code, failed.error.message = 9, "the graph cannot be loaded"
     services.on("CreateDeployment", failed)
-    services.on("GetDeployment", failed)
+    services.on("WatchDeployment", lambda _request, _context: iter(watched(failed)))
     with pytest.raises(DeploymentFailedError, match="the graph cannot be loaded"):
         client.deploy("flowers", "flowers@3")
+
+
+@pytest.mark.usefixtures("version")
+def test_a_canary_that_does_not_answer_is_an_error_too(client: Client, services: ScriptedServices) -> None:
+    state = deployment_pb2.Deployment.STATE_READY
+    ready = deployment_pb2.Deployment(state=state, serving_version=VERSION, target_version=VERSION)
+    coming = ready.traffic.add(percent=5)
+    waiting = deployment_pb2.Deployment.FromString(ready.SerializeToString())
+    coming.target_version = coming.error.message = "no luck"
+    services.on("CreateDeployment", ready)
+    services.on("WatchDeployment", lambda _request, _context: iter(watched(waiting, ready)))
+    with pytest.raises(DeploymentFailedError, match="no luck"):
+        client.deploy("flowers", "flowers@3", traffic={"flowers@candidate": 5})
+
+
+def test_settings_of_a_deployment_go_by_their_names(client: Client, services: ScriptedServices) -> None:
+    services.on("UpdateDeployment", lambda request, _context: request.deployment)
+    changed = client.update_deployment(
+        "flowers",
+        replicas=2,
+        traffic={"flowers@candidate": 10},
+        shadow={"flowers@7": 50},
+        autoscaling={"max_replicas": 4, "upscale_delay": 2.5},
+        batching={"max_size": 8},
+        warm_up_batch_sizes=[1, 8],
+    )
+    assert changed.traffic[0].model_version == "projects/default/models/flowers/versions/candidate"
+    assert changed.shadow is not None
+    assert (changed.shadow.model_version, changed.shadow.percent) == ("projects/default/models/flowers/versions/7", 50)
+    assert changed.shadow.agreement is None
+    assert changed.settings["autoscaling"] == {"max_replicas": 4, "upscale_delay": 2.5}
+    assert (changed.settings["batching"], changed.settings["warm_up_batch_sizes"]) == ({"max_size": 8}, [1, 8])
+    client.update_deployment("flowers", traffic={}, shadow=None)
+    update = services.requests("UpdateDeployment")[1]
+    assert list(update.update_mask.paths) == ["traffic", "shadow"]
+    assert not update.deployment.traffic
+    with pytest.raises(TypeError, match="no such setting of a deployment: replica"):
+        client.update_deployment("flowers", replica=2)  # type: ignore[call-arg]
+
+
+def test_a_watch_shows_each_change_and_ends_with_the_deployment(client: Client, services: ScriptedServices) -> None:
+    state = deployment_pb2.Deployment
+    seen = watched(state(state=state.STATE_READY), state(state=state.STATE_DELETING))
+    services.on("WatchDeployment", lambda _request, _context: iter(seen))
+    assert [one.state for one in client.watch_deployment("flowers")] == ["READY", "DELETING"]
+
+
+def test_a_sticky_key_travels_as_metadata(client: Client, services: ScriptedServices) -> None:
+    services.on("Classify", vision_service_pb2.ClassifyResponse())
+    client.classify("flowers", [b"x"], sticky_key="user-7")
+    client.classify("flowers", [b"x"])
+    keys = [metadata.get("x-enxerto-sticky-key") for name, _, metadata in services.calls if name == "Classify"]
+    assert keys == ["user-7", None]

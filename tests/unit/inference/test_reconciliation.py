@@ -1,13 +1,10 @@
 """Deployments through the front door of the use cases, with the world in memory."""
 
 import asyncio
-from datetime import UTC, datetime
 
-import numpy as np
 import pytest
 
-from enxerto.inference.bootstrap import wire
-from enxerto.inference.domain import DeploymentSpec, Payload, PayloadKind, State
+from enxerto.inference.domain import State
 from enxerto.inference.errors import (
     DeploymentChangedError,
     DeploymentNotFoundError,
@@ -17,76 +14,10 @@ from enxerto.inference.errors import (
     VersionNotFoundError,
     VersionNotServableError,
 )
-from enxerto.inference.server import UseCases
 from enxerto.inference.service import SpecChange
-from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.names import DeploymentName, VersionReference
-from fakes.inference_world import (
-    BAD_IMAGE,
-    LABELS,
-    CountingMeter,
-    InMemoryCluster,
-    InMemoryDeploymentStore,
-    InMemoryModelRegistry,
-    InMemoryReplicas,
-)
-
-NAME = DeploymentName("default", "pets")
-
-
-class FixedClock:
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class World:
-    """Everything that outlives the front."""
-
-    def __init__(self) -> None:
-        self.store = InMemoryDeploymentStore()
-        self.registry = InMemoryModelRegistry()
-        self.cluster = InMemoryCluster()
-        self.replicas = InMemoryReplicas()
-        self.meter = CountingMeter()
-        self.front = self.start()
-
-    def start(self) -> UseCases:
-        """A front without memory; the old one is forgotten."""
-        settings = InferenceSettings(replica_secret_file="/unused", bring_up_s=0.2, database_url="unused")
-        self.front = wire(
-            settings,
-            store=self.store,
-            registry=self.registry,
-            cluster=self.cluster,
-            replicas=self.replicas,
-            clock=FixedClock(),
-            meter=self.meter,
-        )
-        return self.front
-
-    async def tick(self, count: int = 3) -> None:
-        for _ in range(count):
-            await self.front.reconciler.tick()
-            await asyncio.sleep(0.001)
-
-    async def deploy(self, reference: VersionReference, replicas: int = 1) -> None:
-        await self.front.deployments.create(NAME, DeploymentSpec(reference, replicas), "")
-        await self.tick()
-
-    async def answer(self, image: bytes = b"x") -> int:
-        """The number of the version that answers an image."""
-        return await answer(self.front, image)
-
-    async def state(self) -> State:
-        return (await self.store.get(NAME)).state
-
-
-async def answer(front: UseCases, *images: bytes) -> int:
-    payload = Payload(PayloadKind.ENCODED, images, len(images))
-    prediction = await front.predictions.answer(NAME, payload, "images[{}].content", 5.0)
-    rows = np.frombuffer(prediction.tensors[0].content, "<f4").reshape(-1, len(LABELS))
-    assert rows[0, 0] == prediction.version.name.number
-    return prediction.version.name.number
+from fakes.inference_stack import NAME, World, answer
+from fakes.inference_world import BAD_IMAGE
 
 
 @pytest.fixture

@@ -46,6 +46,19 @@ def test_of_a_traceback_the_replicas_own_words_are_kept() -> None:
     assert (found.state, found.message) == (ApplicationState.FAILED, "no such model")
 
 
+def test_serve_says_nothing_of_replicas_while_it_builds_an_application_anew() -> None:
+    said = details("DEPLOYING", group("a", PROXY))
+    said["applications"]["a"]["deployments"] = {}
+    found = statuses(said, direct=True)["a"]
+    assert (found.endpoints, found.known) == ((), False)
+    running = details("RUNNING", group("a", REPLICA))
+    running["applications"]["a"]["deployments"]["replica"]["replicas"] = [{"state": "RUNNING"}, {"state": "STARTING"}]
+    found = statuses(running, direct=True)["a"]
+    assert (found.running, found.known) == (1, True)
+    said["applications"]["a"]["status"] = "DELETING"
+    assert statuses(said, direct=True)["a"].known
+
+
 def test_before_serve_runs_there_is_nothing() -> None:
     assert statuses({}, direct=True) == {}
     assert statuses(None, direct=True) == {}

@@ -23,6 +23,7 @@ from enxerto.training.worker.order import JobOrder
 from enxerto.training.worker.training import train
 from enxerto.vision.contracts import MIN_AGREEMENT
 from enxerto.vision.finetuning import QuantizationMode, QuantizationSpec, StopSpec, Strategy, StyleSpec
+from enxerto.vision.onnx.golden import GOLDEN_FILE, read_golden
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.specs import Task
 from enxerto.vision.torch.collectives import Distribution
@@ -53,7 +54,10 @@ async def test_a_run_leaves_all_that_a_version_needs(tmp_path: Path) -> None:
     assert result.label_map.names == CLASSES
     assert result.parity is not None
     assert result.parity.agreement == 1.0
-    card = OnnxModel(content(order, result, "model.onnx")).card
+    served = OnnxModel(content(order, result, "model.onnx"))
+    golden = read_golden(content(order, result, GOLDEN_FILE), served.card.task)
+    assert golden.agreement(served.run(golden.images)) == 1.0
+    card = served.card
     assert (card.inputs, card.outputs) == (result.inputs, result.outputs)
     assert card.provenance["training_run"] == "projects/default/trainingRuns/run1"
     names = {one.name for one in result.metrics}

@@ -1,7 +1,10 @@
 """Models, versions and deployments."""
 
+from typing import Any
+
 from enxerto.client import _results as results
 from enxerto.client._converters.shared import enum_name, failure, metrics, state, task, time
+from enxerto.client._settings import read_fields
 from enxerto.inference.v1 import deployment_pb2
 from enxerto.registry.v1 import model_pb2, model_version_pb2
 
@@ -68,6 +71,37 @@ def deployment(message: deployment_pb2.Deployment) -> results.Deployment:
         serving_version=message.serving_version,
         target_version=message.target_version,
         error=failure(message),
+        traffic=tuple(
+            results.TrafficTarget(one.model_version, one.percent, one.serving_version, one.target_version, failure(one))
+            for one in message.traffic
+        ),
+        shadow=_shadow(message.shadow) if message.HasField("shadow") else None,
+        settings=_settings(message),
         create_time=time(message, "create_time"),
         update_time=time(message, "update_time"),
+    )
+
+
+def _settings(message: deployment_pb2.Deployment) -> dict[str, Any]:
+    settings: dict[str, Any] = {"device": enum_name(deployment_pb2.Deployment.Device, message.device)}
+    for group in ("autoscaling", "batching"):
+        if message.HasField(group):
+            settings[group] = read_fields(getattr(message, group))
+    if message.warm_up_batch_sizes:
+        settings["warm_up_batch_sizes"] = list(message.warm_up_batch_sizes)
+    return settings
+
+
+def _shadow(message: deployment_pb2.Shadow) -> results.Shadow:
+    found = message.comparison
+    return results.Shadow(
+        message.model_version,
+        message.percent,
+        message.serving_version,
+        message.target_version,
+        failure(message),
+        found.image_count,
+        found.agreement if found.image_count else None,
+        found.dropped_count,
+        found.failed_count,
     )

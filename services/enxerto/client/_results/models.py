@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from enxerto.client._results.shared import Failure, Metric, Task, metric_of
 
@@ -97,6 +98,34 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class TrafficTarget:
+    """A version that answers a share of a deployment's requests."""
+
+    model_version: str
+    percent: int
+    serving_version: str
+    target_version: str
+    error: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A version that gets copies of requests, and how far it agrees with the one that answers."""
+
+    model_version: str
+    percent: int
+    serving_version: str
+    target_version: str
+    error: Failure | None
+    image_count: int
+    """Images compared."""
+    agreement: float | None
+    """Mean over the images, in [0, 1]; None before there are any."""
+    dropped_count: int
+    failed_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Deployment:
     """A model that answers."""
 
@@ -107,5 +136,10 @@ class Deployment:
     serving_version: str
     target_version: str
     error: Failure | None
+    traffic: tuple[TrafficTarget, ...]
+    """Shares of the requests for other versions than `model_version`."""
+    shadow: Shadow | None
+    settings: Mapping[str, Any]
+    """What else was asked for, as `deploy` takes it: `autoscaling`, `batching`, `device`, `warm_up_batch_sizes`."""
     create_time: datetime | None
     update_time: datetime | None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from enxerto.inference.domain import BatchAnswer, PayloadKind, State
+from enxerto.vision.specs import Task
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -33,10 +34,15 @@ class PrometheusMeter:
         self._replica_failures = counter("replica_failures", "Calls to replicas that failed.")
         self._switches = counter("version_switches", "Moves of a deployment's traffic to another version.")
         self._failures = counter("version_failures", "Target versions that could not be brought up.")
+        self._compared = counter("shadow_images", "Images whose answers by a shadow were compared.", "task")
+        self._agreed = counter("shadow_agreement", "Sum of those images' agreements, each in [0, 1].", "task")
+        self._shadow_dropped = counter("shadow_requests_dropped", "Copies for shadows that were given up.", "reason")
         self._deployments = Gauge(f"{_PREFIX}_deployments", "Deployments by state.", ("state",), registry=registry)
         self._queued = Gauge(f"{_PREFIX}_queued_images", "Images that wait for a call.", registry=registry)
         for reason in ("expired", "queue_full", "unavailable"):
             self._dropped.labels(reason)
+        for reason in ("queue_full", "failed"):
+            self._shadow_dropped.labels(reason)
         for kind in PayloadKind:
             self._images.labels(kind.value)
         for state in State:
@@ -78,6 +84,15 @@ class PrometheusMeter:
     def version_failed(self) -> None:
         """A target version could not be brought up."""
         self._failures.inc()
+
+    def shadow_compared(self, task: Task, images: int, agreed: float) -> None:
+        """A shadow's answers were compared."""
+        self._compared.labels(task.value).inc(images)
+        self._agreed.labels(task.value).inc(agreed)
+
+    def shadow_dropped(self, reason: str) -> None:
+        """A copy for a shadow was given up."""
+        self._shadow_dropped.labels(reason).inc()
 
     def deployments(self, counts: Mapping[State, int]) -> None:
         """Deployments in each state."""

@@ -1,5 +1,7 @@
 """The registry, as the front asks it: what a number or an alias means now."""
 
+import asyncio
+import hashlib
 from pathlib import Path
 
 import grpc
@@ -10,9 +12,11 @@ from enxerto.kernel.names import VersionName, VersionReference
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
 from enxerto.vision.contracts import CONTRACTS, OPTIONAL
+from enxerto.vision.onnx.golden import GOLDEN_FILE, MAX_GOLDEN_BYTES, Golden, GoldenError, read_golden
 from enxerto.vision.specs import Resize, Task, TensorSpec
 
 _TIMEOUT_S = 10.0
+_DOWNLOAD_S = 60.0
 _TASKS = {task_pb2.Task.Value(f"TASK_{task.value}"): task for task in Task}
 _RESIZES = {tensor_pb2.PreprocessSpec.Resize.Value(f"RESIZE_{resize.value}"): resize for resize in Resize}
 _GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
@@ -43,6 +47,29 @@ class RegistryClient:
             raise RegistryUnavailableError(f"the registry answered {error.code().name}", retry_after_s=2.0) from error
         return servable(version)
 
+    async def golden(self, version: ServableVersion) -> Golden | None:
+        """The inputs that a version came with; see `ModelRegistry.golden`."""
+        name, sha256 = version.name, version.golden_sha256
+        if not sha256:
+            return None
+        request = registry_service_pb2.DownloadBlobRequest(parent=f"projects/{name.project}", sha256=sha256)
+        content = bytearray()
+        try:
+            async for message in self._stub.DownloadBlob(request, timeout=_DOWNLOAD_S):
+                content += message.chunk
+                if len(content) > MAX_GOLDEN_BYTES:
+                    raise VersionNotServableError(name, f"has golden inputs of more than {MAX_GOLDEN_BYTES} bytes")
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _GONE:
+                raise VersionNotServableError(name, "has golden inputs that the registry does not have") from error
+            raise RegistryUnavailableError(f"the registry answered {error.code().name}", retry_after_s=2.0) from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise RegistryUnavailableError(f"the golden inputs of {name} came damaged", retry_after_s=2.0)
+        try:
+            return await asyncio.to_thread(read_golden, bytes(content), version.task)
+        except GoldenError as error:
+            raise VersionNotServableError(name, f"has golden inputs that cannot be used: {error.message}") from error
+
 
 def servable(version: model_version_pb2.ModelVersion) -> ServableVersion:
     """Check that a version may be served, and keep what the front needs of it.
@@ -68,7 +95,9 @@ def servable(version: model_version_pb2.ModelVersion) -> ServableVersion:
     labels = tuple(version.label_map.names)
     if not labels and task is not Task.STYLE:
         raise VersionNotServableError(name, "needs a label map")
-    return ServableVersion(name, task, labels, height, width, _outputs(name, task, version), resize, graph_input.name)
+    golden = next((file.sha256 for file in version.artifacts if file.filename == GOLDEN_FILE), "")
+    outputs = _outputs(name, task, version)
+    return ServableVersion(name, task, labels, height, width, outputs, resize, graph_input.name, golden)
 
 
 def _outputs(name: VersionName, task: Task, version: model_version_pb2.ModelVersion) -> tuple[TensorSpec, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus, Endpoint
+from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus, Device, Endpoint, Scale
 from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
 
@@ -40,6 +40,8 @@ class ReplicaOptions:
     """Where replicas keep fetched files."""
     cpus: float
     """What Ray reserves for a replica."""
+    gpus: float
+    """GPUs that Ray reserves for a replica on GPUs."""
     threads: int
     """Threads of ONNX Runtime, and of decoding."""
     max_image_pixels: int
@@ -89,24 +91,47 @@ class ServeCluster:
 
     def _declaration(self, application: Application) -> dict[str, Any]:
         options = self._options
+        arguments = {
+            "model_version": str(application.version),
+            "registry_address": options.registry_address,
+            "registry_certificates": str(options.registry_certificates or ""),
+            "secret_file": str(options.secret_file),
+            "cache_folder": str(options.cache_folder),
+            "threads": options.threads,
+            "cpus": options.cpus,
+            "max_image_pixels": options.max_image_pixels,
+            "max_image_bytes": options.max_image_bytes,
+        }
+        if application.device is Device.GPU:
+            # Other arguments make Serve start the replicas anew: those on the CPU keep what they were declared with.
+            arguments |= {"device": application.device.value, "gpus": options.gpus}
         return {
             "name": application.name,
             # Serve reports the addresses of applications with a route only.
             "route_prefix": f"/{application.name}",
             "import_path": "enxerto.inference.replica.application:build",
-            "args": {
-                "model_version": str(application.version),
-                "registry_address": options.registry_address,
-                "registry_certificates": str(options.registry_certificates or ""),
-                "secret_file": str(options.secret_file),
-                "cache_folder": str(options.cache_folder),
-                "threads": options.threads,
-                "cpus": options.cpus,
-                "max_image_pixels": options.max_image_pixels,
-                "max_image_bytes": options.max_image_bytes,
-            },
-            "deployments": [{"name": _REPLICA_DEPLOYMENT, "num_replicas": application.replicas}],
+            "args": arguments,
+            "deployments": [{"name": _REPLICA_DEPLOYMENT, **_size(application.scale)}],
         }
+
+
+def _size(scale: Scale) -> dict[str, Any]:
+    bounds = scale.autoscaling
+    if bounds is None:
+        return {"num_replicas": scale.replicas}
+    # Without a first number, a change of the bounds leaves as many replicas as there are.
+    first = {"initial_replicas": scale.replicas} if scale.replicas > bounds.min_replicas else {}
+    # Replicas that are called directly report their load themselves.
+    return {
+        "autoscaling_config": {
+            **first,
+            "min_replicas": bounds.min_replicas,
+            "max_replicas": bounds.max_replicas,
+            "target_ongoing_requests": bounds.target_ongoing_batches,
+            "upscale_delay_s": bounds.upscale_delay_s,
+            "downscale_delay_s": bounds.downscale_delay_s,
+        }
+    }
 
 
 def statuses(details: Mapping[str, Any] | None, direct: bool) -> dict[str, ApplicationStatus]:
@@ -132,8 +157,15 @@ def statuses(details: Mapping[str, Any] | None, direct: bool) -> dict[str, Appli
         endpoints = tuple(Endpoint(f"{target['ip']}:{target['port']}", name) for target in targets)
         if state is ApplicationState.STOPPING:
             endpoints = ()
-        result[name] = ApplicationStatus(state, endpoints, _message(application))
+        # When Serve builds an application anew, it forgets what it has told of it until that is done.
+        known = state is ApplicationState.STOPPING or _REPLICA_DEPLOYMENT in (application.get("deployments") or {})
+        result[name] = ApplicationStatus(state, endpoints, _message(application), _running(application), known)
     return result
+
+
+def _running(application: Mapping[str, Any]) -> int:
+    deployment = (application.get("deployments") or {}).get(_REPLICA_DEPLOYMENT) or {}
+    return sum(replica["state"] == "RUNNING" for replica in deployment.get("replicas") or ())
 
 
 def _message(application: Mapping[str, Any]) -> str:

@@ -17,10 +17,15 @@ deployments = Table(
     Column("model_version", Text, nullable=False),
     Column("replicas", Integer, nullable=False),
     Column("labels", JSON, nullable=False),
+    # The rest of what the user decides; a key that is missing has its default.
+    Column("options", JSON, nullable=False),
     Column("state", String(32), nullable=False),
     Column("serving", Text, nullable=False),
     Column("target", Text, nullable=False),
     Column("fault", JSON, nullable=True),
+    # What has become of the versions beside the main one.
+    Column("companions", JSON, nullable=False),
+    Column("comparison", JSON, nullable=True),
     Column("generation", Integer, nullable=False),
     Column("revision", Integer, nullable=False),
     # The request that created it, and a digest of what it said.

@@ -13,8 +13,18 @@ from sqlalchemy.engine import CursorResult
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from enxerto.inference.adapters.deployment_codec import (
+    comparison_from_json,
+    comparison_to_json,
+    fault_from_json,
+    fault_to_json,
+    options_from_json,
+    options_to_json,
+    rollout_from_json,
+    rollout_to_json,
+)
 from enxerto.inference.adapters.sql_schema import deployments as table
-from enxerto.inference.domain import Deployment, DeploymentSpec, Fault, FaultKind, State
+from enxerto.inference.domain import Deployment, DeploymentSpec, Rollout, State
 from enxerto.inference.errors import (
     DeploymentChangedError,
     DeploymentExistsError,
@@ -137,36 +147,46 @@ def _is(name: DeploymentName) -> Any:
 
 def _digest(deployment: Deployment) -> str:
     spec = deployment.spec
-    said = [str(deployment.name), str(spec.model_version), spec.replicas, sorted(spec.labels.items())]
+    said: list[Any] = [str(deployment.name), str(spec.model_version), spec.replicas, sorted(spec.labels.items())]
+    if options := options_to_json(spec):
+        said.append(options)
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _changing(deployment: Deployment) -> dict[str, Any]:
-    spec, fault = deployment.spec, deployment.fault
+    spec, main = deployment.spec, deployment.main
     return {
         "model_version": str(spec.model_version),
         "replicas": spec.replicas,
         "labels": dict(spec.labels),
+        "options": options_to_json(spec),
         "state": deployment.state.value,
-        "serving": str(deployment.serving or ""),
-        "target": str(deployment.target or ""),
-        "fault": {"kind": fault.kind.value, "reason": fault.reason, "message": fault.message} if fault else null(),
+        "serving": str(main.serving or ""),
+        "target": str(main.target or ""),
+        "fault": fault_to_json(main.fault) or null(),
+        "companions": [rollout_to_json(rollout) for rollout in deployment.companions],
+        "comparison": comparison_to_json(deployment.comparison) or null(),
         "generation": deployment.generation,
         "update_time": deployment.update_time,
     }
 
 
 def _deployment(row: RowMapping) -> Deployment:
-    fault = row["fault"]
+    reference = VersionReference.parse(row["model_version"])
     return Deployment(
         name=DeploymentName(row["project"], row["deployment"]),
-        spec=DeploymentSpec(VersionReference.parse(row["model_version"]), row["replicas"], row["labels"]),
+        spec=DeploymentSpec(reference, row["replicas"], row["labels"], **options_from_json(row["options"])),
         state=State(row["state"]),
         create_time=row["create_time"],
         update_time=row["update_time"],
-        serving=VersionName.try_parse(row["serving"]),
-        target=VersionName.try_parse(row["target"]),
-        fault=Fault(FaultKind(fault["kind"]), fault["reason"], fault["message"]) if fault else None,
+        main=Rollout(
+            reference,
+            VersionName.try_parse(row["serving"]),
+            VersionName.try_parse(row["target"]),
+            fault_from_json(row["fault"]),
+        ),
+        companions=tuple(map(rollout_from_json, row["companions"])),
+        comparison=comparison_from_json(row["comparison"]),
         generation=row["generation"],
         revision=row["revision"],
     )

@@ -14,12 +14,14 @@ from enxerto.inference.converters.deployments import (
     deployments_to_proto,
     list_arguments,
     update_arguments,
+    watch_arguments,
 )
 from enxerto.inference.converters.requests import (
     classify_arguments,
     detect_arguments,
     embed_arguments,
     segment_arguments,
+    sticky_key,
     stylize_arguments,
 )
 from enxerto.inference.converters.streams import stream_answer, stream_error, stream_request
@@ -38,10 +40,12 @@ __all__ = [
     "list_arguments",
     "segment_arguments",
     "segmentation_to_proto",
+    "sticky_key",
     "stream_answer",
     "stream_error",
     "stream_request",
     "stylize_arguments",
     "stylized_to_proto",
     "update_arguments",
+    "watch_arguments",
 ]

@@ -1,6 +1,6 @@
 """Requests of the vision service, read; gathers field violations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,6 +11,10 @@ from enxerto.kernel.names import DeploymentName
 from enxerto.vision.contracts import EMBEDDING, output_names
 from enxerto.vision.specs import Task
 
+STICKY_KEY = "x-enxerto-sticky-key"
+"""Metadata: requests of the same key are answered by the same version of a split deployment."""
+
+_MAX_STICKY_CHARACTERS = 256
 _DEFAULT_TOP_K = 5
 _FORMS = {
     vision_pb2.MASK_FORMAT_UNSPECIFIED: AnswerForm.PICTURES,
@@ -25,6 +29,15 @@ class _Request(Protocol):
     def deployment(self) -> str: ...
     @property
     def images(self) -> Sequence[vision_pb2.Image]: ...
+
+
+def sticky_key(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """The key of a request, or nothing; one that is longer than 256 characters counts by its first 256."""
+    for key, value in metadata or ():
+        if key == STICKY_KEY:
+            text = value if isinstance(value, str) else value.decode("utf-8", "replace")
+            return text[:_MAX_STICKY_CHARACTERS]
+    return ""
 
 
 def classify_arguments(

@@ -3,6 +3,7 @@
 import enum
 from dataclasses import dataclass
 
+from enxerto.inference.domain.specs import Device, Scale
 from enxerto.kernel.names import DeploymentName, VersionName
 
 
@@ -12,7 +13,8 @@ class Application:
 
     deployment: DeploymentName
     version: VersionName
-    replicas: int
+    scale: Scale
+    device: Device = Device.CPU
 
     @property
     def name(self) -> str:
@@ -48,3 +50,7 @@ class ApplicationStatus:
     endpoints: tuple[Endpoint, ...] = ()
     message: str = ""
     """Why it failed, for people."""
+    running: int = 0
+    """Replicas that are up; through Serve's proxy there are fewer endpoints than replicas."""
+    known: bool = True
+    """False while the cluster takes over a change and does not say which replicas there are; they go on answering."""

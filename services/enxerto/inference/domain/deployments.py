@@ -2,14 +2,14 @@
 
 import enum
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
+from enxerto.inference.domain.comparisons import Comparison
+from enxerto.inference.domain.rollouts import Fault, Rollout
+from enxerto.inference.domain.specs import DeploymentSpec
 from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
-
-MAX_REPLICAS = 64
 
 
 class State(enum.StrEnum):
@@ -21,35 +21,6 @@ class State(enum.StrEnum):
     DELETING = "DELETING"
 
 
-class FaultKind(enum.StrEnum):
-    """The class of error that a fault is shown as."""
-
-    NOT_FOUND = "NOT_FOUND"
-    FAILED_PRECONDITION = "FAILED_PRECONDITION"
-    UNAVAILABLE = "UNAVAILABLE"
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why the target version does not answer."""
-
-    kind: FaultKind
-    reason: str
-    """Stable, upper snake case."""
-    message: str
-    """For people."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentSpec:
-    """What a user decides."""
-
-    model_version: VersionReference
-    replicas: int = 1
-    """1 to 64."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """A model that answers requests. Transitions return a new deployment."""
@@ -59,12 +30,12 @@ class Deployment:
     state: State
     create_time: datetime
     update_time: datetime
-    serving: VersionName | None = None
-    """The version that answers."""
-    target: VersionName | None = None
-    """The version that should answer; None while its alias leads nowhere."""
-    fault: Fault | None = None
-    """Why the target does not answer; set only after it was tried."""
+    main: Rollout
+    """Of `spec.model_version`."""
+    companions: tuple[Rollout, ...] = ()
+    """Of `spec.companions`, in that order."""
+    comparison: Comparison | None = None
+    """Of the main version and the shadow; None before anything was compared."""
     generation: int = 1
     """Counts the user's updates; what the etag shows, so that progress of a roll-out refuses no update."""
     revision: int = 0
@@ -72,8 +43,24 @@ class Deployment:
 
     @classmethod
     def create(cls, name: DeploymentName, spec: DeploymentSpec, target: VersionName, now: datetime) -> Self:
-        """A deployment whose target is still to be loaded."""
-        return cls(name, spec, State.DEPLOYING, now, now, target=target)
+        """A deployment whose versions are still to be loaded."""
+        main = Rollout(spec.model_version, target=target)
+        return cls(name, spec, State.DEPLOYING, now, now, main, tuple(map(Rollout, spec.companions)))
+
+    @property
+    def serving(self) -> VersionName | None:
+        """The main version that answers."""
+        return self.main.serving
+
+    @property
+    def target(self) -> VersionName | None:
+        """The main version that should answer; None while its alias leads nowhere."""
+        return self.main.target
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why the main version's target does not answer."""
+        return self.main.fault
 
     @property
     def etag(self) -> str:
@@ -81,51 +68,61 @@ class Deployment:
         return hashlib.sha256(f"{self.name}:{self.create_time.isoformat()}:{self.generation}".encode()).hexdigest()[:16]
 
     @property
+    def cursor(self) -> int:
+        """Names this state of the deployment; another one after every write."""
+        return self.revision + 1
+
+    @property
+    def rollouts(self) -> tuple[Rollout, ...]:
+        """The main one first."""
+        return self.main, *self.companions
+
+    @property
     def attempting(self) -> bool:
-        """Whether the target is to be loaded: it does not answer and was not found wanting."""
-        return (
-            self.state is not State.DELETING
-            and self.target is not None
-            and self.target != self.serving
-            and self.fault is None
-        )
+        """Whether some version is to be loaded."""
+        return self.state is not State.DELETING and any(rollout.attempting for rollout in self.rollouts)
+
+    def companion(self, reference: VersionReference) -> Rollout | None:
+        """What a version beside the main one has come to."""
+        return next((one for one in self.companions if one.reference == reference), None)
 
     def update(self, spec: DeploymentSpec, now: datetime) -> "Deployment":
-        """Take over what a user changed; a fault is tried again."""
-        state = self.state if self.serving or self.state is State.DELETING else State.DEPLOYING
-        return replace(self, spec=spec, state=state, fault=None, update_time=now, generation=self.generation + 1)
+        """Take over what a user changed; what was found wanting is tried again."""
+        kept = {one.reference: one.retry(one.reference) for one in self.companions}
+        return replace(
+            self,
+            spec=spec,
+            main=self.main.retry(spec.model_version),
+            companions=tuple(kept.get(reference, Rollout(reference)) for reference in spec.companions),
+            comparison=self.comparison if spec.shadow else None,
+            state=self.state if self.main.serving or self.state is State.DELETING else State.DEPLOYING,
+            update_time=now,
+            generation=self.generation + 1,
+        )
 
-    def aim(self, target: VersionName, now: datetime) -> "Deployment":
-        """Make `target` the version that should answer; the same one again changes nothing."""
-        if target == self.target or self.state is State.DELETING:
+    def advance(self, rollout: Rollout, now: datetime) -> "Deployment":
+        """Take over what has become of one of its references."""
+        if self.state is State.DELETING or rollout in self.rollouts:
             return self
-        state = self.state if self.serving else State.DEPLOYING
-        return replace(self, target=target, fault=None, state=state, update_time=now)
+        if rollout.reference != self.main.reference:
+            companions = tuple(rollout if one.reference == rollout.reference else one for one in self.companions)
+            return replace(self, companions=companions, update_time=now)
+        state = self.state
+        if rollout.serving is None:
+            state = State.FAILED if rollout.fault else State.DEPLOYING
+        return replace(self, main=rollout, state=state, update_time=now)
 
-    def serve(self, version: VersionName, now: datetime) -> "Deployment":
-        """`version` answers from now on."""
-        if self.state is State.DELETING or (self.serving == version and self.state is State.READY):
+    def answer(self, up: bool, now: datetime) -> "Deployment":
+        """Say whether the main version has replicas; without them the cluster is starting them again."""
+        state = State.READY if up else State.DEPLOYING
+        if self.main.serving is None or state is self.state or self.state is State.DELETING:
             return self
-        fault = None if version == self.target else self.fault
-        return replace(self, serving=version, state=State.READY, fault=fault, update_time=now)
+        return replace(self, state=state, update_time=now)
 
-    def fail(self, fault: Fault, now: datetime) -> "Deployment":
-        """The target cannot answer; what serves, serves on."""
-        if self.state is State.DELETING or fault == self.fault:
-            return self
-        return replace(self, fault=fault, state=self.state if self.serving else State.FAILED, update_time=now)
-
-    def suspend(self, now: datetime) -> "Deployment":
-        """The version that serves has no replica now; the cluster is starting them again."""
-        if self.state is not State.READY:
-            return self
-        return replace(self, state=State.DEPLOYING, update_time=now)
-
-    def lose_alias(self, fault: Fault, now: datetime) -> "Deployment":
-        """The alias leads nowhere any more; it is followed again when it is back."""
-        if self.target is None and fault == self.fault:
-            return self
-        return replace(self.fail(fault, now), target=None)
+    def compare(self, found: Comparison, now: datetime) -> "Deployment":
+        """Take over what comparing the shadow has found."""
+        comparison = self.comparison.add(found) if self.comparison else found
+        return replace(self, comparison=comparison, update_time=now)
 
     def delete(self, now: datetime) -> "Deployment":
         """Answer nothing more and be removed."""

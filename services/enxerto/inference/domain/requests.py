@@ -3,6 +3,12 @@
 import enum
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from enxerto.vision.contracts import DTYPES
 
 MAX_ITEMS = 64
 
@@ -82,6 +88,12 @@ class Tensor:
     def row_bytes(self) -> int:
         """Bytes of one image's row."""
         return ITEM_BYTES[self.datatype] * math.prod(self.row_shape)
+
+    @property
+    def values(self) -> npt.NDArray[Any]:
+        """As an array, (images, ...); nothing is copied."""
+        values = np.frombuffer(self.content, DTYPES[self.datatype])
+        return values.reshape(-1, *self.row_shape)
 
     def rows(self, start: int, end: int) -> "Tensor":
         """Some images' rows; nothing is copied when they are all."""

@@ -28,6 +28,8 @@ class ServableVersion:
     """Of the graph, in the order of the task's contract, and then the optional ones that it has."""
     resize: Resize = Resize.CENTER_CROP
     input_name: str = INPUT_NAME
+    golden_sha256: str = ""
+    """Of the file with golden inputs; empty when the version has none."""
 
     @property
     def any_size(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 
 from enxerto import __version__
+from enxerto.inference.converters import sticky_key
 from enxerto.inference.oip import answers, converters
 from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.inference.oip.open_inference_pb2_grpc import GRPCInferenceServiceServicer
@@ -49,6 +50,11 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         version = self._predictions.serving(key.name, key.number)
         payload = converters.payload(request, version, self._predictions.max_items)
         prediction = await self._predictions.answer(
-            key.name, payload, "images[{}]", context.time_remaining(), number=key.number
+            key.name,
+            payload,
+            "images[{}]",
+            context.time_remaining(),
+            number=key.number,
+            sticky_key=sticky_key(context.invocation_metadata()),
         )
         return answers.prediction_to_proto(request, prediction)

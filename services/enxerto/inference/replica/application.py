@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _MAX_ONGOING = 64
 _START_ATTEMPTS = 3
 _HEALTH_PERIOD_S = 2.0
 _DRAIN_S = 20.0
+_CUDA = "CUDAExecutionProvider"
 
 
 class ReplicaArguments(BaseModel):
@@ -43,6 +45,8 @@ class ReplicaArguments(BaseModel):
     cpus: float
     max_image_pixels: int
     max_image_bytes: int
+    device: str = "CPU"
+    gpus: float = 0.0
 
 
 class ReplicaStartError(RuntimeError):
@@ -61,6 +65,7 @@ class Replica:
             model = fetch_model(name, arguments.registry_address, certificates, arguments.cache_folder)
             limits = ImageLimits(arguments.max_image_bytes, arguments.max_image_pixels)
             self._predictor = Predictor(model, arguments.threads, limits)
+            _check_device(arguments.device, self._predictor.providers)
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
 
@@ -89,6 +94,12 @@ class Replica:
         return await self._predictor.tensor(request.tensor.parts, tuple(request.tensor.shape), request.outputs)
 
 
+def _check_device(device: str, providers: Sequence[str]) -> None:
+    """ONNX Runtime falls back to the CPU without a word of it; a replica that was to have a GPU must not."""
+    if device == "GPU" and _CUDA not in providers:
+        raise ReplicaStartError(f"{ERROR_MARK}the deployment wants a GPU, ONNX Runtime has only {', '.join(providers)}")
+
+
 def _refuse(context: Any, code: grpc.StatusCode, text: str) -> pb.PredictResponse:
     context.set_code(code)
     context.set_details(text)
@@ -100,7 +111,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     parsed = ReplicaArguments.model_validate(arguments)
     deployment = serve.deployment(
         name="replica",
-        ray_actor_options={"num_cpus": parsed.cpus},
+        ray_actor_options={"num_cpus": parsed.cpus, "num_gpus": parsed.gpus},
         max_ongoing_requests=_MAX_ONGOING,
         max_constructor_retry_count=_START_ATTEMPTS,
         health_check_period_s=_HEALTH_PERIOD_S,

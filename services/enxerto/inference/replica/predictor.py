@@ -76,6 +76,11 @@ class Predictor:
             self._model.run(np.zeros((size, *self._warm_up_row), np.float32))
 
     @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's execution providers in use."""
+        return self._model.providers
+
+    @property
     def row_shape(self) -> tuple[int, int, int]:
         """Shape of one image, (3, height, width); the largest one when the graph takes any size."""
         return 3, self._spec.height, self._spec.width

@@ -105,6 +105,11 @@ class Batcher:
         self._dispatch()
         return await waiting.share
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or in flight."""
+        return self._idle.is_set()
+
     async def drained(self) -> None:
         """Wait until nothing is queued or in flight."""
         await self._idle.wait()

@@ -1,32 +1,91 @@
 """Use cases of deployments: what users ask for. The reconciler makes it so."""
 
+import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+import enum
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
-from enxerto.inference.domain import Deployment, DeploymentSpec, State
-from enxerto.inference.errors import DeploymentChangedError
-from enxerto.inference.ports import DeploymentStore, ModelRegistry
+from enxerto.inference.domain import (
+    MAX_TRAFFIC_PERCENT,
+    Autoscaling,
+    Batching,
+    Deployment,
+    DeploymentSpec,
+    ServableVersion,
+    ShadowShare,
+    State,
+    TrafficShare,
+)
+from enxerto.inference.errors import DeploymentChangedError, TaskMismatchError
+from enxerto.inference.ports import ModelRegistry
+from enxerto.inference.service.watching import WatchedStore
 from enxerto.kernel.clock import Clock
+from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
 
 _WRITE_ATTEMPTS = 10
 
 
+class Kept(enum.Enum):
+    """What a field of an update is when it stays as it is."""
+
+    KEPT = enum.auto()
+
+
+KEPT = Kept.KEPT
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class SpecChange:
-    """What an update changes; None leaves a field as it is."""
+    """What an update changes."""
 
-    model_version: VersionReference | None = None
-    replicas: int | None = None
-    labels: Mapping[str, str] | None = None
+    model_version: VersionReference | Kept = KEPT
+    replicas: int | Kept = KEPT
+    labels: Mapping[str, str] | Kept = KEPT
+    traffic: tuple[TrafficShare, ...] | Kept = KEPT
+    autoscaling: Autoscaling | Kept | None = KEPT
+    batching: Batching | Kept = KEPT
+    warm_up_batch_sizes: tuple[int, ...] | Kept = KEPT
+    shadow: ShadowShare | Kept | None = KEPT
+
+    def apply(self, spec: DeploymentSpec) -> DeploymentSpec:
+        """The spec with what changes.
+
+        Raises:
+            InvalidArgumentError: names what does not go together.
+        """
+        changes: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        changed = dataclasses.replace(spec, **{name: value for name, value in changes.items() if value is not KEPT})
+        check(changed)
+        return changed
+
+
+def check(spec: DeploymentSpec) -> None:
+    """Refuse a spec whose parts do not go together.
+
+    Raises:
+        InvalidArgumentError: names every part.
+    """
+    violations = Violations()
+    seen = {spec.model_version}
+    for position, share in enumerate(spec.traffic):
+        if share.model_version in seen:
+            violations.add(f"deployment.traffic[{position}].model_version", "names a version that is named before")
+        seen.add(share.model_version)
+    if spec.shadow is not None and spec.shadow.model_version in seen:
+        violations.add("deployment.shadow.model_version", "names a version that is named before")
+    if sum(share.percent for share in spec.traffic) > MAX_TRAFFIC_PERCENT:
+        violations.add("deployment.traffic", f"must leave a share to the main version: at most {MAX_TRAFFIC_PERCENT}")
+    violations.raise_if_any()
 
 
 class Deployments:
     """Creates, reads, changes and removes deployments."""
 
     def __init__(
-        self, store: DeploymentStore, registry: ModelRegistry, clock: Clock, on_change: Callable[[], None]
+        self, store: WatchedStore, registry: ModelRegistry, clock: Clock, on_change: Callable[[], None]
     ) -> None:
         self._store = store
         self._registry = registry
@@ -37,11 +96,15 @@ class Deployments:
         """Accept a deployment of a version that exists and may be served.
 
         Raises:
-            VersionNotFoundError, VersionNotServableError: the version is missing or may not be served.
+            InvalidArgumentError: parts of the spec do not go together.
+            VersionNotFoundError, VersionNotServableError: a version is missing or may not be served.
+            TaskMismatchError: a version beside the main one is for another task.
             RegistryUnavailableError: whether it exists cannot be known now.
             DeploymentExistsError, RequestIdReusedError: see `DeploymentStore.create`.
         """
+        check(spec)
         version = await self._registry.resolve(spec.model_version)
+        await self._resolve_companions(spec, version)
         deployment = Deployment.create(name, spec, version.name, self._clock.now())
         created = await self._store.create(deployment, request_id)
         self._on_change()
@@ -55,33 +118,42 @@ class Deployments:
         """Deployments of a project by id."""
         return await self._store.list(parent, page)
 
+    def watch(self, name: DeploymentName, after_cursor: int) -> AsyncIterator[tuple[Deployment, int]]:
+        """A deployment as it is and after each change, each with its cursor; see `WatchedStore.watch`."""
+        return self._store.watch(name, after_cursor)
+
     async def update(self, name: DeploymentName, change: SpecChange, etag: str) -> Deployment:
         """Change what a user decides. What serves goes on serving until the new version answers.
 
         Raises:
             DeploymentNotFoundError: there is none.
             DeploymentChangedError: `etag` is given and is not the current one.
-            VersionNotFoundError, VersionNotServableError, RegistryUnavailableError: as for `create`.
+            InvalidArgumentError, VersionNotFoundError, VersionNotServableError, TaskMismatchError,
+                RegistryUnavailableError: as for `create`.
         """
-        target = None
-        if change.model_version is not None:
-            target = (await self._registry.resolve(change.model_version)).name
+        current = await self._store.get(name)
+        spec, target = change.apply(current.spec), None
+        if change.model_version is not KEPT or spec.companions != current.spec.companions:
+            main = await self._registry.resolve(spec.model_version)
+            await self._resolve_companions(spec, main)
+            target = main.name if change.model_version is not KEPT else None
 
         def apply(deployment: Deployment) -> Deployment:
-            old = deployment.spec
-            spec = DeploymentSpec(
-                change.model_version or old.model_version,
-                old.replicas if change.replicas is None else change.replicas,
-                old.labels if change.labels is None else change.labels,
-            )
-            updated = deployment.update(spec, self._clock.now())
-            return updated.aim(target, self._clock.now()) if target else updated
+            now = self._clock.now()
+            updated = deployment.update(change.apply(deployment.spec), now)
+            return updated.advance(updated.main.aim(target), now) if target else updated
 
         return await self._change(name, etag, apply)
 
     async def delete(self, name: DeploymentName, etag: str) -> None:
         """Answer no more requests of the deployment, and remove it once the running ones have ended."""
         await self._change(name, etag, lambda deployment: deployment.delete(self._clock.now()))
+
+    async def _resolve_companions(self, spec: DeploymentSpec, main: ServableVersion) -> None:
+        found = await asyncio.gather(*(self._registry.resolve(reference) for reference in spec.companions))
+        for version in found:
+            if version.task is not main.task:
+                raise TaskMismatchError(version.name, version.task, main.task)
 
     async def _change(self, name: DeploymentName, etag: str, apply: Callable[[Deployment], Deployment]) -> Deployment:
         for attempt in range(_WRITE_ATTEMPTS):

@@ -1,6 +1,7 @@
 """Use cases of requests: images in, answers out."""
 
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,16 @@ from enxerto.inference.errors import (
     DeploymentNotReadyError,
     ItemsRefusedError,
     NoEmbeddingError,
+    QueueFullError,
+    ReplicasUnavailableError,
     TaskMismatchError,
     VersionNotFoundError,
 )
 from enxerto.inference.ports import Meter
-from enxerto.inference.service.routing import Route, Router
+from enxerto.inference.service.batching import Share
+from enxerto.inference.service.routes import Route
+from enxerto.inference.service.routing import Router, Split
+from enxerto.inference.service.shadowing import Shadowing
 from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DeploymentName
 from enxerto.vision.contracts import EMBEDDING
@@ -47,10 +53,11 @@ class RequestLimits:
 class Predictions:
     """Answers requests by the version that serves at that moment."""
 
-    def __init__(self, router: Router, limits: RequestLimits, meter: Meter) -> None:
+    def __init__(self, router: Router, limits: RequestLimits, meter: Meter, shadowing: Shadowing) -> None:
         self._router = router
         self._limits = limits
         self._meter = meter
+        self._shadowing = shadowing
 
     @property
     def max_items(self) -> int:
@@ -71,14 +78,17 @@ class Predictions:
 
         Raises:
             DeploymentNotFoundError, DeploymentNotReadyError: see `Router.find`.
-            VersionNotFoundError: another version serves.
+            VersionNotFoundError: that version is not up.
         """
-        return self._route(name, number).version
+        return self._route(self._router.find(name), number).version
 
     def ready(self, name: DeploymentName, number: int | None = None) -> bool:
         """Whether the deployment answers, with the version that the caller insists on, if any."""
-        route = self._router.get(name)
-        return route is not None and bool(route.endpoints) and (number is None or route.version.name.number == number)
+        split = self._router.get(name)
+        if split is None:
+            return False
+        route = split.main if number is None else split.numbered(number)
+        return route is not None and bool(route.endpoints)
 
     async def answer(
         self,
@@ -89,6 +99,7 @@ class Predictions:
         *,
         number: int | None = None,
         task: Task | None = None,
+        sticky_key: str = "",
     ) -> Prediction:
         """Answer images.
 
@@ -99,6 +110,7 @@ class Predictions:
             timeout_s: what is left of the caller's deadline; None when it has none.
             number: the version that the caller insists on, if any.
             task: what the caller expects the deployment to do, if anything.
+            sticky_key: requests of the same key are answered by the same version; empty leaves it to chance.
 
         Raises:
             ItemsRefusedError: names every image that cannot be read, or whose answer would be too much.
@@ -107,22 +119,40 @@ class Predictions:
             DeploymentNotFoundError, DeploymentNotReadyError, VersionNotFoundError: see `serving`.
             QueueFullError, ReplicasUnavailableError: see `Batcher.submit`.
         """
-        route = self._route(name, number)
-        if task is not None and route.version.task is not task:
-            raise TaskMismatchError(name, route.version.task, task)
-        if EMBEDDING.name in payload.outputs and route.version.embedding_dimension is None:
-            raise NoEmbeddingError(route.version.name)
+        split = self._router.find(name)
+        main = self._route(split, number)
+        if task is not None and main.version.task is not task:
+            raise TaskMismatchError(name, main.version.task, task)
+        if EMBEDDING.name in payload.outputs and main.version.embedding_dimension is None:
+            raise NoEmbeddingError(main.version.name)
         if payload.kind is PayloadKind.ENCODED:
             self._refuse(self._unfit(payload.parts), item_field)
+        route = split.choose(payload, sticky_key) if number is None else main
         self._refuse(self._beyond(payload, route.version), item_field)
         limit = self._limits.timeout_s
-        share = await route.submit(payload, limit if timeout_s is None else min(timeout_s, limit))
+        route, share = await self._submit(route, main, payload, limit if timeout_s is None else min(timeout_s, limit))
         self._refuse(share.refusals, item_field)
         self._refuse(self._oversized(share.pictures), item_field)
         self._meter.images_answered(payload.kind, payload.items)
         # What travelled for another request of the batch is not this one's.
         asked = tuple(one for one in share.tensors if not payload.outputs or one.name in payload.outputs)
-        return Prediction(route.version, asked, share.pictures, payload.items, share.timing)
+        prediction = Prediction(route.version, asked, share.pictures, payload.items, share.timing)
+        if route is split.main:
+            self._shadowing.offer(split, payload, prediction)
+        return prediction
+
+    async def _submit(self, route: Route, main: Route, payload: Payload, timeout_s: float) -> tuple[Route, Share]:
+        """Ask a version; the main one answers for a canary that is gone or has too much to do."""
+        if route is main:
+            return main, await main.submit(payload, timeout_s)
+        start = time.monotonic()
+        try:
+            return route, await route.submit(payload, timeout_s)
+        except (ReplicasUnavailableError, QueueFullError):
+            left = start + timeout_s - time.monotonic()
+            if left <= 0:
+                raise
+            return main, await main.submit(payload, left)
 
     def _unfit(self, images: Sequence[bytes]) -> list[ItemRefusal]:
         """What needs no decoding to be refused."""
@@ -159,11 +189,13 @@ class Predictions:
                 [bad.reason for bad in refusals],
             )
 
-    def _route(self, name: DeploymentName, number: int | None) -> Route:
-        route = self._router.find(name)
-        if number is not None and route.version.name.number != number:
-            full = f"{route.version.name.parent}/versions/{number}"
-            raise VersionNotFoundError(full, f"version {number} does not serve; {route.version.name} does")
+    def _route(self, split: Split, number: int | None) -> Route:
+        route = split.main if number is None else split.numbered(number)
+        if route is None:
+            main = split.main.version.name
+            full = f"{main.parent}/versions/{number}"
+            raise VersionNotFoundError(full, f"version {number} is not up; {main} answers")
         if not route.endpoints:
-            raise DeploymentNotReadyError(f"no replica of {name} is up; they are being started", retry_after_s=2.0)
+            text = f"no replica of {split.deployment} is up; they are being started"
+            raise DeploymentNotReadyError(text, retry_after_s=2.0)
         return route

@@ -1,169 +1,111 @@
-"""Which version answers for which deployment, and which replica takes a call."""
+"""Which version answers for which deployment."""
 
-import asyncio
-import itertools
-import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import random
+from dataclasses import dataclass
 
-from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
-from enxerto.inference.errors import (
-    DeploymentNotFoundError,
-    DeploymentNotReadyError,
-    ReplicasUnavailableError,
-    VersionNotServableError,
-)
-from enxerto.inference.ports import Meter, Replicas
-from enxerto.inference.service.batching import Batcher, BatchLimits, Share
+from enxerto.inference.domain import Payload, place
+from enxerto.inference.errors import DeploymentNotFoundError, DeploymentNotReadyError
+from enxerto.inference.service.routes import Route
 from enxerto.kernel.names import DeploymentName
-from enxerto.vision.specs import Task, TensorSpec
-
-logger = logging.getLogger(__name__)
-
-_WARM_UP_S = 20.0
-_MAX_ANSWER_BYTES = 128 * 2**20
 
 
-class Route:
-    """One version of one deployment with its replicas and its queue."""
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """A version that answers a share of the requests."""
 
-    def __init__(
-        self,
-        deployment: DeploymentName,
-        version: ServableVersion,
-        replicas: Replicas,
-        *,
-        batches: BatchLimits,
-        meter: Meter,
-        on_failure: Callable[[], None],
-    ) -> None:
-        self.version = version
-        self.endpoints: tuple[Endpoint, ...] = ()
-        self._replicas = replicas
-        self._meter = meter
-        self._on_failure = on_failure
-        self._turn = itertools.count()
-        self._batcher = Batcher(deployment, self._send, _bounded(batches, version), meter)
+    identity: str
+    """Stays while the share stands, whatever version it leads to: keys are placed by it."""
+    percent: int
+    route: Route | None
+    """None while it is not up: its share goes to the main version."""
 
-    def connect(self, endpoints: Sequence[Endpoint]) -> None:
-        """Use these replicas from now on."""
-        endpoints = tuple(sorted(endpoints))
-        if endpoints != self.endpoints:
-            self.endpoints = endpoints
-            self._batcher.scale(len(endpoints))
 
-    async def submit(self, payload: Payload, timeout_s: float) -> Share:
-        """Answer one request; see `Batcher.submit`."""
-        return await self._batcher.submit(payload, timeout_s)
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A version that gets copies of a share of the main version's requests."""
 
-    async def warm_up(self) -> None:
-        """Send one image to each replica by the way that requests take.
+    percent: int
+    route: Route
 
-        Raises:
-            ReplicasUnavailableError: a replica does not answer.
-            VersionNotServableError: the graph is not what the registry says.
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The versions of a deployment that answer, and in which shares."""
+
+    deployment: DeploymentName
+    main: Route
+    canaries: tuple[Canary, ...] = ()
+    shadow: Shadow | None = None
+
+    def choose(self, payload: Payload, sticky_key: str) -> Route:
+        """The version that answers a request; the same one for the same key while the split stands.
+
+        A version that is not up, or whose graph takes tensors of another shape, leaves its share to the main one.
         """
-        row = self.version.warm_up_row
-        blank = bytes(4 * row[0] * row[1] * row[2])
-        payload = Payload(PayloadKind.TENSOR, (blank,), 1, row)
-        calls = (self._replicas.predict(end, self.version.name, [payload], _WARM_UP_S) for end in self.endpoints)
-        for answer in await asyncio.gather(*calls):
-            self._check(answer)
+        if not self.canaries:
+            return self.main
+        route = self._drawn(sticky_key).route
+        if route is None or not route.endpoints or not route.takes(payload):
+            return self.main
+        return route
 
-    async def drained(self) -> None:
-        """Wait until no request is queued or in flight."""
-        await self._batcher.drained()
+    def _drawn(self, sticky_key: str) -> Canary:
+        if sticky_key:
+            shares = [(canary.identity, canary.percent) for canary in self.canaries]
+            position = place(str(self.deployment), sticky_key, shares)
+            return Canary("", 100, self.main) if position is None else self.canaries[position]
+        left = random.uniform(0, 100)  # noqa: S311 - who is a canary is no secret
+        for canary in self.canaries:
+            left -= canary.percent
+            if left < 0:
+                return canary
+        return Canary("", 100, self.main)
 
-    def _check(self, answer: BatchAnswer) -> None:
-        """Hold what the graph gave for one image against what the registry says of it."""
-        version = self.version
-        found = [TensorSpec(tensor.name, tensor.datatype, (-1, *tensor.row_shape)) for tensor in answer.tensors]
-        declared = [(spec.name, spec.datatype) for spec in version.outputs]
-        if [(spec.name, spec.datatype) for spec in found] != declared or not all(
-            _agree(ours.shape, theirs.shape) for ours, theirs in zip(found, version.outputs, strict=True)
-        ):
-            raise VersionNotServableError(version.name, f"has a graph that gives {found}, not {list(version.outputs)}")
-        classes = found[0].shape[-1]
-        if version.task is Task.CLASSIFICATION and classes != len(version.labels):
-            text = f"has a graph of {classes} classes and a label map of {len(version.labels)}"
-            raise VersionNotServableError(version.name, text)
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Of every version that is up, the main one first."""
+        shadows = (self.shadow.route,) if self.shadow else ()
+        return self.main, *(canary.route for canary in self.canaries if canary.route is not None), *shadows
 
-    async def _send(self, payloads: Sequence[Payload], timeout_s: float) -> BatchAnswer:
-        """Try one replica, and another one when it is gone: a prediction may be repeated."""
-        deadline = time.monotonic() + timeout_s
-        for attempt in range(2):
-            if not self.endpoints:
-                break
-            endpoint = self.endpoints[next(self._turn) % len(self.endpoints)]
-            try:
-                return await self._replicas.predict(
-                    endpoint, self.version.name, payloads, max(deadline - time.monotonic(), 0.001)
-                )
-            except ReplicasUnavailableError as error:
-                self._meter.replica_failed()
-                self._on_failure()
-                extra = {"endpoint": endpoint.address, "version": str(self.version.name), "attempt": attempt}
-                logger.warning("replica failed", extra={**extra, "error": error.message})
-                if time.monotonic() >= deadline:
-                    break
-        self._meter.dropped("unavailable")
-        self._on_failure()
-        raise ReplicasUnavailableError(f"no replica of {self.version.name} answers now", retry_after_s=1.0)
-
-
-def _bounded(batches: BatchLimits, version: ServableVersion) -> BatchLimits:
-    """Batches whose answers travel in one message."""
-    items = max(1, _MAX_ANSWER_BYTES // version.answer_bytes(version.height, version.width))
-    return replace(batches, max_items=min(batches.max_items, items))
-
-
-def _agree(found: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    """Whether a shape is one that was declared, where -1 is any size."""
-    return len(found) == len(declared) and all(
-        theirs in (-1, ours) for ours, theirs in zip(found[1:], declared[1:], strict=True)
-    )
+    def numbered(self, number: int) -> Route | None:
+        """The version of that number, of the main version's model before others."""
+        found = [route for route in self.routes if route.version.name.number == number]
+        return min(found, key=lambda route: route.version.name.parent != self.main.version.name.parent, default=None)
 
 
 class Router:
-    """The route of every deployment. Belongs to one event loop, so that a switch is one assignment."""
+    """The split of every deployment. Belongs to one event loop, so that a switch is one assignment."""
 
     def __init__(self) -> None:
-        self._routes: dict[DeploymentName, Route] = {}
+        self._splits: dict[DeploymentName, Split] = {}
         self._pending: frozenset[DeploymentName] = frozenset()
 
-    def find(self, name: DeploymentName) -> Route:
-        """The route of a deployment.
+    def find(self, name: DeploymentName) -> Split:
+        """What answers for a deployment.
 
         Raises:
             DeploymentNotFoundError: there is no such deployment.
             DeploymentNotReadyError: no version of it answers yet.
         """
-        route = self._routes.get(name)
-        if route is not None:
-            return route
+        split = self._splits.get(name)
+        if split is not None:
+            return split
         if name in self._pending:
             raise DeploymentNotReadyError(f"no version of {name} answers yet", retry_after_s=2.0)
         raise DeploymentNotFoundError(name)
 
-    def get(self, name: DeploymentName) -> Route | None:
-        """The route of a deployment, if it has one."""
-        return self._routes.get(name)
+    def get(self, name: DeploymentName) -> Split | None:
+        """What answers for a deployment, if anything does."""
+        return self._splits.get(name)
 
-    def switch(self, name: DeploymentName, route: Route) -> Route | None:
-        """Send every later request to `route`; return the one before, which still has its own to finish."""
-        before = self._routes.get(name)
-        self._routes[name] = route
-        return before
+    def switch(self, split: Split) -> None:
+        """Send every later request of the deployment by this split."""
+        self._splits[split.deployment] = split
 
-    def remove(self, name: DeploymentName) -> Route | None:
-        """Send nothing more; return the route that still has requests to finish."""
-        return self._routes.pop(name, None)
+    def remove(self, name: DeploymentName) -> None:
+        """Send nothing more."""
+        self._splits.pop(name, None)
 
     def expect(self, names: frozenset[DeploymentName]) -> None:
-        """Say which deployments exist, so that one without a route is told from one that is missing."""
+        """Say which deployments exist, so that one that is not up is told from one that is missing."""
         self._pending = names
-
-    def names(self) -> set[DeploymentName]:
-        """Every deployment that has a route."""
-        return set(self._routes)

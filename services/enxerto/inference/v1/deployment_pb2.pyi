@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -24,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Deployment(_message.Message):
     """A model that answers requests. It follows its alias: when the alias moves, the new version is loaded and warmed up
-    beside the old one, the requests switch over, and the old one is drained.
+    beside the old one, the requests switch over, and the old one is drained. Other versions may answer a share of the requests.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -62,6 +63,29 @@ class Deployment(_message.Message):
     STATE_DELETING: Deployment.State.ValueType  # 4
     """Being removed."""
 
+    class _Device:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DeviceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Deployment._Device.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DEVICE_UNSPECIFIED: Deployment._Device.ValueType  # 0
+        """Read as DEVICE_CPU."""
+        DEVICE_CPU: Deployment._Device.ValueType  # 1
+        """Processor cores."""
+        DEVICE_GPU: Deployment._Device.ValueType  # 2
+        """An NVIDIA GPU through ONNX Runtime's CUDA provider; a replica that finds none does not start."""
+
+    class Device(_Device, metaclass=_DeviceEnumTypeWrapper):
+        """What replicas compute on."""
+
+    DEVICE_UNSPECIFIED: Deployment.Device.ValueType  # 0
+    """Read as DEVICE_CPU."""
+    DEVICE_CPU: Deployment.Device.ValueType  # 1
+    """Processor cores."""
+    DEVICE_GPU: Deployment.Device.ValueType  # 2
+    """An NVIDIA GPU through ONNX Runtime's CUDA provider; a replica that finds none does not start."""
+
     @_typing.final
     class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -93,12 +117,21 @@ class Deployment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    AUTOSCALING_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    WARM_UP_BATCH_SIZES_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/deployments/{deployment}`."""
     model_version: _builtins.str
     """Required. What to serve: `projects/{project}/models/{model}/versions/{n or alias}`."""
     replicas: _builtins.int
-    """Optional. Replicas, 1 to 64; 1 by default."""
+    """Optional. Replicas of the main version, 1 to 64; 1 by default. Versions beside it have as many as their share of them,
+    and at least one. With `autoscaling`, how many there are at the beginning and after a change of the bounds, when that is
+    more than `min_replicas`.
+    """
     state: Global___Deployment.State.ValueType
     """Output only."""
     serving_version: _builtins.str
@@ -107,6 +140,8 @@ class Deployment(_message.Message):
     """Output only. Full name of the version that should answer; differs from `serving_version` while it is loaded."""
     etag: _builtins.str
     """Output only. Changes with every update; send it back to refuse a lost update."""
+    device: Global___Deployment.Device.ValueType
+    """Optional, immutable. What replicas compute on."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Output only. Why the target version does not answer."""
@@ -123,6 +158,31 @@ class Deployment(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficTarget]:
+        """Optional, at most 8. Shares of the requests for other versions; the rest, at least 1 per cent, goes to `model_version`.
+        Requests with the same metadata `x-enxerto-sticky-key` are answered by the same version while the shares stand; when one
+        share grows at the main version's cost, the keys that it has stay.
+        """
+
+    @_builtins.property
+    def autoscaling(self) -> Global___Autoscaling:
+        """Optional. Lets the load decide how many replicas there are."""
+
+    @_builtins.property
+    def batching(self) -> Global___Batching:
+        """Optional. How requests are gathered into calls of a replica."""
+
+    @_builtins.property
+    def warm_up_batch_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Optional, at most 8, each 1 to 64. Batches that are sent through every replica of a version before it gets requests; one
+        image by default.
+        """
+
+    @_builtins.property
+    def shadow(self) -> Global___Shadow:
+        """Optional. A version that gets a copy of a share of the requests, and whose answers nobody gets."""
+
     def __init__(
         self,
         *,
@@ -137,11 +197,223 @@ class Deployment(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        traffic: _abc.Iterable[Global___TrafficTarget] | None = ...,
+        autoscaling: Global___Autoscaling | None = ...,
+        batching: Global___Batching | None = ...,
+        device: Global___Deployment.Device.ValueType = ...,
+        warm_up_batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
+        shadow: Global___Shadow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "state", b"state", "target_version", b"target_version", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class Shadow(_message.Message):
+    """A version whose answers to copies of requests are compared with those that the callers got. The copies wait in a short queue
+    and are given up first; callers neither wait for them nor see their errors.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    SERVING_VERSION_FIELD_NUMBER: _builtins.int
+    TARGET_VERSION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    COMPARISON_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{n or alias}`, of the main version's task; not one that `traffic` names."""
+    percent: _builtins.int
+    """Required. Share of the requests that the main version answers, 1 to 100."""
+    serving_version: _builtins.str
+    """Output only. Full name of the version that gets the copies now; empty while none does."""
+    target_version: _builtins.str
+    """Output only. Full name of the version that should get them."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Output only. Why the target version does not."""
+
+    @_builtins.property
+    def comparison(self) -> Global___ShadowComparison:
+        """Output only. What was found; brought up to date every few seconds, and begun anew when either version changes."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        serving_version: _builtins.str = ...,
+        target_version: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+        comparison: Global___ShadowComparison | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "error", b"error", "model_version", b"model_version", "percent", b"percent", "serving_version", b"serving_version", "target_version", b"target_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shadow: _TypeAlias = Shadow  # noqa: Y015
+
+@_typing.final
+class ShadowComparison(_message.Message):
+    """How far two versions agree on the same requests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAIN_VERSION_FIELD_NUMBER: _builtins.int
+    SHADOW_VERSION_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    DROPPED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    main_version: _builtins.str
+    """Full name of the version that the callers were answered by."""
+    shadow_version: _builtins.str
+    """Full name of the version that got the copies."""
+    image_count: _builtins.int
+    """Images compared."""
+    agreement: _builtins.float
+    """Mean over the images, in [0, 1]. Classification: 1 where the most likely label is the same. Detection: twice the accepted boxes
+    of the same label that overlap by 0.5 or more, over all accepted boxes of both. Segmentation: mean intersection over union of
+    the labels in either mask; masks asked for as run lengths or outlines are not compared. Style: 1 less the mean difference
+    of the colours in [0, 1].
+    """
+    dropped_count: _builtins.int
+    """Copies that were given up because too many waited."""
+    failed_count: _builtins.int
+    """Copies that the shadow did not answer."""
+    def __init__(
+        self,
+        *,
+        main_version: _builtins.str = ...,
+        shadow_version: _builtins.str = ...,
+        image_count: _builtins.int = ...,
+        agreement: _builtins.float = ...,
+        dropped_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "dropped_count", b"dropped_count", "failed_count", b"failed_count", "image_count", b"image_count", "main_version", b"main_version", "shadow_version", b"shadow_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowComparison: _TypeAlias = ShadowComparison  # noqa: Y015
+
+@_typing.final
+class Autoscaling(_message.Message):
+    """Replicas between two bounds. The load is the number of batches that replicas are working on; each takes up to two at a time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_REPLICAS_FIELD_NUMBER: _builtins.int
+    MAX_REPLICAS_FIELD_NUMBER: _builtins.int
+    TARGET_ONGOING_BATCHES_FIELD_NUMBER: _builtins.int
+    UPSCALE_DELAY_FIELD_NUMBER: _builtins.int
+    DOWNSCALE_DELAY_FIELD_NUMBER: _builtins.int
+    min_replicas: _builtins.int
+    """Optional. 1 to 64; 1 by default. Versions beside the main one have as many as their share of it, and at least one."""
+    max_replicas: _builtins.int
+    """Required. From `min_replicas` to 64; likewise."""
+    target_ongoing_batches: _builtins.float
+    """Optional. Batches that a replica should be working on, over 0 to 64; 1 by default. More than that adds replicas."""
+    @_builtins.property
+    def upscale_delay(self) -> _duration_pb2.Duration:
+        """Optional. How long the load must be high before a replica is added; 30 s by default, at most an hour."""
+
+    @_builtins.property
+    def downscale_delay(self) -> _duration_pb2.Duration:
+        """Optional. How long it must be low before one is removed; 600 s by default, at most a day."""
+
+    def __init__(
+        self,
+        *,
+        min_replicas: _builtins.int = ...,
+        max_replicas: _builtins.int = ...,
+        target_ongoing_batches: _builtins.float = ...,
+        upscale_delay: _duration_pb2.Duration | None = ...,
+        downscale_delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["downscale_delay", b"downscale_delay", "upscale_delay", b"upscale_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downscale_delay", b"downscale_delay", "max_replicas", b"max_replicas", "min_replicas", b"min_replicas", "target_ongoing_batches", b"target_ongoing_batches", "upscale_delay", b"upscale_delay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Autoscaling: _TypeAlias = Autoscaling  # noqa: Y015
+
+@_typing.final
+class Batching(_message.Message):
+    """How requests are gathered into calls of a replica. What is not set is as the service was started with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_DELAY_FIELD_NUMBER: _builtins.int
+    max_size: _builtins.int
+    """Optional. Images in one call, at most 4,096."""
+    @_builtins.property
+    def max_delay(self) -> _duration_pb2.Duration:
+        """Optional. How long a request may wait for company while another call is in flight, at most 1 s."""
+
+    def __init__(
+        self,
+        *,
+        max_size: _builtins.int = ...,
+        max_delay: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay", "max_size", b"max_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Batching: _TypeAlias = Batching  # noqa: Y015
+
+@_typing.final
+class TrafficTarget(_message.Message):
+    """A version that answers a share of a deployment's requests. It follows its alias as a deployment does. While it is not up,
+    its share goes to the main version.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    SERVING_VERSION_FIELD_NUMBER: _builtins.int
+    TARGET_VERSION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Required. `projects/{project}/models/{model}/versions/{n or alias}`, of the main version's task; no reference twice."""
+    percent: _builtins.int
+    """Required. 1 to 99."""
+    serving_version: _builtins.str
+    """Output only. Full name of the version that answers the share now; empty while none does."""
+    target_version: _builtins.str
+    """Output only. Full name of the version that should answer it."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Output only. Why the target version does not answer."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        percent: _builtins.int = ...,
+        serving_version: _builtins.str = ...,
+        target_version: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "model_version", b"model_version", "percent", b"percent", "serving_version", b"serving_version", "target_version", b"target_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrafficTarget: _TypeAlias = TrafficTarget  # noqa: Y015

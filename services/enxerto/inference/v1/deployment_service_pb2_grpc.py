@@ -57,6 +57,11 @@ class DeploymentServiceStub:
                 request_serializer=enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.UpdateDeploymentRequest.SerializeToString,
                 response_deserializer=enxerto_dot_inference_dot_v1_dot_deployment__pb2.Deployment.FromString,
                 _registered_method=True)
+        self.WatchDeployment = channel.unary_stream(
+                '/enxerto.inference.v1.DeploymentService/WatchDeployment',
+                request_serializer=enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.WatchDeploymentRequest.SerializeToString,
+                response_deserializer=enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.WatchDeploymentResponse.FromString,
+                _registered_method=True)
         self.DeleteDeployment = channel.unary_unary(
                 '/enxerto.inference.v1.DeploymentService/DeleteDeployment',
                 request_serializer=enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.DeleteDeploymentRequest.SerializeToString,
@@ -90,7 +95,15 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDeployment(self, request, context):
-        """Changes `model_version`, `replicas` or `labels` without failing a request.
+        """Changes what is neither output only nor immutable, without failing a request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchDeployment(self, request, context):
+        """Sends the deployment as it is, and again after each change; of changes that follow each other closely, the last. Ends when the
+        deployment is removed, after it was sent in DELETING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +138,11 @@ def add_DeploymentServiceServicer_to_server(servicer, server):
                     servicer.UpdateDeployment,
                     request_deserializer=enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.UpdateDeploymentRequest.FromString,
                     response_serializer=enxerto_dot_inference_dot_v1_dot_deployment__pb2.Deployment.SerializeToString,
+            ),
+            'WatchDeployment': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchDeployment,
+                    request_deserializer=enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.WatchDeploymentRequest.FromString,
+                    response_serializer=enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.WatchDeploymentResponse.SerializeToString,
             ),
             'DeleteDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteDeployment,
@@ -241,6 +259,33 @@ class DeploymentService:
             '/enxerto.inference.v1.DeploymentService/UpdateDeployment',
             enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.UpdateDeploymentRequest.SerializeToString,
             enxerto_dot_inference_dot_v1_dot_deployment__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/enxerto.inference.v1.DeploymentService/WatchDeployment',
+            enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.WatchDeploymentRequest.SerializeToString,
+            enxerto_dot_inference_dot_v1_dot_deployment__service__pb2.WatchDeploymentResponse.FromString,
             options,
             channel_credentials,
             insecure,

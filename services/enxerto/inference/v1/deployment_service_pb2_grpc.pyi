@@ -42,7 +42,11 @@ class DeploymentServiceStub:
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]
     """Lists the deployments of a project, by name."""
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]
-    """Changes `model_version`, `replicas` or `labels` without failing a request."""
+    """Changes what is neither output only nor immutable, without failing a request."""
+    WatchDeployment: _grpc.UnaryStreamMultiCallable[_deployment_service_pb2.WatchDeploymentRequest, _deployment_service_pb2.WatchDeploymentResponse]
+    """Sends the deployment as it is, and again after each change; of changes that follow each other closely, the last. Ends when the
+    deployment is removed, after it was sent in DELETING.
+    """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]
     """Drains and removes a deployment."""
 
@@ -58,7 +62,11 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """Lists the deployments of a project, by name."""
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Changes `model_version`, `replicas` or `labels` without failing a request."""
+    """Changes what is neither output only nor immutable, without failing a request."""
+    WatchDeployment: _aio.UnaryStreamMultiCallable[_deployment_service_pb2.WatchDeploymentRequest, _deployment_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
+    """Sends the deployment as it is, and again after each change; of changes that follow each other closely, the last. Ends when the
+    deployment is removed, after it was sent in DELETING.
+    """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Drains and removes a deployment."""
 
@@ -95,7 +103,17 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.UpdateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Changes `model_version`, `replicas` or `labels` without failing a request."""
+        """Changes what is neither output only nor immutable, without failing a request."""
+
+    @_abc_1.abstractmethod
+    def WatchDeployment(
+        self,
+        request: _deployment_service_pb2.WatchDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_deployment_service_pb2.WatchDeploymentResponse], _abc.AsyncIterator[_deployment_service_pb2.WatchDeploymentResponse]]:
+        """Sends the deployment as it is, and again after each change; of changes that follow each other closely, the last. Ends when the
+        deployment is removed, after it was sent in DELETING.
+        """
 
     @_abc_1.abstractmethod
     def DeleteDeployment(

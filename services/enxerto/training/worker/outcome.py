@@ -22,6 +22,7 @@ from enxerto.training.worker.environment import describe_environment
 from enxerto.training.worker.order import JobOrder, JobSpec
 from enxerto.training.worker.smaller import make_smaller
 from enxerto.vision.images import Float32Images
+from enxerto.vision.onnx.golden import GOLDEN_FILE, make_golden, write_golden
 from enxerto.vision.onnx.parity import Parity as MeasuredParity
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.report import write_report
@@ -145,6 +146,7 @@ def _export(job: Job, recipe: Recipe, trained: Trained, provenance: dict[str, st
     model = OnnxModel(path, threads=job.compute.threads)
     parity = check_parity(trained.served, model, images)
     model, metrics = make_smaller(job, recipe, trained, model, path)
+    write_golden(make_golden(recipe.task, model.run, images), path.with_name(GOLDEN_FILE))
     return _Exported(model, parity, metrics)
 
 

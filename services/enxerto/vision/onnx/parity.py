@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from enxerto.vision.contracts import EMBEDDING, MIN_AGREEMENT, Outputs
+from enxerto.vision.geometry import overlaps
 from enxerto.vision.images import Float32Images
 from enxerto.vision.specs import Task
 
@@ -80,6 +81,12 @@ def compare(
     return Parity(task, difference, equal / total if total else 1.0, len(images), sizes)
 
 
+def agreement(task: Task, expected: Outputs, actual: Outputs) -> float:
+    """Share of equal answers, in [0, 1], as `Parity.agreement` counts them; outputs of the same shapes."""
+    _, equal, total = _AGREE[task](dict(expected), dict(actual))
+    return equal / total if total else 1.0
+
+
 def _in_batches(network: Network, images: Float32Images, size: int) -> _Arrays:
     parts = [network(images[start : start + size]) for start in range(0, len(images), size)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -135,10 +142,10 @@ def _detection(expected: _Arrays, actual: _Arrays) -> tuple[float, float, float]
 
 def _pairs(ours: _Arrays, theirs: _Arrays) -> list[tuple[int, int]]:
     """Boxes of the same label that overlap enough, those that overlap most first, no box twice."""
-    overlaps = _iou(ours["boxes"], theirs["boxes"])
-    overlaps[ours["classes"][:, None] != theirs["classes"][None, :]] = 0
-    lefts, rights = np.nonzero(overlaps >= _SAME_BOX)
-    order = np.argsort(-overlaps[lefts, rights], kind="stable")
+    shared = overlaps(ours["boxes"], theirs["boxes"])
+    shared[ours["classes"][:, None] != theirs["classes"][None, :]] = 0
+    lefts, rights = np.nonzero(shared >= _SAME_BOX)
+    order = np.argsort(-shared[lefts, rights], kind="stable")
     used_left: set[int] = set()
     used_right: set[int] = set()
     pairs = []
@@ -154,15 +161,6 @@ def _lost(scores: npt.NDArray[Any], found: set[int]) -> int:
     """Boxes without a partner; one that ties with the last may as well have been cut off on the other side."""
     floor = float(scores.min(initial=np.inf)) + _TIE
     return sum(1 for place, score in enumerate(scores) if place not in found and not score <= floor)
-
-
-def _iou(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    one, other = ours.astype(np.float64)[:, None], theirs.astype(np.float64)[None]
-    sides = np.clip(np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2]), 0, None)
-    shared = sides.prod(axis=-1)
-    area = (one[..., 2:] - one[..., :2]).prod(axis=-1) + (other[..., 2:] - other[..., :2]).prod(axis=-1) - shared
-    overlap: npt.NDArray[np.float64] = shared / np.maximum(area, 1e-9)
-    return overlap
 
 
 _AGREE: Final = {

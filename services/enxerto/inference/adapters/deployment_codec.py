@@ -1,0 +1,100 @@
+"""Deployments as JSON in the database; what an older service did not write has its default."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from enxerto.inference.domain import (
+    Autoscaling,
+    Batching,
+    Comparison,
+    DeploymentSpec,
+    Device,
+    Fault,
+    FaultKind,
+    Rollout,
+    ShadowShare,
+    TrafficShare,
+)
+from enxerto.kernel.names import VersionName, VersionReference
+
+
+def options_to_json(spec: DeploymentSpec) -> dict[str, Any]:
+    """What a user decided besides version, replicas and labels; nothing for what has its default."""
+    options: dict[str, Any] = {}
+    if spec.traffic:
+        options["traffic"] = [
+            {"model_version": str(share.model_version), "percent": share.percent} for share in spec.traffic
+        ]
+    if spec.autoscaling is not None:
+        options["autoscaling"] = dataclasses.asdict(spec.autoscaling)
+    if spec.batching != Batching():
+        options["batching"] = dataclasses.asdict(spec.batching)
+    if spec.device is not Device.CPU:
+        options["device"] = spec.device.value
+    if spec.warm_up_batch_sizes:
+        options["warm_up_batch_sizes"] = list(spec.warm_up_batch_sizes)
+    if spec.shadow is not None:
+        options["shadow"] = {"model_version": str(spec.shadow.model_version), "percent": spec.shadow.percent}
+    return options
+
+
+def options_from_json(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a `DeploymentSpec`."""
+    autoscaling, shadow = options.get("autoscaling"), options.get("shadow")
+    return {
+        "traffic": tuple(
+            TrafficShare(VersionReference.parse(share["model_version"]), share["percent"])
+            for share in options.get("traffic", ())
+        ),
+        "autoscaling": Autoscaling(**autoscaling) if autoscaling else None,
+        "batching": Batching(**options.get("batching", {})),
+        "device": Device(options.get("device", Device.CPU)),
+        "warm_up_batch_sizes": tuple(options.get("warm_up_batch_sizes", ())),
+        "shadow": ShadowShare(VersionReference.parse(shadow["model_version"]), shadow["percent"]) if shadow else None,
+    }
+
+
+def fault_to_json(fault: Fault | None) -> dict[str, str] | None:
+    """A fault, if there is one."""
+    return {"kind": fault.kind.value, "reason": fault.reason, "message": fault.message} if fault else None
+
+
+def fault_from_json(fault: Mapping[str, str] | None) -> Fault | None:
+    """A fault, if there is one."""
+    return Fault(FaultKind(fault["kind"]), fault["reason"], fault["message"]) if fault else None
+
+
+def rollout_to_json(rollout: Rollout) -> dict[str, Any]:
+    """A version beside the main one."""
+    return {
+        "reference": str(rollout.reference),
+        "serving": str(rollout.serving or ""),
+        "target": str(rollout.target or ""),
+        "fault": fault_to_json(rollout.fault),
+    }
+
+
+def rollout_from_json(rollout: Mapping[str, Any]) -> Rollout:
+    """A version beside the main one."""
+    return Rollout(
+        VersionReference.parse(rollout["reference"]),
+        VersionName.try_parse(rollout["serving"]),
+        VersionName.try_parse(rollout["target"]),
+        fault_from_json(rollout["fault"]),
+    )
+
+
+def comparison_to_json(comparison: Comparison | None) -> dict[str, Any] | None:
+    """What comparing a shadow has found, if anything."""
+    if comparison is None:
+        return None
+    return {**dataclasses.asdict(comparison), "main": str(comparison.main), "shadow": str(comparison.shadow)}
+
+
+def comparison_from_json(comparison: Mapping[str, Any] | None) -> Comparison | None:
+    """What comparing a shadow has found, if anything."""
+    if comparison is None:
+        return None
+    versions = {side: VersionName.parse(comparison[side]) for side in ("main", "shadow")}
+    return Comparison(**{**comparison, **versions})

@@ -1,0 +1,106 @@
+"""The applications that the cluster runs: which ones, since when, and which are on their way out."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus
+from enxerto.inference.ports import ReplicaCluster
+from enxerto.inference.service.routes import Route
+from enxerto.kernel.names import DeploymentName, VersionName
+
+
+@dataclass(slots=True)
+class _Leaving:
+    """An application that gets no new requests and still has some to finish."""
+
+    application: Application
+    done: "asyncio.Task[None]"
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What this process knows besides the cluster; lost with it, and found again."""
+
+    applied: frozenset[Application] | None = None
+    leaving: list[_Leaving] = field(default_factory=list)
+    since: dict[str, float] = field(default_factory=dict)
+    """Seconds of the loop's clock, by the application's name."""
+
+
+class Fleet:
+    """The one owner of the cluster's list of applications."""
+
+    def __init__(self, cluster: ReplicaCluster, drain_s: float, poke: Callable[[], None]) -> None:
+        """Own the list.
+
+        Args:
+            cluster: what runs it.
+            drain_s: an application that leaves is removed after so long, whatever it still has to do.
+            poke: told when one is drained.
+        """
+        self._cluster = cluster
+        self._drain_s = drain_s
+        self._poke = poke
+        self._memory = _Memory()
+        self.statuses: Mapping[str, ApplicationStatus] = {}
+        """As they were last seen."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether an application is on its way out."""
+        return bool(self._memory.leaving)
+
+    async def run(self, wanted: Iterable[Application]) -> None:
+        """Tell the cluster what to run, when that changed or when the cluster forgot it; look how it fares.
+
+        Raises:
+            UnavailableError: the cluster cannot be reached.
+        """
+        memory = self._memory
+        memory.leaving = [leaving for leaving in memory.leaving if not leaving.done.done()]
+        by_name = {leaving.application.name: leaving.application for leaving in memory.leaving}
+        by_name |= {application.name: application for application in wanted}
+        applications = frozenset(by_name.values())
+        statuses: Mapping[str, ApplicationStatus] = {}
+        if memory.applied == applications:
+            statuses = await self._cluster.observe()
+        if memory.applied != applications or any(name not in statuses for name in by_name):
+            await self._cluster.apply(sorted(applications, key=lambda application: application.name))
+            memory.applied = applications
+            statuses = await self._cluster.observe()
+        now = asyncio.get_running_loop().time()
+        memory.since = {name: memory.since.get(name, now) for name in by_name}
+        self.statuses = {name: self._remembered(name, status) for name, status in statuses.items()}
+
+    def _remembered(self, name: str, status: ApplicationStatus) -> ApplicationStatus:
+        """With the replicas that there were, when the cluster does not say which there are."""
+        before = self.statuses.get(name)
+        if status.known or before is None:
+            return status
+        return replace(status, endpoints=before.endpoints, running=before.running)
+
+    def status(self, application: Application) -> ApplicationStatus:
+        """How an application fares."""
+        return self.statuses.get(application.name, ApplicationStatus(ApplicationState.STARTING))
+
+    def applied(self, deployment: DeploymentName, version: VersionName) -> Application | None:
+        """A version's application as the cluster was last told to run it."""
+        found = (one for one in self._memory.applied or () if (one.deployment, one.version) == (deployment, version))
+        return next(found, None)
+
+    def waited_s(self, application: Application) -> float:
+        """For how long an application has been wanted."""
+        now = asyncio.get_running_loop().time()
+        return now - self._memory.since.get(application.name, now)
+
+    def retire(self, application: Application, route: Route) -> None:
+        """Remove an application, unless it is wanted again, once the requests of its route have ended."""
+
+        async def drained() -> None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(route.drained(), self._drain_s)
+            self._poke()
+
+        self._memory.leaving.append(_Leaving(application, asyncio.ensure_future(drained())))

@@ -1,0 +1,214 @@
+"""The versions of every deployment on their way into, and out of, the split of its requests."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from enxerto.inference.domain import (
+    Application,
+    ApplicationState,
+    Deployment,
+    DeploymentSpec,
+    Fault,
+    Rollout,
+    Scale,
+    ServableVersion,
+)
+from enxerto.inference.errors import VersionStartError
+from enxerto.inference.ports import Meter
+from enxerto.inference.service.batching import BatchLimits
+from enxerto.inference.service.fleet import Fleet
+from enxerto.inference.service.references import References, fault_of
+from enxerto.inference.service.routes import Route
+from enxerto.inference.service.routing import Canary, Router, Shadow, Split
+from enxerto.inference.service.trials import Trials
+from enxerto.kernel.clock import Clock
+from enxerto.kernel.errors import FailedPreconditionError, NotFoundError, UnavailableError
+from enxerto.kernel.names import DeploymentName, VersionName
+
+logger = logging.getLogger(__name__)
+
+NewRoute = Callable[[DeploymentName, ServableVersion, BatchLimits], Route]
+
+
+class Lanes:
+    """The routes to all versions that are up. A deployment's requests move when its split is replaced."""
+
+    def __init__(
+        self,
+        *,
+        references: References,
+        fleet: Fleet,
+        trials: Trials,
+        router: Router,
+        new_route: NewRoute,
+        limits: BatchLimits,
+        clock: Clock,
+        meter: Meter,
+        bring_up_s: float,
+    ) -> None:
+        self._references = references
+        self._fleet = fleet
+        self._trials = trials
+        self._router = router
+        self._new_route = new_route
+        self._default_limits = limits
+        self._clock = clock
+        self._meter = meter
+        self._bring_up_s = bring_up_s
+        self._routes: dict[DeploymentName, dict[VersionName, Route]] = {}
+        self._troubles: dict[str, str] = {}
+        """Why a trial has to be repeated, by the application's name."""
+
+    def keep(self, living: frozenset[DeploymentName]) -> None:
+        """Send nothing more to deployments that are not among these."""
+        for name in set(self._routes) - living:
+            self._router.remove(name)
+            for version, route in self._routes.pop(name).items():
+                self._fleet.retire(self._leaving(name, version, route), route)
+
+    def wanted(self, living: Sequence[Deployment]) -> frozenset[Application]:
+        """Every application that the deployments need now; of two references the one that wants more counts."""
+        return frozenset(application for deployment in living for application in self._applications(deployment))
+
+    async def clean(self, wanted: Iterable[Application]) -> None:
+        """Give up what was under way for applications that are not wanted any more."""
+        names = {application.name for application in wanted}
+        self._troubles = {name: text for name, text in self._troubles.items() if name in names}
+        await self._trials.keep(names)
+
+    async def settle(self, deployment: Deployment) -> Deployment:
+        """Move the deployment's requests to what came up."""
+        routes = self._routes.setdefault(deployment.name, {})
+        for version, route in routes.items():
+            route.connect(self._fleet.status(_application(deployment, version)).endpoints)
+            route.gather_by(self._limits(deployment.spec))
+        before = [rollout.serving for rollout in deployment.rollouts]
+        settled = await asyncio.gather(*(self._advance(deployment, rollout) for rollout in deployment.rollouts))
+        now = self._clock.now()
+        for rollout in settled:
+            deployment = deployment.advance(rollout, now)
+        main = routes.get(deployment.main.serving) if deployment.main.serving else None
+        deployment = deployment.answer(main is not None and bool(main.endpoints), now)
+        self._install(deployment, routes, main)
+        moves = sum(old is not None and old != new.serving for old, new in zip(before, settled, strict=True))
+        for _ in range(moves):
+            self._meter.version_switched()
+        return deployment
+
+    def _applications(self, deployment: Deployment) -> list[Application]:
+        percents = dict.fromkeys(self._routes.get(deployment.name, ()), 1)
+        for rollout in deployment.rollouts:
+            for version in rollout.versions:
+                percents[version] = max(percents.get(version, 1), deployment.spec.percent(rollout.reference))
+        return [_application(deployment, version, percent) for version, percent in percents.items()]
+
+    async def _advance(self, deployment: Deployment, rollout: Rollout) -> Rollout:
+        if rollout.attempting and rollout.target is not None:
+            try:
+                if await self._up(deployment, rollout, rollout.target):
+                    logger.info("switched", extra={"deployment": str(deployment.name), "version": str(rollout.target)})
+                    rollout = rollout.serve(rollout.target)
+            except (FailedPreconditionError, NotFoundError) as error:
+                rollout = self._failed(deployment, rollout, fault_of(error))
+        if rollout.serving is not None and rollout.serving not in self._routes[deployment.name]:
+            try:
+                await self._up(deployment, rollout, rollout.serving)
+            except (FailedPreconditionError, NotFoundError) as error:
+                if rollout.fault is None:
+                    rollout = self._failed(deployment, rollout, fault_of(error))
+        return rollout
+
+    async def _up(self, deployment: Deployment, rollout: Rollout, version: VersionName) -> bool:
+        """Whether a version has a route: it runs, and passed its trial.
+
+        Raises:
+            VersionStartError: it does not come up.
+            VersionNotServableError: it came up, and is not what the registry says.
+        """
+        application = _application(deployment, version, deployment.spec.percent(rollout.reference))
+        routes, status = self._routes[deployment.name], self._fleet.status(application)
+        fresh = rollout.serving != version
+        if status.state is ApplicationState.FAILED and fresh:
+            raise VersionStartError(version, status.message or "the replicas do not start")
+        enough = status.state is ApplicationState.RUNNING and status.running >= application.scale.least
+        if status.endpoints and (enough or not fresh):
+            if version in routes:
+                return True
+            try:
+                route = await self._trials.outcome(application.name, lambda: self._try(deployment, application, fresh))
+            except UnavailableError as error:
+                self._troubles[application.name] = error.message
+                extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
+                logger.warning("not yet", extra=extra)
+            else:
+                if route is not None:
+                    route.connect(status.endpoints)
+                    routes[version] = route
+                    return True
+        if fresh and self._fleet.waited_s(application) > self._bring_up_s:
+            trouble = self._troubles.get(application.name, "no replica answered")
+            raise VersionStartError(version, f"{trouble} within {self._bring_up_s:.0f} s")
+        return False
+
+    async def _try(self, deployment: Deployment, application: Application, fresh: bool) -> Route:
+        """A route to a version, after it was warmed up by the way that requests take.
+
+        A fresh one has to answer its golden inputs too. One that served before a restart has done so: whatever becomes
+        of the file does not take it down.
+        """
+        spec, facts = deployment.spec, await self._references.facts(application.version)
+        route = self._new_route(deployment.name, facts, self._limits(spec))
+        route.connect(self._fleet.status(application).endpoints)
+        await route.warm_up(spec.warm_up_batch_sizes or (1,))
+        if fresh and (golden := await self._references.golden(facts)) is not None:
+            await route.replay(golden)
+        return route
+
+    def _install(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route | None) -> None:
+        """Send the requests by the deployment's shares, and retire what gets none any more."""
+        if main is not None:
+            canaries, shadow = self._canaries(deployment, routes, main), self._shadow(deployment, routes, main)
+            self._router.switch(Split(deployment.name, main, canaries, shadow))
+        needed = {rollout.serving for rollout in deployment.rollouts}
+        for version in set(routes) - needed:
+            route = routes.pop(version)
+            self._fleet.retire(self._leaving(deployment.name, version, route), route)
+
+    def _canaries(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route) -> tuple[Canary, ...]:
+        canaries = []
+        for share in deployment.spec.traffic:
+            rollout = deployment.companion(share.model_version)
+            route = routes.get(rollout.serving) if rollout and rollout.serving else None
+            canaries.append(Canary(str(share.model_version), share.percent, None if route is main else route))
+        return tuple(canaries)
+
+    def _shadow(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route) -> Shadow | None:
+        share = deployment.spec.shadow
+        rollout = deployment.companion(share.model_version) if share else None
+        route = routes.get(rollout.serving) if rollout and rollout.serving else None
+        return None if share is None or route is None or route is main else Shadow(share.percent, route)
+
+    def _limits(self, spec: DeploymentSpec) -> BatchLimits:
+        defaults, asked = self._default_limits, spec.batching
+        return replace(
+            defaults,
+            max_items=asked.max_size or defaults.max_items,
+            max_delay_s=defaults.max_delay_s if asked.max_delay_s is None else asked.max_delay_s,
+        )
+
+    def _leaving(self, name: DeploymentName, version: VersionName, route: Route) -> Application:
+        """An application as it is while it is drained."""
+        applied = self._fleet.applied(name, version)
+        return applied or Application(name, version, Scale(max(1, len(route.endpoints))))
+
+    def _failed(self, deployment: Deployment, rollout: Rollout, fault: Fault) -> Rollout:
+        extra = {"deployment": str(deployment.name), "version": str(rollout.target), "error": fault.message}
+        logger.error("a version failed to come up", extra=extra)
+        self._meter.version_failed()
+        return rollout.fail(fault)
+
+
+def _application(deployment: Deployment, version: VersionName, percent: int = 100) -> Application:
+    return Application(deployment.name, version, deployment.spec.scale(percent), deployment.spec.device)

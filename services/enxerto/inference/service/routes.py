@@ -1,0 +1,158 @@
+"""One version of one deployment: its replicas, its queue, and which replica takes a call."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
+from enxerto.inference.errors import GoldenMismatchError, ReplicasUnavailableError, VersionNotServableError
+from enxerto.inference.ports import Meter, Replicas
+from enxerto.inference.service.batching import Batcher, BatchLimits, Share
+from enxerto.kernel.names import DeploymentName
+from enxerto.vision.onnx.golden import Golden
+from enxerto.vision.specs import Task, TensorSpec
+
+logger = logging.getLogger(__name__)
+
+_WARM_UP_S = 20.0
+_MAX_ANSWER_BYTES = 128 * 2**20
+
+
+class Route:
+    """One version of one deployment with its replicas and its queue."""
+
+    def __init__(
+        self,
+        deployment: DeploymentName,
+        version: ServableVersion,
+        replicas: Replicas,
+        *,
+        batches: BatchLimits,
+        meter: Meter,
+        on_failure: Callable[[], None],
+    ) -> None:
+        self.version = version
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self._replicas = replicas
+        self._meter = meter
+        self._on_failure = on_failure
+        self._turn = itertools.count()
+        self._deployment = deployment
+        self._batches = batches
+        self._batcher = Batcher(deployment, self._send, _bounded(batches, version), meter)
+        self._earlier: list[Batcher] = []
+
+    def connect(self, endpoints: Sequence[Endpoint]) -> None:
+        """Use these replicas from now on."""
+        endpoints = tuple(sorted(endpoints))
+        if endpoints != self.endpoints:
+            self.endpoints = endpoints
+            self._batcher.scale(len(endpoints))
+
+    def takes(self, payload: Payload) -> bool:
+        """Whether the graph takes a request that another version takes."""
+        return payload.kind is not PayloadKind.TENSOR or self.version.takes((payload.items, *payload.row_shape))
+
+    def gather_by(self, batches: BatchLimits) -> None:
+        """Gather later requests by these limits; those that wait are answered by the ones before."""
+        if batches == self._batches:
+            return
+        self._batches = batches
+        self._earlier = [batcher for batcher in self._earlier if not batcher.idle] + [self._batcher]
+        self._batcher = Batcher(self._deployment, self._send, _bounded(batches, self.version), self._meter)
+        self._batcher.scale(len(self.endpoints))
+
+    async def submit(self, payload: Payload, timeout_s: float) -> Share:
+        """Answer one request; see `Batcher.submit`."""
+        return await self._batcher.submit(payload, timeout_s)
+
+    async def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        """Send batches of blank images to each replica by the way that requests take.
+
+        Raises:
+            ReplicasUnavailableError: a replica does not answer.
+            VersionNotServableError: the graph is not what the registry says.
+        """
+        row = self.version.warm_up_row
+        blank = bytes(4 * row[0] * row[1] * row[2])
+        for size in batch_sizes:
+            payload = Payload(PayloadKind.TENSOR, (blank,) * size, size, row)
+            calls = (self._replicas.predict(end, self.version.name, [payload], _WARM_UP_S) for end in self.endpoints)
+            for answer in await asyncio.gather(*calls):
+                self._check(answer)
+
+    async def replay(self, golden: Golden) -> None:
+        """Send golden inputs through each replica and hold its answers against those that were registered.
+
+        Raises:
+            ReplicasUnavailableError: a replica does not answer.
+            VersionNotServableError: the inputs do not fit the graph.
+            GoldenMismatchError: a replica answers otherwise.
+        """
+        count, *row = golden.pixels.shape
+        if not self.version.takes((count, *row)):
+            raise VersionNotServableError(self.version.name, "has golden inputs that do not fit its graph")
+        content = await asyncio.to_thread(lambda: golden.images.astype("<f4").tobytes())
+        payload = Payload(PayloadKind.TENSOR, (content,), count, tuple(row))
+        for endpoint in self.endpoints:
+            answer = await self._replicas.predict(endpoint, self.version.name, [payload], _WARM_UP_S)
+            found = await asyncio.to_thread(golden.agreement, {one.name: one.values for one in answer.tensors})
+            if found < golden.least:
+                raise GoldenMismatchError(self.version.name, found, golden.least)
+
+    async def drained(self) -> None:
+        """Wait until no request is queued or in flight."""
+        for batcher in (*self._earlier, self._batcher):
+            await batcher.drained()
+
+    def _check(self, answer: BatchAnswer) -> None:
+        """Hold what the graph gave for one image against what the registry says of it."""
+        version = self.version
+        found = [TensorSpec(tensor.name, tensor.datatype, (-1, *tensor.row_shape)) for tensor in answer.tensors]
+        declared = [(spec.name, spec.datatype) for spec in version.outputs]
+        if [(spec.name, spec.datatype) for spec in found] != declared or not all(
+            _agree(ours.shape, theirs.shape) for ours, theirs in zip(found, version.outputs, strict=True)
+        ):
+            raise VersionNotServableError(version.name, f"has a graph that gives {found}, not {list(version.outputs)}")
+        classes = found[0].shape[-1]
+        if version.task is Task.CLASSIFICATION and classes != len(version.labels):
+            text = f"has a graph of {classes} classes and a label map of {len(version.labels)}"
+            raise VersionNotServableError(version.name, text)
+
+    async def _send(self, payloads: Sequence[Payload], timeout_s: float) -> BatchAnswer:
+        """Try one replica, and another one when it is gone: a prediction may be repeated."""
+        deadline = time.monotonic() + timeout_s
+        for attempt in range(2):
+            if not self.endpoints:
+                break
+            endpoint = self.endpoints[next(self._turn) % len(self.endpoints)]
+            try:
+                return await self._replicas.predict(
+                    endpoint, self.version.name, payloads, max(deadline - time.monotonic(), 0.001)
+                )
+            except ReplicasUnavailableError as error:
+                self._meter.replica_failed()
+                self._on_failure()
+                extra = {"endpoint": endpoint.address, "version": str(self.version.name), "attempt": attempt}
+                logger.warning("replica failed", extra={**extra, "error": error.message})
+                if time.monotonic() >= deadline:
+                    break
+        self._meter.dropped("unavailable")
+        self._on_failure()
+        raise ReplicasUnavailableError(f"no replica of {self.version.name} answers now", retry_after_s=1.0)
+
+
+def _bounded(batches: BatchLimits, version: ServableVersion) -> BatchLimits:
+    """Batches whose answers travel in one message."""
+    items = max(1, _MAX_ANSWER_BYTES // version.answer_bytes(version.height, version.width))
+    return replace(batches, max_items=min(batches.max_items, items))
+
+
+def _agree(found: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    """Whether a shape is one that was declared, where -1 is any size."""
+    return len(found) == len(declared) and all(
+        theirs in (-1, ours) for ours, theirs in zip(found[1:], declared[1:], strict=True)
+    )

@@ -1,0 +1,55 @@
+import json
+
+from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2
+from enxerto.registry.v1 import model_version_pb2
+from fakes.scripted_services import ScriptedServices
+
+VERSION = "projects/default/models/m/versions/2"
+CANDIDATE = "projects/default/models/m/versions/candidate"
+
+
+def split() -> deployment_pb2.Deployment:
+    """Version 2, with a candidate that does not come up and a shadow that was compared."""
+    deployment = deployment_pb2.Deployment(
+        name="projects/default/deployments/d",
+        state=deployment_pb2.Deployment.STATE_READY,
+        serving_version=VERSION,
+        target_version=VERSION,
+    )
+    deployment.traffic.add(model_version=CANDIDATE, percent=10).error.message = "no luck"
+    deployment.shadow.model_version, deployment.shadow.percent = "projects/default/models/m/versions/3", 50
+    deployment.shadow.serving_version = deployment.shadow.model_version
+    deployment.shadow.comparison.image_count, deployment.shadow.comparison.agreement = 40, 0.975
+    return deployment
+
+
+def test_what_a_deployment_does_is_said_in_words(command, scripted: ScriptedServices) -> None:
+    responses = [deployment_service_pb2.WatchDeploymentResponse(deployment=split(), cursor=1)]
+    scripted.on("WatchDeployment", lambda _request, _context: iter(responses))
+    done = command("deployments", "watch", "d")
+    assert done.stdout.splitlines() == [
+        "d is READY and answers with m@2, 10 % with nothing yet; copies of 50 % go to m@3, "
+        "which agrees on 97.5 % of 40 images",
+        "  no luck",
+    ]
+    shown = json.loads(command("deployments", "watch", "d", "--json").stdout)
+    assert (shown["traffic"][0]["percent"], shown["shadow"]["agreement"]) == (10, 0.975)
+
+
+def test_options_become_fields(command, scripted: ScriptedServices) -> None:
+    scripted.on("GetModelVersion", model_version_pb2.ModelVersion(name=VERSION))
+    scripted.on("CreateDeployment", lambda request, _context: request.deployment)
+    scripted.on("UpdateDeployment", lambda request, _context: request.deployment)
+    options = ["--max-replicas", "3", "--traffic", "m@candidate=10", "--shadow", "m@3=50", "--batch-delay", "0.002"]
+    done = command("deploy", "m@2", "--no-wait", "--device", "gpu", *options)
+    assert done.returncode == 0, done.stderr
+    made = scripted.requests("CreateDeployment")[0].deployment
+    assert (made.model_version, made.traffic[0].model_version, made.traffic[0].percent) == (VERSION, CANDIDATE, 10)
+    assert (made.shadow.percent, made.autoscaling.max_replicas) == (50, 3)
+    assert (made.batching.max_delay.nanos, made.device) == (2_000_000, deployment_pb2.Deployment.DEVICE_GPU)
+    command("deployments", "update", "d", "--traffic", "none", "--shadow", "none", "--max-replicas", "0")
+    update = scripted.requests("UpdateDeployment")[0]
+    assert set(update.update_mask.paths) == {"traffic", "shadow", "autoscaling"}
+    assert not update.deployment.traffic
+    assert command("deployments", "update", "d").returncode == 2
+    assert command("deployments", "update", "d", "--traffic", "m@candidate").returncode == 2

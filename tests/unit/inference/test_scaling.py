@@ -1,0 +1,201 @@
+"""Replicas, batches and warm-up of a deployment, as its user asks for them."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from enxerto.inference import converters
+from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluster, ServePorts
+from enxerto.inference.domain import (
+    Application,
+    Autoscaling,
+    Batching,
+    DeploymentSpec,
+    Device,
+    Scale,
+    State,
+    TrafficShare,
+)
+from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2
+from enxerto.kernel.errors import InvalidArgumentError
+from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
+from fakes.inference_stack import NAME, World
+
+REFERENCE = "projects/default/models/pets/versions/production"
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+class RecordingDashboard:
+    def __init__(self) -> None:
+        self.bodies: list[Any] = []
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        self.bodies.append(body)
+        return {}
+
+
+async def declared(application: Application) -> dict[str, Any]:
+    dashboard = RecordingDashboard()
+    options = ReplicaOptions("r:1", None, "/s", "/c", 0.1, 0.5, 2, 100, 100)  # type: ignore[arg-type]
+    await ServeCluster(dashboard, options, ServePorts(1, 2), True).apply([application])  # type: ignore[arg-type]
+    (declaration,) = dashboard.bodies[0]["applications"]
+    return declaration
+
+
+def application(scale: Scale, device: Device = Device.CPU) -> Application:
+    return Application(NAME, VersionName("default", "pets", 1), scale, device)
+
+
+async def test_bounds_are_left_to_the_cluster() -> None:
+    fixed = await declared(application(Scale(3)))
+    assert fixed["deployments"] == [{"name": "replica", "num_replicas": 3}]
+    scaled = await declared(application(Scale(2, Autoscaling(1, 4, 1.5, 3.0, 60.0))))
+    assert scaled["deployments"][0]["autoscaling_config"] == {
+        "min_replicas": 1,
+        "initial_replicas": 2,
+        "max_replicas": 4,
+        "target_ongoing_requests": 1.5,
+        "upscale_delay_s": 3.0,
+        "downscale_delay_s": 60.0,
+    }
+    least = await declared(application(Scale(1, Autoscaling(1, 4))))
+    assert "initial_replicas" not in least["deployments"][0]["autoscaling_config"]
+    # Serve starts replicas anew when the arguments change, and only then.
+    assert fixed["args"] == scaled["args"]
+
+
+async def test_a_gpu_is_reserved_where_one_is_asked_for() -> None:
+    on_cpu, on_gpu = [await declared(application(Scale(1), device)) for device in (Device.CPU, Device.GPU)]
+    assert "device" not in on_cpu["args"]
+    assert (on_gpu["args"]["device"], on_gpu["args"]["gpus"]) == ("GPU", 0.5)
+
+
+def test_a_version_has_replicas_in_proportion_to_its_share() -> None:
+    spec = DeploymentSpec(VersionReference.parse(REFERENCE), 3, autoscaling=Autoscaling(2, 8))
+    assert spec.scale(100) == Scale(3, Autoscaling(2, 8))
+    assert spec.scale(10) == Scale(1, Autoscaling(1, 1))
+    assert spec.scale(50) == Scale(2, Autoscaling(1, 4))
+
+
+async def test_more_replicas_are_used_and_none_is_asked_that_is_gone(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    await world.update(replicas=3)
+    assert [await world.answer() for _ in range(9)] == [1] * 9
+    assert len({endpoint for endpoint, _, _ in world.replicas.calls}) == 3
+    await world.update(replicas=1)
+    world.replicas.calls.clear()
+    assert [await world.answer() for _ in range(9)] == [1] * 9
+    assert {endpoint.address.rpartition(":")[2] for endpoint, _, _ in world.replicas.calls} == {"0"}
+    assert world.meter.counts["replica_failed"] == 0
+
+
+async def test_replicas_that_the_cluster_says_nothing_of_go_on_answering(world: World) -> None:
+    one = world.registry.add(1)
+    world.cluster.silent.add(one)
+    await world.deploy(world.registry.point("production", one))
+    assert await world.state() is State.DEPLOYING
+    world.cluster.silent.clear()
+    await world.tick()
+    world.cluster.silent.add(one)
+    await world.update(autoscaling=Autoscaling(1, 4))
+    assert await world.state() is State.READY
+    assert [await world.answer() for _ in range(4)] == [1] * 4
+    assert world.replicas.kept
+    world.cluster.silent.clear()
+    world.cluster.slow.add(one)
+    await world.tick()
+    assert await world.state() is State.DEPLOYING
+
+
+async def test_batches_are_as_large_as_the_deployment_wants_and_change_under_load(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)), batching=Batching(4, 0.0))
+    world.replicas.gate.clear()
+    world.meter.batches.clear()
+    first = [asyncio.ensure_future(world.answer()) for _ in range(18)]
+    await asyncio.sleep(0.01)
+    await world.update(batching=Batching(8, 0.0))
+    second = [asyncio.ensure_future(world.answer()) for _ in range(18)]
+    await asyncio.sleep(0.01)
+    world.replicas.gate.set()
+    assert await asyncio.gather(*first, *second) == [1] * 36
+    assert max(world.meter.batches) == 8
+    assert world.meter.batches.count(4) >= 3
+
+
+async def test_a_version_is_warmed_up_with_the_batches_that_were_asked_for(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)), warm_up_batch_sizes=(1, 5))
+    assert await world.state() is State.READY
+    assert [items for _, _, items in world.replicas.calls] == [(1,), (5,)]
+
+
+def create(**fields: Any) -> tuple[DeploymentName, DeploymentSpec, str]:
+    deployment = deployment_pb2.Deployment(**{"model_version": REFERENCE, **fields})
+    return converters.create_arguments(
+        deployment_service_pb2.CreateDeploymentRequest(
+            parent="projects/default", deployment_id="pets", deployment=deployment
+        )
+    )
+
+
+def test_what_a_user_asks_for_is_read_and_shown() -> None:
+    _, spec, _ = create(
+        replicas=2,
+        traffic=[{"model_version": f"{REFERENCE[:-10]}7", "percent": 5}],
+        autoscaling={"max_replicas": 4, "upscale_delay": Duration(seconds=3)},
+        batching={"max_size": 8, "max_delay": Duration()},
+        device=deployment_pb2.Deployment.DEVICE_GPU,
+        warm_up_batch_sizes=[1, 8],
+    )
+    assert spec.traffic == (TrafficShare(VersionReference("default", "pets", "7"), 5),)
+    assert spec.autoscaling == Autoscaling(1, 4, 1.0, 3.0, 600.0)
+    assert (spec.batching, spec.device, spec.warm_up_batch_sizes) == (Batching(8, 0.0), Device.GPU, (1, 8))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"replicas": 65}, ["replicas"]),
+        ({"autoscaling": {}}, ["autoscaling.max_replicas"]),
+        ({"autoscaling": {"min_replicas": 3, "max_replicas": 2}}, ["autoscaling.max_replicas"]),
+        (
+            {"autoscaling": {"max_replicas": 2, "target_ongoing_batches": -1, "upscale_delay": Duration(seconds=-1)}},
+            ["autoscaling.target_ongoing_batches", "autoscaling.upscale_delay"],
+        ),
+        ({"batching": {"max_size": -1, "max_delay": Duration(seconds=2)}}, ["batching.max_size", "batching.max_delay"]),
+        ({"warm_up_batch_sizes": [0]}, ["warm_up_batch_sizes"]),
+        ({"warm_up_batch_sizes": [1] * 9}, ["warm_up_batch_sizes"]),
+        ({"device": 9}, ["device"]),
+        ({"traffic": [{"percent": 0}]}, ["traffic[0].model_version", "traffic[0].percent"]),
+        ({"traffic": [{"model_version": "x", "percent": 100}]}, ["traffic[0].model_version", "traffic[0].percent"]),
+    ],
+)
+def test_every_bad_field_is_named(fields: dict[str, Any], named: list[str]) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        create(**fields)
+    assert [violation.field for violation in refusal.value.violations] == [f"deployment.{field}" for field in named]
+
+
+def update(paths: list[str], **fields: Any) -> dict[str, Any]:
+    name = str(NAME)
+    request = deployment_service_pb2.UpdateDeploymentRequest(deployment=deployment_pb2.Deployment(name=name, **fields))
+    request.update_mask.paths.extend(paths)
+    _, change, _ = converters.update_arguments(request)
+    spec = DeploymentSpec(VersionReference.parse(REFERENCE), 3, autoscaling=Autoscaling(1, 4), batching=Batching(2))
+    changed = change.apply(spec)
+    return {name: getattr(changed, name) for name in ("replicas", "autoscaling", "batching", "traffic")}
+
+
+def test_an_update_changes_what_it_names_or_what_is_set() -> None:
+    before = {"replicas": 3, "autoscaling": Autoscaling(1, 4), "batching": Batching(2), "traffic": ()}
+    assert update([], replicas=5) == {**before, "replicas": 5}
+    assert update(["autoscaling"]) == {**before, "autoscaling": None}
+    assert update(["batching"], replicas=5) == {**before, "batching": Batching()}
+    assert update([], batching={"max_size": 9}) == {**before, "batching": Batching(9)}
+    with pytest.raises(InvalidArgumentError, match="immutable"):
+        update(["device"])

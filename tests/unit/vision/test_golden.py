@@ -1,0 +1,73 @@
+"""Golden inputs: written at export, read where a version is served."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enxerto.vision.onnx import golden as module
+from enxerto.vision.onnx.golden import Golden, GoldenError, make_golden, read_golden, write_golden
+from enxerto.vision.onnx.session import OnnxModel
+from fakes.tiny_onnx import TinyDetector, TinyModel, TinyNegative, TinySegmenter
+
+
+def made(tiny: TinyModel, side: int = 32) -> Golden:
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 3, side, side)).astype(np.uint8)
+    return make_golden(tiny.task, OnnxModel(tiny.data).run, pixels * np.float32(1 / 255))
+
+
+@pytest.mark.parametrize("tiny", [TinyModel(size=32), TinyDetector(size=32), TinySegmenter(size=32), TinyNegative()])
+def test_what_is_written_is_read_and_answered_the_same(tiny: TinyModel, tmp_path: Path) -> None:
+    golden = made(tiny)
+    write_golden(golden, tmp_path / "golden.npz")
+    read = read_golden((tmp_path / "golden.npz").read_bytes(), tiny.task)
+    np.testing.assert_array_equal(read.pixels, golden.pixels)
+    assert len(read.pixels) == 4
+    assert read.agreement(OnnxModel(tiny.data).run(read.images)) == 1.0
+
+
+def test_another_network_is_told(tmp_path: Path) -> None:
+    golden, other = made(TinyModel(1, size=32)), TinyModel(4, size=32)
+    assert golden.agreement(OnnxModel(other.data).run(golden.images)) < golden.least
+    fewer = OnnxModel(TinyModel(1, labels=("a", "b"), size=32).data).run(golden.images)
+    assert golden.agreement(fewer) == 0.0
+    near = {"probabilities": golden.answers["probabilities"].copy()}
+    near["probabilities"] += 0.04
+    assert golden.agreement(near) == 1.0
+    near["probabilities"][0, 1] += 0.04
+    assert golden.agreement(near) == 0.75
+    assert golden.agreement({"probabilities": np.full((4, 4), np.nan, np.float32)}) == 0.0
+
+
+def archive(**arrays: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("images.npy", bytes(2_000_000))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no archive",
+        archive(images=np.zeros((1, 3, 4, 4), np.uint8)),
+        archive(images=np.zeros((1, 3, 4, 4), np.float32), probabilities=np.zeros((1, 4), np.float32)),
+        archive(images=np.zeros((0, 3, 4, 4), np.uint8), probabilities=np.zeros((0, 4), np.float32)),
+        archive(images=np.zeros((2, 3, 4, 4), np.uint8), probabilities=np.zeros((1, 4), np.float32)),
+        archive(images=np.array([{}], dtype=object), probabilities=np.zeros((1, 4), np.float32)),
+        bomb(),
+    ],
+)
+def test_what_is_no_file_of_golden_inputs_is_refused(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_GOLDEN_BYTES", 1_000_000)
+    with pytest.raises(GoldenError):
+        read_golden(content, TinyModel.task)
