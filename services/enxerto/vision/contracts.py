@@ -65,6 +65,17 @@ CONTRACTS: Final[Mapping[Task, tuple[OutputContract, ...]]] = {
     Task.STYLE: (OutputContract("pictures", "FP32", (3, -1, -1)),),
 }
 
+EMBEDDING: Final = OutputContract("embedding", "FP32", (-1,))
+"""(N, D) pooled features of the backbone, before the head; of any scale."""
+
+OPTIONAL: Final[Mapping[Task, tuple[OutputContract, ...]]] = {
+    Task.CLASSIFICATION: (EMBEDDING,),
+    Task.DETECTION: (),
+    Task.SEGMENTATION: (),
+    Task.STYLE: (),
+}
+"""What a graph may give after the outputs of its contract, in this order; graphs of earlier versions do not."""
+
 DTYPES: Final[Mapping[str, Any]] = {
     "FP32": np.float32,
     "INT64": np.int64,
@@ -75,7 +86,7 @@ DTYPES: Final[Mapping[str, Any]] = {
 
 
 def output_names(task: Task) -> tuple[str, ...]:
-    """Names of a task's outputs, in order."""
+    """Names of the outputs that every graph of a task has, in order."""
     return tuple(one.name for one in CONTRACTS[task])
 
 

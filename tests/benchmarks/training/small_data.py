@@ -84,7 +84,7 @@ def predictor(trained: Trained):
     def predict(images: Float32Images):
         assert trained.served is not None
         with torch.inference_mode():
-            return {"probabilities": trained.served(torch.from_numpy(images)).numpy()}
+            return {"probabilities": trained.served(torch.from_numpy(images))[0].numpy()}
 
     return predict
 

@@ -73,7 +73,7 @@ def _predict(trained: Trained) -> Any:
     def predict(images: Float32Images) -> dict[str, np.ndarray]:
         assert trained.served is not None
         with torch.inference_mode():
-            return {"probabilities": trained.served(torch.from_numpy(images)).numpy()}
+            return {"probabilities": trained.served(torch.from_numpy(images))[0].numpy()}
 
     return predict
 

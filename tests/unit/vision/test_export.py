@@ -28,6 +28,14 @@ class Classifier(nn.Module):
         return self.body(images).mean(dim=(2, 3)).mul(20).softmax(dim=1)
 
 
+class Embedder(Classifier):
+    gives_optional = True
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.body(images).mean(dim=(2, 3))
+        return features.mul(20).softmax(dim=1), features
+
+
 class Detector(nn.Module):
     """A box around the brightest column, 100 times."""
 
@@ -120,6 +128,23 @@ def test_the_file_says_all_that_serving_needs(task: Task, files: dict[Task, Path
     sides = (-1, -1) if task is Task.STYLE else (32, 32)
     assert card.inputs == (TensorSpec("images", "FP32", (-1, 3, *sides)),)
     assert tuple(one.name for one in card.outputs) == output_names(task)
+
+
+def test_a_classifier_may_give_its_embedding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    served, path = Embedder().eval(), tmp_path / "model.onnx"
+    task = Task.CLASSIFICATION
+    export(served, path, task=task, class_names=NAMES, preprocess=spec(task), provenance=PROVENANCE)
+    model = OnnxModel(path)
+    assert model.card.outputs[1] == TensorSpec("embedding", "FP32", (-1, 3))
+    images = np.random.default_rng(1).random((9, 3, 32, 32), np.float32)
+    assert check_parity(served, model, images).agreement == 1.0
+    right = torch_network(served, task)
+
+    def turned(part: np.ndarray) -> dict[str, np.ndarray]:
+        return {**right(part), "embedding": right(part)["embedding"][:, ::-1]}
+
+    assert compare(task, right, turned, images).agreement == 0.0
 
 
 def test_the_file_names_no_path_of_this_machine(files: dict[Task, Path]) -> None:

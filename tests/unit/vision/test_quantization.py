@@ -25,8 +25,11 @@ class Network(nn.Module):
         )
         self.head = nn.Linear(64, 4)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(images).mean(dim=(2, 3))).softmax(dim=1)
+    gives_optional = True
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.body(images).mean(dim=(2, 3))
+        return self.head(features).softmax(dim=1), features
 
 
 class Masks(nn.Module):
@@ -65,6 +68,9 @@ def test_a_smaller_classifier_answers_nearly_the_same(mode: QuantizationMode, cl
     assert actual.dtype == np.float32
     np.testing.assert_allclose(actual, expected, atol=0.03)
     assert not np.array_equal(actual, expected)
+    expected, actual = (model.run(_images(5), ["embedding"])["embedding"] for model in (before, after))
+    assert actual.dtype == np.float32
+    assert np.linalg.norm(actual - expected) < 0.05 * np.linalg.norm(expected)
     assert target.stat().st_size < (0.65 if mode is QuantizationMode.FP16 else 0.6) * classifier.stat().st_size
 
 

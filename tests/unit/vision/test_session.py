@@ -83,12 +83,27 @@ def test_the_outputs_come_in_the_order_of_the_contract() -> None:
     assert names == ["boxes", "scores", "classes", "accepted"]
 
 
+def test_a_graph_may_give_an_embedding_and_gives_it_only_when_asked() -> None:
+    outputs = {"embedding": ("FP32", ["n", 5]), **GOOD[Task.CLASSIFICATION]}
+    model = OnnxModel(graph(Task.CLASSIFICATION, outputs, Resize.LETTERBOX, [16, 24]))
+    images = np.zeros((2, 3, 16, 24), np.float32)
+    assert model.output_names == ("probabilities", "embedding")
+    assert list(model.run(images)) == ["probabilities"]
+    assert {name: values.shape for name, values in model.run(images, model.output_names).items()} == {
+        "probabilities": (2, 3), "embedding": (2, 5)
+    }  # fmt: skip
+    assert list(model.run(images, ("embedding",))) == ["embedding"]
+
+
 @pytest.mark.parametrize(
     ("task", "name", "change"),
     [
         (Task.CLASSIFICATION, "probabilities", ("FP32", ["n", 4])),
         (Task.CLASSIFICATION, "probabilities", ("FP16", ["n", 3])),
         (Task.CLASSIFICATION, "probabilities", ("FP32", [2, 3])),
+        (Task.CLASSIFICATION, "embedding", ("FP16", ["n", 5])),
+        (Task.CLASSIFICATION, "embedding", ("FP32", ["n", 5, 7])),
+        (Task.DETECTION, "embedding", ("FP32", ["n", 5])),
         (Task.DETECTION, "boxes", ("FP32", ["n", 100, 5])),
         (Task.DETECTION, "boxes", ("FP32", ["n", 100])),
         (Task.SEGMENTATION, "classes", ("INT64", ["n", 16, 24])),

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from enxerto.vision.contracts import MIN_AGREEMENT, Outputs, output_names
+from enxerto.vision.contracts import EMBEDDING, MIN_AGREEMENT, Outputs
 from enxerto.vision.images import Float32Images
 from enxerto.vision.specs import Task
 
@@ -18,6 +18,7 @@ BATCH_SIZES: Final = (1, 2, 8)
 _SAME_BOX: Final = 0.95
 _SAME_COLOUR: Final = 2 / 255
 _TIE: Final = 1e-4
+_SAME_EMBEDDING: Final = 1e-3
 
 Network = Callable[[Float32Images], Outputs]
 _Arrays = dict[str, npt.NDArray[Any]]
@@ -30,8 +31,9 @@ class Parity:
     Attributes:
         task: of both.
         max_abs_difference: largest difference of any probability, score or colour in [0, 1], at any batch size.
-        agreement: share of equal answers, in [0, 1]: images with the same top-1 class; boxes of the same label that
-            overlap by 0.95; pixels of the same class; colours within 2/255.
+        agreement: share of equal answers, in [0, 1]: images with the same top-1 class and, where the graph gives it, an
+            embedding that lies within a thousandth of its length; boxes of the same label that overlap by 0.95;
+            pixels of the same class; colours within 2/255.
         samples: images compared, at every batch size.
         batch_sizes: that both networks were run with.
     """
@@ -66,10 +68,10 @@ def compare(
     sizes = tuple(batch_sizes)
     if len(images) == 0:
         raise ValueError("parity needs images")
-    expected = _in_batches(task, reference, images, max(sizes))
+    expected = _in_batches(reference, images, max(sizes))
     difference, equal, total = 0.0, 0.0, 0.0
     for size in sizes:
-        actual = _in_batches(task, exported, images, size)
+        actual = _in_batches(exported, images, size)
         for name, values in expected.items():
             if actual[name].shape != values.shape:
                 raise ValueError(f"the exported network's {name} are {actual[name].shape}, expected {values.shape}")
@@ -78,9 +80,9 @@ def compare(
     return Parity(task, difference, equal / total if total else 1.0, len(images), sizes)
 
 
-def _in_batches(task: Task, network: Network, images: Float32Images, size: int) -> _Arrays:
+def _in_batches(network: Network, images: Float32Images, size: int) -> _Arrays:
     parts = [network(images[start : start + size]) for start in range(0, len(images), size)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in output_names(task)}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _gap(expected: npt.NDArray[Any], actual: npt.NDArray[Any]) -> float:
@@ -92,7 +94,16 @@ def _gap(expected: npt.NDArray[Any], actual: npt.NDArray[Any]) -> float:
 def _classification(expected: _Arrays, actual: _Arrays) -> tuple[float, float, float]:
     ours, theirs = expected["probabilities"], actual["probabilities"]
     same = (ours.argmax(axis=1) == theirs.argmax(axis=1)) & np.isfinite(theirs).all(axis=1)
+    if EMBEDDING.name in expected:
+        same &= _near(expected[EMBEDDING.name], actual[EMBEDDING.name])
     return _gap(ours, theirs), float(same.sum()), len(ours)
+
+
+def _near(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows lie so near to ours that it makes no difference; NaN is not near to anything."""
+    lengths = np.linalg.norm(ours, axis=1)
+    near: npt.NDArray[np.bool_] = np.linalg.norm(theirs - ours, axis=1) <= _SAME_EMBEDDING * np.maximum(lengths, 1e-6)
+    return near
 
 
 def _segmentation(expected: _Arrays, actual: _Arrays) -> tuple[float, float, float]:

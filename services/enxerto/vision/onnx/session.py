@@ -11,7 +11,7 @@ from typing import Any, Final
 import onnxruntime as ort
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.vision.contracts import CONTRACTS, INPUT_NAME, Outputs, output_names
+from enxerto.vision.contracts import CONTRACTS, INPUT_NAME, OPTIONAL, Outputs, output_names
 from enxerto.vision.images import Float32Images
 from enxerto.vision.specs import LabelMap, PreprocessSpec, Resize, Task, TensorSpec
 
@@ -52,7 +52,7 @@ class ModelCard:
         preprocess: from an encoded image to the graph's input; mean and std are inside the graph.
         provenance: dataset digest, base model, weights, run and the like.
         inputs: of the graph: one, as `vision.contracts` says.
-        outputs: of the graph, in the order of the task's contract.
+        outputs: of the graph, in the order of the task's contract, and then the optional ones that it has.
     """
 
     task: Task
@@ -105,10 +105,20 @@ class OnnxModel:
         """Execution providers in use."""
         return tuple(self._session.get_providers())
 
-    def run(self, images: Float32Images) -> Outputs:
-        """(N, 3, H, W) float32 images in [0, 1] to the task's outputs, as `vision.contracts` names and shapes them."""
-        names = [one.name for one in self.card.outputs]
-        return dict(zip(names, self._session.run(names, {INPUT_NAME: images}), strict=True))
+    def run(self, images: Float32Images, names: Sequence[str] = ()) -> Outputs:
+        """(N, 3, H, W) float32 images in [0, 1] to outputs, as `vision.contracts` names and shapes them.
+
+        Args:
+            images: the batch.
+            names: of the outputs to compute; those that every graph of the task has when there are none.
+        """
+        wanted = list(names or output_names(self.card.task))
+        return dict(zip(wanted, self._session.run(wanted, {INPUT_NAME: images}), strict=True))
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Of all outputs that the graph has, in order."""
+        return tuple(one.name for one in self.card.outputs)
 
 
 def _read_card(session: ort.InferenceSession) -> ModelCard:
@@ -125,7 +135,7 @@ def _read_card(session: ort.InferenceSession) -> ModelCard:
             preprocess=PreprocessSpec.from_json(json.loads(metadata[PREPROCESS_KEY])),
             provenance=json.loads(metadata[PROVENANCE_KEY]),
             inputs=tuple(_tensor(node) for node in session.get_inputs()),
-            outputs=tuple(outputs[name] for name in output_names(task) if name in outputs),
+            outputs=tuple(outputs[one.name] for one in (*CONTRACTS[task], *OPTIONAL[task]) if one.name in outputs),
         )
     except (ValueError, TypeError) as error:
         raise ModelCardError(f"the ONNX file's metadata cannot be read: {error}") from error
@@ -143,8 +153,9 @@ def _check_input(card: ModelCard) -> None:
 
 
 def _check_outputs(card: ModelCard, names: Sequence[str]) -> None:
-    contract = CONTRACTS[card.task]
-    if set(names) != set(output_names(card.task)):
+    optional = tuple(one for one in OPTIONAL[card.task] if one.name in names)
+    contract = CONTRACTS[card.task] + optional
+    if set(names) != {one.name for one in contract}:
         raise ModelCardError(f"the graph's output must be {', '.join(output_names(card.task))}, is {', '.join(names)}")
     for expected, actual in zip(contract, card.outputs, strict=True):
         fixed = zip(expected.row, actual.shape[1:], strict=False)

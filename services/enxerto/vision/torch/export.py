@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from enxerto.kernel.errors import FailedPreconditionError
-from enxerto.vision.contracts import INPUT_NAME, Outputs, output_names
+from enxerto.vision.contracts import INPUT_NAME, OPTIONAL, Outputs, output_names
 from enxerto.vision.images import Float32Images
 from enxerto.vision.onnx.parity import Parity, compare
 from enxerto.vision.onnx.session import LABELS_KEY, PREPROCESS_KEY, PROVENANCE_KEY, TASK_KEY, OnnxModel
@@ -46,7 +46,7 @@ def export(
     """Write an ONNX file with the input and the outputs that `vision.contracts` gives the task.
 
     A module with operators of its own says how they are written in ONNX: its `translations` are the exporter's
-    `custom_translation_table`.
+    `custom_translation_table`. One that gives the task's optional outputs as well says so: its `gives_optional` is true.
 
     Args:
         served: [0, 1] images to the outputs, a tensor or a tuple in the contract's order; on the CPU, in eval mode.
@@ -76,7 +76,7 @@ def export(
                 served,
                 (example,),
                 input_names=[INPUT_NAME],
-                output_names=list(output_names(task)),
+                output_names=list(_names(served, task)),
                 dynamic_shapes=(axes,),
                 custom_translation_table=dict(translations) or None,
                 opset_version=OPSET,
@@ -98,7 +98,7 @@ def export(
 
 def torch_network(served: nn.Module, task: Task, device: str = "cpu") -> Callable[[Float32Images], Outputs]:
     """The module as what `OnnxModel.run` is: arrays in, outputs by name. On another device, a copy of it."""
-    names = output_names(task)
+    names = _names(served, task)
     network = served if device == "cpu" else copy.deepcopy(served).to(device)
 
     def run(images: Float32Images) -> Outputs:
@@ -122,7 +122,12 @@ def check_parity(served: nn.Module, model: OnnxModel, images: Float32Images) -> 
         ValueError: there are no images, or the outputs have other shapes.
     """
     task = model.card.task
-    return compare(task, torch_network(served, task), model.run, images)
+    return compare(task, torch_network(served, task), lambda batch: model.run(batch, model.output_names), images)
+
+
+def _names(served: nn.Module, task: Task) -> tuple[str, ...]:
+    optional = OPTIONAL[task] if getattr(served, "gives_optional", False) else ()
+    return *output_names(task), *(one.name for one in optional)
 
 
 def _first_line(error: Exception) -> str:

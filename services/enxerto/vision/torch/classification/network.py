@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import Final, cast
 
 import torch
 from torch import nn
@@ -88,12 +88,14 @@ class GraftedNetwork(nn.Module):
 
 
 class ServedClassifier(nn.Module):
-    """What is exported: (N, 3, H, W) images in [0, 1] to (N, classes) probabilities.
+    """What is exported: (N, 3, H, W) images in [0, 1] to (N, classes) probabilities and (N, D) embeddings.
 
     Args:
         network: copied, to the CPU.
         temperature: that the logits are divided by.
     """
+
+    gives_optional: Final = True
 
     def __init__(self, network: GraftedNetwork, temperature: float = 1.0) -> None:
         super().__init__()
@@ -106,6 +108,7 @@ class ServedClassifier(nn.Module):
                 parameter.div_(temperature)
         self.requires_grad_(False)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(N, classes) probabilities."""
-        return cast(torch.Tensor, self.network(images).softmax(dim=1))
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, classes) probabilities, and (N, D) features of the backbone as they go into the head."""
+        features = self.network.features(images)
+        return self.network.head(features).softmax(dim=1), features
