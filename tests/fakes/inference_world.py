@@ -218,6 +218,8 @@ class InProcessReplicas:
         self._folder = folder
         self._predictors: dict[VersionName, Predictor] = {}
         self.batches: list[int] = []
+        self.outputs: list[tuple[str, ...]] = []
+        """What each answer held."""
 
     def load(self, version: VersionName, tiny: TinyModel) -> None:
         path = self._folder / f"{version.model}.onnx"
@@ -231,9 +233,10 @@ class InProcessReplicas:
         self.batches.append(sum(payload.items for payload in payloads))
         predictor = self._predictors[version]
         if request.WhichOneof("batch") == "encoded":
-            answer = await predictor.encoded(request.encoded.contents, answer_form(request.encoded))
+            answer = await predictor.encoded(request.encoded.contents, answer_form(request.encoded), request.outputs)
         else:
-            answer = await predictor.tensor(request.tensor.parts, tuple(request.tensor.shape))
+            answer = await predictor.tensor(request.tensor.parts, tuple(request.tensor.shape), request.outputs)
+        self.outputs.append(tuple(tensor.name for tensor in answer.tensors))
         return answer_from_proto(pb.PredictResponse.FromString(response(answer).SerializeToString()))
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
-from enxerto.vision.contracts import CONTRACTS
+from enxerto.vision.contracts import CONTRACTS, OPTIONAL
 from enxerto.vision.specs import PreprocessSpec, Resize, Task
 from registry_requests import upload_messages
 
@@ -110,6 +110,8 @@ class TinyModel:
     labels: tuple[str, ...] = LABELS
     size: int = SIZE
     resize: Resize = Resize.CENTER_CROP
+    embeds: bool = False
+    """Whether the graph gives the mean colour as its embedding."""
     data: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -128,17 +130,21 @@ class TinyModel:
 
     def _graph(self):
         weights = np.random.default_rng(self.seed).normal(size=(3, len(self.labels))).astype(np.float32)
+        features = "embedding" if self.embeds else "flat"
         nodes = [
             helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
-            helper.make_node("Flatten", ["mean"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+            helper.make_node("Flatten", ["mean"], [features]),
+            helper.make_node("MatMul", [features, "weights"], ["logits"]),
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         ]
         graph = helper.make_graph(
             nodes,
             "tiny",
             [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, "height", "width"])],
-            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(self.labels)])],
+            [
+                helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(self.labels)]),
+                *([helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3])] if self.embeds else []),
+            ],
             [numpy_helper.from_array(weights, "weights")],
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -155,6 +161,9 @@ class TinyModel:
             tensor_pb2.TensorSpec(name=one.name, datatype=one.datatype, shape=[-1, *one.row])
             for one in CONTRACTS[self.task]
         ]
+        if self.embeds:
+            (embedding,) = OPTIONAL[self.task]
+            outputs.append(tensor_pb2.TensorSpec(name=embedding.name, datatype=embedding.datatype, shape=[-1, 3]))
         return model_version_pb2.ModelVersion(
             artifacts=[
                 model_version_pb2.Artifact(

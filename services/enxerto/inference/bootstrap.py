@@ -53,7 +53,11 @@ def wire(
         max_queued_bytes=settings.queue_max_bytes,
     )
     requests = RequestLimits(
-        settings.max_items, settings.max_image_bytes, settings.request_timeout_s, settings.max_answer_bytes
+        settings.max_items,
+        settings.max_image_bytes,
+        settings.request_timeout_s,
+        settings.max_answer_bytes,
+        settings.stream_max_in_flight,
     )
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
     router = Router()

@@ -9,7 +9,8 @@ EnxertoError
 │   └── RequestIdReusedError
 ├── FailedPreconditionError
 │   ├── VersionNotServableError
-│   └── TaskMismatchError
+│   ├── TaskMismatchError
+│   └── NoEmbeddingError
 ├── AbortedError
 │   └── DeploymentChangedError
 ├── InvalidArgumentError
@@ -93,6 +94,16 @@ class TaskMismatchError(FailedPreconditionError):
     def __init__(self, name: DeploymentName, actual: Task, expected: Task) -> None:
         text = f"{name} serves a model for {actual}, not for {expected}"
         super().__init__(text, [PreconditionViolation("TASK", str(name), text)])
+
+
+class NoEmbeddingError(FailedPreconditionError):
+    """The deployment's version gives no embeddings."""
+
+    reason = "NO_EMBEDDING"
+
+    def __init__(self, name: VersionName) -> None:
+        text = f"{name} was registered before graphs gave embeddings: train it again"
+        super().__init__(text, [PreconditionViolation("OUTPUT", str(name), text)])
 
 
 class DeploymentChangedError(AbortedError):

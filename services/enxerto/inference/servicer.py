@@ -1,5 +1,8 @@
 """The typed services: convert, call, convert."""
 
+import contextlib
+import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -7,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from enxerto.inference import converters
 from enxerto.inference.domain import Payload, Prediction
-from enxerto.inference.service import Deployments, Predictions
+from enxerto.inference.service import Deployments, Predictions, in_order
 from enxerto.inference.v1 import (
     deployment_pb2,
     deployment_service_pb2,
@@ -15,8 +18,11 @@ from enxerto.inference.v1 import (
     vision_service_pb2,
     vision_service_pb2_grpc,
 )
+from enxerto.kernel.errors import EnxertoError
 from enxerto.kernel.names import DeploymentName
 from enxerto.vision.specs import Task
+
+logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -66,6 +72,13 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
 
     def __init__(self, predictions: Predictions) -> None:
         self._predictions = predictions
+        self._calls: dict[str, Any] = {
+            "classify": self.Classify,
+            "detect": self.Detect,
+            "segment": self.Segment,
+            "stylize": self.Stylize,
+            "embed": self.Embed,
+        }
 
     async def Classify(
         self, request: vision_service_pb2.ClassifyRequest, context: Context
@@ -98,6 +111,34 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
         """Paint each image in the style that the model has learned."""
         name, payload = converters.stylize_arguments(request, self._predictions.max_items)
         return converters.stylized_to_proto(await self._answer(name, payload, Task.STYLE, context))
+
+    async def Embed(
+        self, request: vision_service_pb2.EmbedRequest, context: Context
+    ) -> vision_service_pb2.EmbedResponse:
+        """Give the backbone's embedding of each image."""
+        name, payload = converters.embed_arguments(request, self._predictions.max_items)
+        return converters.embeddings_to_proto(await self._answer(name, payload, Task.CLASSIFICATION, context))
+
+    async def PredictStream(
+        self, requests: AsyncIterator[vision_service_pb2.PredictStreamRequest], context: Context
+    ) -> AsyncIterator[vision_service_pb2.PredictStreamResponse]:
+        """Answer many requests, in order."""
+
+        async def answer(
+            request: vision_service_pb2.PredictStreamRequest,
+        ) -> vision_service_pb2.PredictStreamResponse:
+            try:
+                kind, message = converters.stream_request(request)
+                return converters.stream_answer(request.id, kind, await self._calls[kind](message, context))
+            except EnxertoError as error:
+                return converters.stream_error(request.id, error)
+            except Exception:
+                logger.exception("unforeseen error", extra={"rpc": "PredictStream"})
+                return converters.stream_error(request.id, None)
+
+        async with contextlib.aclosing(in_order(requests, answer, self._predictions.stream_requests)) as answers:
+            async for one in answers:
+                yield one
 
     async def _answer(self, name: DeploymentName, payload: Payload, task: Task, context: Context) -> Prediction:
         return await self._predictions.answer(name, payload, "images[{}].content", context.time_remaining(), task=task)

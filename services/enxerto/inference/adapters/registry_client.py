@@ -9,7 +9,7 @@ from enxerto.inference.errors import RegistryUnavailableError, VersionNotFoundEr
 from enxerto.kernel.names import VersionName, VersionReference
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
-from enxerto.vision.contracts import CONTRACTS
+from enxerto.vision.contracts import CONTRACTS, OPTIONAL
 from enxerto.vision.specs import Resize, Task, TensorSpec
 
 _TIMEOUT_S = 10.0
@@ -72,9 +72,9 @@ def servable(version: model_version_pb2.ModelVersion) -> ServableVersion:
 
 
 def _outputs(name: VersionName, task: Task, version: model_version_pb2.ModelVersion) -> tuple[TensorSpec, ...]:
-    """The graph's outputs in the order of the task's contract."""
+    """The graph's outputs in the order of the task's contract, and then the optional ones that it has."""
     found = {one.name: TensorSpec(one.name, one.datatype, tuple(one.shape)) for one in version.outputs}
-    contract = CONTRACTS[task]
+    contract = CONTRACTS[task] + tuple(one for one in OPTIONAL[task] if one.name in found)
     if set(found) != {one.name for one in contract} or not all(one.fits(found[one.name]) for one in contract):
         wanted = ", ".join(f"{one.name} {one.datatype} {(-1, *one.row)}" for one in contract)
         raise VersionNotServableError(name, f"is for {task} and needs the outputs {wanted}")

@@ -87,12 +87,20 @@ class GrpcReplicas:
 def predict_request(version: VersionName, payloads: Sequence[Payload]) -> pb.PredictRequest:
     """One call for payloads of one kind."""
     parts = [part for payload in payloads for part in payload.parts]
+    outputs = _outputs(payloads)
     if payloads[0].kind is PayloadKind.ENCODED:
-        return pb.PredictRequest(
-            model_version=str(version), encoded=pb.EncodedImages(contents=parts, form=_FORMS[payloads[0].form])
-        )
+        images = pb.EncodedImages(contents=parts, form=_FORMS[payloads[0].form])
+        return pb.PredictRequest(model_version=str(version), encoded=images, outputs=outputs)
     shape = (sum(payload.items for payload in payloads), *payloads[0].row_shape)
-    return pb.PredictRequest(model_version=str(version), tensor=pb.RawTensor(parts=parts, shape=shape))
+    tensor = pb.RawTensor(parts=parts, shape=shape)
+    return pb.PredictRequest(model_version=str(version), tensor=tensor, outputs=outputs)
+
+
+def _outputs(payloads: Sequence[Payload]) -> set[str]:
+    """What any of them asks for; none when one asks for all."""
+    if not all(payload.outputs for payload in payloads):
+        return set()
+    return {name for payload in payloads for name in payload.outputs}
 
 
 def answer_from_proto(response: pb.PredictResponse) -> BatchAnswer:

@@ -3,6 +3,7 @@
 from enxerto.inference.converters.answers import (
     classification_to_proto,
     detection_to_proto,
+    embeddings_to_proto,
     segmentation_to_proto,
     stylized_to_proto,
 )
@@ -17,9 +18,11 @@ from enxerto.inference.converters.deployments import (
 from enxerto.inference.converters.requests import (
     classify_arguments,
     detect_arguments,
+    embed_arguments,
     segment_arguments,
     stylize_arguments,
 )
+from enxerto.inference.converters.streams import stream_answer, stream_error, stream_request
 
 __all__ = [
     "classification_to_proto",
@@ -30,9 +33,14 @@ __all__ = [
     "deployments_to_proto",
     "detect_arguments",
     "detection_to_proto",
+    "embed_arguments",
+    "embeddings_to_proto",
     "list_arguments",
     "segment_arguments",
     "segmentation_to_proto",
+    "stream_answer",
+    "stream_error",
+    "stream_request",
     "stylize_arguments",
     "stylized_to_proto",
     "update_arguments",

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from enxerto.inference.domain import PictureAnswer, Prediction, Segment, Tensor
 from enxerto.inference.v1 import vision_pb2, vision_service_pb2
-from enxerto.vision.contracts import DTYPES
+from enxerto.vision.contracts import DTYPES, EMBEDDING
 
 _PNG = "image/png"
 
@@ -18,7 +18,7 @@ _PNG = "image/png"
 def classification_to_proto(prediction: Prediction, top_k: int) -> vision_service_pb2.ClassifyResponse:
     """The most likely classes of each image, from probabilities of shape (items, classes)."""
     labels = prediction.version.labels
-    rows = _array(prediction.tensors[0], prediction.items)
+    rows = _array(prediction.tensor("probabilities"), prediction.items)
     order = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
     results = [
         vision_pb2.Classification(
@@ -117,6 +117,17 @@ def stylized_to_proto(prediction: Prediction) -> vision_service_pb2.StylizeRespo
     ]
     return vision_service_pb2.StylizeResponse(
         model_version=str(prediction.version.name), results=results, timings=_timings(prediction)
+    )
+
+
+def embeddings_to_proto(prediction: Prediction) -> vision_service_pb2.EmbedResponse:
+    """The embeddings, of shape (items, dimension)."""
+    rows = _array(prediction.tensor(EMBEDDING.name), prediction.items)
+    return vision_service_pb2.EmbedResponse(
+        model_version=str(prediction.version.name),
+        results=[vision_pb2.Embedding(values=row) for row in rows.tolist()],
+        timings=_timings(prediction),
+        dimension=rows.shape[1],
     )
 
 

@@ -8,6 +8,8 @@ from enxerto.inference.domain import AnswerForm, Payload, PayloadKind
 from enxerto.inference.v1 import vision_pb2, vision_service_pb2
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import DeploymentName
+from enxerto.vision.contracts import EMBEDDING, output_names
+from enxerto.vision.specs import Task
 
 _DEFAULT_TOP_K = 5
 _FORMS = {
@@ -33,7 +35,8 @@ def classify_arguments(
     if request.top_k < 0:
         violations.add("top_k", "must not be negative")
     name, payload = _images(request, max_items, violations)
-    return name, payload, request.top_k or _DEFAULT_TOP_K
+    # Not the embedding, which would be computed and carried for nothing.
+    return name, replace(payload, outputs=output_names(Task.CLASSIFICATION)), request.top_k or _DEFAULT_TOP_K
 
 
 def detect_arguments(
@@ -64,6 +67,12 @@ def stylize_arguments(request: vision_service_pb2.StylizeRequest, max_items: int
     name, payload = _images(request, max_items, Violations())
     # Painted pictures are as large as those that were sent: each request answers for its own.
     return name, replace(payload, alone=True)
+
+
+def embed_arguments(request: vision_service_pb2.EmbedRequest, max_items: int) -> tuple[DeploymentName, Payload]:
+    """Deployment and images of an Embed call."""
+    name, payload = _images(request, max_items, Violations())
+    return name, replace(payload, outputs=(EMBEDDING.name,))
 
 
 def _images(

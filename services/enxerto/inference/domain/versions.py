@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from enxerto.inference.domain.requests import PictureAnswer, Tensor, Timing
 from enxerto.kernel.names import VersionName
-from enxerto.vision.contracts import INPUT_NAME, MAX_DETECTIONS
+from enxerto.vision.contracts import EMBEDDING, INPUT_NAME, MAX_DETECTIONS
 from enxerto.vision.specs import FIT_MULTIPLE, Resize, Task, TensorSpec
 
 _FLOAT32_BYTES = 4
@@ -25,7 +25,7 @@ class ServableVersion:
     width: int
     """Columns of the graph's input, pixels; likewise."""
     outputs: tuple[TensorSpec, ...]
-    """Of the graph, in the order of the task's contract."""
+    """Of the graph, in the order of the task's contract, and then the optional ones that it has."""
     resize: Resize = Resize.CENTER_CROP
     input_name: str = INPUT_NAME
 
@@ -33,6 +33,11 @@ class ServableVersion:
     def any_size(self) -> bool:
         """Whether the graph takes inputs of any size up to its own."""
         return self.resize is Resize.FIT
+
+    @property
+    def embedding_dimension(self) -> int | None:
+        """Numbers in an embedding; None when the graph gives none."""
+        return next((one.shape[1] for one in self.outputs if one.name == EMBEDDING.name), None)
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether a tensor of this shape, (N, 3, rows, columns), may go into the graph."""
@@ -61,7 +66,7 @@ class ServableVersion:
     def answer_bytes(self, rows: int, columns: int) -> int:
         """Bytes of what the graph gives for one image of `rows` x `columns` pixels."""
         if self.task is Task.CLASSIFICATION:
-            return _FLOAT32_BYTES * len(self.labels)
+            return _FLOAT32_BYTES * (len(self.labels) + (self.embedding_dimension or 0))
         if self.task is Task.DETECTION:
             return _BOX_BYTES * MAX_DETECTIONS
         mask = rows * columns
@@ -77,3 +82,14 @@ class Prediction:
     pictures: tuple[PictureAnswer, ...]
     items: int
     timing: Timing
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor of that name, over all images.
+
+        Raises:
+            LookupError: there is none.
+        """
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tensor
+        raise LookupError(f"the replica's answer has no {name!r}")

@@ -1,6 +1,6 @@
 """Between the Open Inference Protocol and the domain; gathers field violations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.inference.oip.tensors import TensorError, check_floats, parse_bytes
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import DeploymentName, is_id, is_number
-from enxerto.vision.contracts import MAX_DETECTIONS
+from enxerto.vision.contracts import EMBEDDING, MAX_DETECTIONS
 from enxerto.vision.specs import FIT_MULTIPLE, Task, TensorSpec
 
 PLATFORM = "onnxruntime_onnx"
@@ -62,7 +62,7 @@ def metadata_to_proto(name: str, version: ServableVersion) -> pb.ModelMetadataRe
 def _shape_of(version: ServableVersion, spec: TensorSpec) -> tuple[int, ...]:
     """An output's shape for both kinds of input: that of a mask or a painting is the picture's for encoded images."""
     if version.task is Task.CLASSIFICATION:
-        return -1, len(version.labels)
+        return -1, version.embedding_dimension or -1 if spec.name == EMBEDDING.name else len(version.labels)
     if version.task is Task.DETECTION:
         return -1, MAX_DETECTIONS, *spec.shape[2:]
     return {1: (-1,), 3: (-1, -1, -1), 4: (-1, 3, -1, -1)}[len(spec.shape)]
@@ -90,10 +90,11 @@ def payload(request: pb.ModelInferRequest, version: ServableVersion, max_items: 
     _check_contents(request, tensor, violations)
     violations.raise_if_any()
     field = "raw_input_contents[0]" if request.raw_input_contents else "inputs[0].contents"
+    asked = tuple(output.name for output in request.outputs)
     try:
         if tensor.datatype == "BYTES":
-            return _encoded(request, tensor, shape, version.task)
-        return _floats(request, tensor, shape)
+            return replace(_encoded(request, tensor, shape, version.task), outputs=asked)
+        return replace(_floats(request, tensor, shape), outputs=asked)
     except TensorError as error:
         violations.add(field, str(error))
     violations.raise_if_any()

@@ -83,8 +83,10 @@ class Replica:
 
     async def _answer(self, request: pb.PredictRequest) -> BatchAnswer:
         if request.WhichOneof("batch") == "encoded":
-            return await self._predictor.encoded(request.encoded.contents, answer_form(request.encoded))
-        return await self._predictor.tensor(request.tensor.parts, tuple(request.tensor.shape))
+            return await self._predictor.encoded(
+                request.encoded.contents, answer_form(request.encoded), request.outputs
+            )
+        return await self._predictor.tensor(request.tensor.parts, tuple(request.tensor.shape), request.outputs)
 
 
 def _refuse(context: Any, code: grpc.StatusCode, text: str) -> pb.PredictResponse:

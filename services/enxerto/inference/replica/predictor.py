@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +80,16 @@ class Predictor:
         """Shape of one image, (3, height, width); the largest one when the graph takes any size."""
         return 3, self._spec.height, self._spec.width
 
-    async def encoded(self, contents: Sequence[bytes], form: AnswerForm = AnswerForm.PICTURES) -> BatchAnswer:
-        """Decode and answer encoded images; those that have no answer are named, the others answered."""
+    async def encoded(
+        self, contents: Sequence[bytes], form: AnswerForm = AnswerForm.PICTURES, names: Collection[str] = ()
+    ) -> BatchAnswer:
+        """Decode and answer encoded images; those that have no answer are named, the others answered.
+
+        Args:
+            contents: the files' bytes.
+            form: of masks and painted pictures.
+            names: classification: of the outputs to give; all of them when there are none.
+        """
         start = time.perf_counter()
         parts = await self._in_threads(self._decode, list(enumerate(contents)))
         refusals = tuple(refusal for part in parts for refusal in part.refusals)
@@ -89,7 +97,7 @@ class Predictor:
         if not any(part.positions for part in parts):
             return BatchAnswer((), (), refusals, decode_s, 0.0)
         if self._task is Task.CLASSIFICATION:
-            outputs, compute_s = await self._run_whole([batch for part in parts for batch in part.batches])
+            outputs, compute_s = await self._run_whole([batch for part in parts for batch in part.batches], names)
             return BatchAnswer(_tensors(outputs), (), refusals, decode_s, compute_s)
         ran, compute_s = await self._run_all(parts)
         start = time.perf_counter()
@@ -97,12 +105,13 @@ class Predictor:
         encode_s = time.perf_counter() - start
         return BatchAnswer((), pictures, refusals + too_large, decode_s, compute_s, encode_s)
 
-    async def tensor(self, parts: Sequence[bytes], shape: tuple[int, ...]) -> BatchAnswer:
+    async def tensor(self, parts: Sequence[bytes], shape: tuple[int, ...], names: Collection[str] = ()) -> BatchAnswer:
         """Answer a tensor.
 
         Args:
             parts: little-endian float32 rows in order, images in [0, 1].
             shape: (N, 3, height, width) over all parts.
+            names: of the outputs to give; all of them when there are none.
 
         Raises:
             ShapeError: shape or number of bytes is not what the graph takes.
@@ -113,7 +122,7 @@ class Predictor:
         if sum(map(len, parts)) != shape[0] * row or any(len(part) % row for part in parts):
             raise ShapeError(f"shape {shape} needs {shape[0] * row} bytes in whole rows")
         batches = [np.frombuffer(part, "<f4").reshape(-1, *shape[1:]) for part in parts]
-        outputs, compute_s = await self._run_whole(batches)
+        outputs, compute_s = await self._run_whole(batches, names)
         return BatchAnswer(_tensors(outputs), (), (), 0.0, compute_s)
 
     @property
@@ -167,12 +176,14 @@ class Predictor:
         ]
         return ran, sum(seconds for _, seconds in results)
 
-    async def _run_whole(self, batches: Sequence[Float32Images]) -> tuple[Outputs, float]:
-        return await asyncio.get_running_loop().run_in_executor(self._compute, self._run, batches)
+    async def _run_whole(self, batches: Sequence[Float32Images], names: Collection[str] = ()) -> tuple[Outputs, float]:
+        # What nobody asked for is neither copied out of ONNX Runtime nor sent.
+        wanted = [name for name in self._model.output_names if not names or name in names]
+        return await asyncio.get_running_loop().run_in_executor(self._compute, self._run, batches, wanted)
 
-    def _run(self, batches: Sequence[Float32Images]) -> tuple[Outputs, float]:
+    def _run(self, batches: Sequence[Float32Images], wanted: Sequence[str]) -> tuple[Outputs, float]:
         start = time.perf_counter()
-        outputs = self._model.run(batches[0] if len(batches) == 1 else np.concatenate(batches))
+        outputs = self._model.run(batches[0] if len(batches) == 1 else np.concatenate(batches), wanted)
         return outputs, time.perf_counter() - start
 
     async def _encode(

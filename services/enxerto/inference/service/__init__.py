@@ -2,6 +2,7 @@
 
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
 from enxerto.inference.service.deployments import Deployments, SpecChange
+from enxerto.inference.service.ordering import in_order
 from enxerto.inference.service.predictions import Predictions, RequestLimits
 from enxerto.inference.service.reconciler import Pace, Reconciler
 from enxerto.inference.service.routing import Route, Router
@@ -18,4 +19,5 @@ __all__ = [
     "Router",
     "Share",
     "SpecChange",
+    "in_order",
 ]

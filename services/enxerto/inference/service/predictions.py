@@ -16,6 +16,7 @@ from enxerto.inference.domain import (
 from enxerto.inference.errors import (
     DeploymentNotReadyError,
     ItemsRefusedError,
+    NoEmbeddingError,
     TaskMismatchError,
     VersionNotFoundError,
 )
@@ -23,6 +24,7 @@ from enxerto.inference.ports import Meter
 from enxerto.inference.service.routing import Route, Router
 from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DeploymentName
+from enxerto.vision.contracts import EMBEDDING
 from enxerto.vision.specs import Task
 
 
@@ -38,6 +40,8 @@ class RequestLimits:
     """How long a request without a deadline may take."""
     max_answer_bytes: int = 31 * 2**20
     """Bytes of the answers to one request."""
+    stream_requests: int = 16
+    """Requests of one stream that are worked on at once."""
 
 
 class Predictions:
@@ -52,6 +56,11 @@ class Predictions:
     def max_items(self) -> int:
         """Images that one request may hold."""
         return self._limits.max_items
+
+    @property
+    def stream_requests(self) -> int:
+        """Requests of one stream that are worked on at once."""
+        return self._limits.stream_requests
 
     def serving(self, name: DeploymentName, number: int | None = None) -> ServableVersion:
         """The version that answers now.
@@ -94,12 +103,15 @@ class Predictions:
         Raises:
             ItemsRefusedError: names every image that cannot be read, or whose answer would be too much.
             TaskMismatchError: the deployment does something else.
+            NoEmbeddingError: an embedding is asked for and the graph gives none.
             DeploymentNotFoundError, DeploymentNotReadyError, VersionNotFoundError: see `serving`.
             QueueFullError, ReplicasUnavailableError: see `Batcher.submit`.
         """
         route = self._route(name, number)
         if task is not None and route.version.task is not task:
             raise TaskMismatchError(name, route.version.task, task)
+        if EMBEDDING.name in payload.outputs and route.version.embedding_dimension is None:
+            raise NoEmbeddingError(route.version.name)
         if payload.kind is PayloadKind.ENCODED:
             self._refuse(self._unfit(payload.parts), item_field)
         self._refuse(self._beyond(payload, route.version), item_field)
@@ -108,7 +120,9 @@ class Predictions:
         self._refuse(share.refusals, item_field)
         self._refuse(self._oversized(share.pictures), item_field)
         self._meter.images_answered(payload.kind, payload.items)
-        return Prediction(route.version, share.tensors, share.pictures, payload.items, share.timing)
+        # What travelled for another request of the batch is not this one's.
+        asked = tuple(one for one in share.tensors if not payload.outputs or one.name in payload.outputs)
+        return Prediction(route.version, asked, share.pictures, payload.items, share.timing)
 
     def _unfit(self, images: Sequence[bytes]) -> list[ItemRefusal]:
         """What needs no decoding to be refused."""

@@ -59,6 +59,7 @@ class PredictRequest(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Full name of the version that must answer; another one is FAILED_PRECONDITION."""
     @_builtins.property
@@ -69,16 +70,21 @@ class PredictRequest(_message.Message):
     def tensor(self) -> Global___RawTensor:
         """Tensors for the graph."""
 
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Outputs of the graph that the answer is to hold; all of them when empty. For classification and for tensors."""
+
     def __init__(
         self,
         *,
         model_version: _builtins.str = ...,
         encoded: Global___EncodedImages | None = ...,
         tensor: Global___RawTensor | None = ...,
+        outputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "encoded", b"encoded", "tensor", b"tensor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "encoded", b"encoded", "model_version", b"model_version", "tensor", b"tensor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "encoded", b"encoded", "model_version", b"model_version", "outputs", b"outputs", "tensor", b"tensor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_batch: _TypeAlias = _typing.Literal["encoded", "tensor"]  # noqa: Y015
     _WhichOneofArgType_batch: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015

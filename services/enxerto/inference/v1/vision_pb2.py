@@ -25,35 +25,37 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!enxerto/inference/v1/vision.proto\x12\x14\x65nxerto.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"=\n\x08\x43\x61tegory\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"D\n\x0e\x43lassification\x12\x32\n\ncategories\x18\x01 \x03(\x0b\x32\x1e.enxerto.inference.v1.Category\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"e\n\x0e\x44\x65tectedObject\x12&\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x19.enxerto.inference.v1.Box\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x05\x12\r\n\x05score\x18\x04 \x01(\x02\"B\n\tDetection\x12\x35\n\x07objects\x18\x01 \x03(\x0b\x32$.enxerto.inference.v1.DetectedObject\"\x7f\n\x0cSegmentation\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12/\n\x08segments\x18\x04 \x03(\x0b\x32\x1d.enxerto.inference.v1.Segment\x12\x12\n\nconfidence\x18\x05 \x01(\x02\"z\n\x07Segment\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x13\n\x0bpixel_count\x18\x03 \x01(\x03\x12\x0b\n\x03rle\x18\x04 \x01(\t\x12/\n\x08polygons\x18\x05 \x03(\x0b\x32\x1d.enxerto.inference.v1.Polygon\"\'\n\x07Polygon\x12\x0e\n\x06points\x18\x01 \x03(\x02\x12\x0c\n\x04hole\x18\x02 \x01(\x08\"S\n\rStylizedImage\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\"\xb5\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*m\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_FORMAT_PNG\x10\x01\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x02\x12\x18\n\x14MASK_FORMAT_POLYGONS\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!enxerto/inference/v1/vision.proto\x12\x14\x65nxerto.inference.v1\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x05Image\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\"=\n\x08\x43\x61tegory\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"D\n\x0e\x43lassification\x12\x32\n\ncategories\x18\x01 \x03(\x0b\x32\x1e.enxerto.inference.v1.Category\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\"e\n\x0e\x44\x65tectedObject\x12&\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x19.enxerto.inference.v1.Box\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05index\x18\x03 \x01(\x05\x12\r\n\x05score\x18\x04 \x01(\x02\"B\n\tDetection\x12\x35\n\x07objects\x18\x01 \x03(\x0b\x32$.enxerto.inference.v1.DetectedObject\"\x7f\n\x0cSegmentation\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x0b\n\x03png\x18\x03 \x01(\x0c\x12/\n\x08segments\x18\x04 \x03(\x0b\x32\x1d.enxerto.inference.v1.Segment\x12\x12\n\nconfidence\x18\x05 \x01(\x02\"z\n\x07Segment\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x05\x12\x13\n\x0bpixel_count\x18\x03 \x01(\x03\x12\x0b\n\x03rle\x18\x04 \x01(\t\x12/\n\x08polygons\x18\x05 \x03(\x0b\x32\x1d.enxerto.inference.v1.Polygon\"\'\n\x07Polygon\x12\x0e\n\x06points\x18\x01 \x03(\x02\x12\x0c\n\x04hole\x18\x02 \x01(\x08\"S\n\rStylizedImage\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\"\xb5\x01\n\x07Timings\x12(\n\x05queue\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x64\x65\x63ode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x63ompute\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration*m\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_FORMAT_PNG\x10\x01\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x02\x12\x18\n\x14MASK_FORMAT_POLYGONS\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enxerto.inference.v1.vision_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MASKFORMAT']._serialized_start=1051
-  _globals['_MASKFORMAT']._serialized_end=1160
+  _globals['_MASKFORMAT']._serialized_start=1080
+  _globals['_MASKFORMAT']._serialized_end=1189
   _globals['_IMAGE']._serialized_start=91
   _globals['_IMAGE']._serialized_end=115
   _globals['_CATEGORY']._serialized_start=117
   _globals['_CATEGORY']._serialized_end=178
   _globals['_CLASSIFICATION']._serialized_start=180
   _globals['_CLASSIFICATION']._serialized_end=248
-  _globals['_BOX']._serialized_start=250
-  _globals['_BOX']._serialized_end=315
-  _globals['_DETECTEDOBJECT']._serialized_start=317
-  _globals['_DETECTEDOBJECT']._serialized_end=418
-  _globals['_DETECTION']._serialized_start=420
-  _globals['_DETECTION']._serialized_end=486
-  _globals['_SEGMENTATION']._serialized_start=488
-  _globals['_SEGMENTATION']._serialized_end=615
-  _globals['_SEGMENT']._serialized_start=617
-  _globals['_SEGMENT']._serialized_end=739
-  _globals['_POLYGON']._serialized_start=741
-  _globals['_POLYGON']._serialized_end=780
-  _globals['_STYLIZEDIMAGE']._serialized_start=782
-  _globals['_STYLIZEDIMAGE']._serialized_end=865
-  _globals['_TIMINGS']._serialized_start=868
-  _globals['_TIMINGS']._serialized_end=1049
+  _globals['_EMBEDDING']._serialized_start=250
+  _globals['_EMBEDDING']._serialized_end=277
+  _globals['_BOX']._serialized_start=279
+  _globals['_BOX']._serialized_end=344
+  _globals['_DETECTEDOBJECT']._serialized_start=346
+  _globals['_DETECTEDOBJECT']._serialized_end=447
+  _globals['_DETECTION']._serialized_start=449
+  _globals['_DETECTION']._serialized_end=515
+  _globals['_SEGMENTATION']._serialized_start=517
+  _globals['_SEGMENTATION']._serialized_end=644
+  _globals['_SEGMENT']._serialized_start=646
+  _globals['_SEGMENT']._serialized_end=768
+  _globals['_POLYGON']._serialized_start=770
+  _globals['_POLYGON']._serialized_end=809
+  _globals['_STYLIZEDIMAGE']._serialized_start=811
+  _globals['_STYLIZEDIMAGE']._serialized_end=894
+  _globals['_TIMINGS']._serialized_start=897
+  _globals['_TIMINGS']._serialized_end=1078
 # @@protoc_insertion_point(module_scope)

@@ -125,6 +125,30 @@ class Classification(_message.Message):
 Global___Classification: _TypeAlias = Classification  # noqa: Y015
 
 @_typing.final
+class Embedding(_message.Message):
+    """Where a model's backbone places one image: its pooled features, before the head. Near images look alike to the model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """`dimension` numbers, of any scale."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
+
+@_typing.final
 class Box(_message.Message):
     """A rectangle in pixels of the picture as it was sent, EXIF orientation applied. The origin is the upper left corner."""
 

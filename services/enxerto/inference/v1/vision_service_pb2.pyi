@@ -8,6 +8,7 @@ from enxerto.inference.v1 import vision_pb2 as _vision_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -56,8 +57,11 @@ class ClassifyResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    PREDICTION_ID_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Full name of the version that answered."""
+    prediction_id: _builtins.str
+    """Names this answer in `QualityService.SubmitFeedback`."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Classification]:
         """One per image, in order."""
@@ -72,10 +76,11 @@ class ClassifyResponse(_message.Message):
         model_version: _builtins.str = ...,
         results: _abc.Iterable[_vision_pb2.Classification] | None = ...,
         timings: _vision_pb2.Timings | None = ...,
+        prediction_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "results", b"results", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "prediction_id", b"prediction_id", "results", b"results", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -268,3 +273,175 @@ class StylizeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StylizeResponse: _TypeAlias = StylizeResponse  # noqa: Y015
+
+@_typing.final
+class EmbedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    deployment: _builtins.str
+    """Required. `projects/{project}/deployments/{deployment}`."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
+        """Required. 1 to 64 images."""
+
+    def __init__(
+        self,
+        *,
+        deployment: _builtins.str = ...,
+        images: _abc.Iterable[_vision_pb2.Image] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
+
+@_typing.final
+class EmbedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """Full name of the version that answered."""
+    dimension: _builtins.int
+    """Numbers in each embedding."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Embedding]:
+        """One per image, in order."""
+
+    @_builtins.property
+    def timings(self) -> _vision_pb2.Timings:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _builtins.str = ...,
+        results: _abc.Iterable[_vision_pb2.Embedding] | None = ...,
+        timings: _vision_pb2.Timings | None = ...,
+        dimension: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "model_version", b"model_version", "results", b"results", "timings", b"timings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class PredictStreamRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CLASSIFY_FIELD_NUMBER: _builtins.int
+    DETECT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    STYLIZE_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Optional. Comes back with the answer; at most 128 characters."""
+    @_builtins.property
+    def classify(self) -> Global___ClassifyRequest:
+        """Says what is in each image."""
+
+    @_builtins.property
+    def detect(self) -> Global___DetectRequest:
+        """Finds the objects in each image."""
+
+    @_builtins.property
+    def segment(self) -> Global___SegmentRequest:
+        """Says of every pixel what it belongs to."""
+
+    @_builtins.property
+    def stylize(self) -> Global___StylizeRequest:
+        """Paints each image."""
+
+    @_builtins.property
+    def embed(self) -> Global___EmbedRequest:
+        """Gives the backbone's embedding of each image."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        classify: Global___ClassifyRequest | None = ...,
+        detect: Global___DetectRequest | None = ...,
+        segment: Global___SegmentRequest | None = ...,
+        stylize: Global___StylizeRequest | None = ...,
+        embed: Global___EmbedRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "detect", b"detect", "embed", b"embed", "request", b"request", "segment", b"segment", "stylize", b"stylize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "detect", b"detect", "embed", b"embed", "id", b"id", "request", b"request", "segment", b"segment", "stylize", b"stylize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["classify", "detect", "segment", "stylize", "embed"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___PredictStreamRequest: _TypeAlias = PredictStreamRequest  # noqa: Y015
+
+@_typing.final
+class PredictStreamResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CLASSIFY_FIELD_NUMBER: _builtins.int
+    DETECT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    STYLIZE_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Of the request."""
+    @_builtins.property
+    def classify(self) -> Global___ClassifyResponse:
+        """To `classify`."""
+
+    @_builtins.property
+    def detect(self) -> Global___DetectResponse:
+        """To `detect`."""
+
+    @_builtins.property
+    def segment(self) -> Global___SegmentResponse:
+        """To `segment`."""
+
+    @_builtins.property
+    def stylize(self) -> Global___StylizeResponse:
+        """To `stylize`."""
+
+    @_builtins.property
+    def embed(self) -> Global___EmbedResponse:
+        """To `embed`."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why this request has no answer."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        classify: Global___ClassifyResponse | None = ...,
+        detect: Global___DetectResponse | None = ...,
+        segment: Global___SegmentResponse | None = ...,
+        stylize: Global___StylizeResponse | None = ...,
+        embed: Global___EmbedResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "detect", b"detect", "embed", b"embed", "error", b"error", "response", b"response", "segment", b"segment", "stylize", b"stylize"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "detect", b"detect", "embed", b"embed", "error", b"error", "id", b"id", "response", b"response", "segment", b"segment", "stylize", b"stylize"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["classify", "detect", "segment", "stylize", "embed", "error"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___PredictStreamResponse: _TypeAlias = PredictStreamResponse  # noqa: Y015

@@ -55,6 +55,16 @@ class VisionServiceStub:
                 request_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeRequest.SerializeToString,
                 response_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/enxerto.inference.v1.VisionService/Embed',
+                request_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.PredictStream = channel.stream_stream(
+                '/enxerto.inference.v1.VisionService/PredictStream',
+                request_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.PredictStreamRequest.SerializeToString,
+                response_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
 
 
 class VisionServiceServicer:
@@ -89,6 +99,23 @@ class VisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Gives the backbone's embedding of each image. CLASSIFICATION only; a version that was registered before graphs gave
+        embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PredictStream(self, request_iterator, context):
+        """Answers a stream of requests, such as the frames of a video, in their order. A request that fails is answered with
+        its error, and the stream goes on. So many requests are worked on at once as the service's settings say; more are
+        not read until an answer was taken. The deadline is that of the whole stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +138,16 @@ def add_VisionServiceServicer_to_server(servicer, server):
                     servicer.Stylize,
                     request_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeRequest.FromString,
                     response_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.EmbedRequest.FromString,
+                    response_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.EmbedResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.PredictStreamRequest.FromString,
+                    response_serializer=enxerto_dot_inference_dot_v1_dot_vision__service__pb2.PredictStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +259,60 @@ class VisionService:
             '/enxerto.inference.v1.VisionService/Stylize',
             enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeRequest.SerializeToString,
             enxerto_dot_inference_dot_v1_dot_vision__service__pb2.StylizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.inference.v1.VisionService/Embed',
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.EmbedRequest.SerializeToString,
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/enxerto.inference.v1.VisionService/PredictStream',
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.PredictStreamRequest.SerializeToString,
+            enxerto_dot_inference_dot_v1_dot_vision__service__pb2.PredictStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

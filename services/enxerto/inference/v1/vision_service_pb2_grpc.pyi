@@ -41,6 +41,15 @@ class VisionServiceStub:
     """Says of every pixel of each image what it belongs to."""
     Stylize: _grpc.UnaryUnaryMultiCallable[_vision_service_pb2.StylizeRequest, _vision_service_pb2.StylizeResponse]
     """Paints each image in the style that the model has learned."""
+    Embed: _grpc.UnaryUnaryMultiCallable[_vision_service_pb2.EmbedRequest, _vision_service_pb2.EmbedResponse]
+    """Gives the backbone's embedding of each image. CLASSIFICATION only; a version that was registered before graphs gave
+    embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING.
+    """
+    PredictStream: _grpc.StreamStreamMultiCallable[_vision_service_pb2.PredictStreamRequest, _vision_service_pb2.PredictStreamResponse]
+    """Answers a stream of requests, such as the frames of a video, in their order. A request that fails is answered with
+    its error, and the stream goes on. So many requests are worked on at once as the service's settings say; more are
+    not read until an answer was taken. The deadline is that of the whole stream.
+    """
 
 @_typing.type_check_only
 class VisionServiceAsyncStub(VisionServiceStub):
@@ -55,6 +64,15 @@ class VisionServiceAsyncStub(VisionServiceStub):
     """Says of every pixel of each image what it belongs to."""
     Stylize: _aio.UnaryUnaryMultiCallable[_vision_service_pb2.StylizeRequest, _vision_service_pb2.StylizeResponse]  # type: ignore[assignment]
     """Paints each image in the style that the model has learned."""
+    Embed: _aio.UnaryUnaryMultiCallable[_vision_service_pb2.EmbedRequest, _vision_service_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Gives the backbone's embedding of each image. CLASSIFICATION only; a version that was registered before graphs gave
+    embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING.
+    """
+    PredictStream: _aio.StreamStreamMultiCallable[_vision_service_pb2.PredictStreamRequest, _vision_service_pb2.PredictStreamResponse]  # type: ignore[assignment]
+    """Answers a stream of requests, such as the frames of a video, in their order. A request that fails is answered with
+    its error, and the stream goes on. So many requests are worked on at once as the service's settings say; more are
+    not read until an answer was taken. The deadline is that of the whole stream.
+    """
 
 class VisionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers images."""
@@ -90,5 +108,26 @@ class VisionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_vision_service_pb2.StylizeResponse, _abc.Awaitable[_vision_service_pb2.StylizeResponse]]:
         """Paints each image in the style that the model has learned."""
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _vision_service_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_vision_service_pb2.EmbedResponse, _abc.Awaitable[_vision_service_pb2.EmbedResponse]]:
+        """Gives the backbone's embedding of each image. CLASSIFICATION only; a version that was registered before graphs gave
+        embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING.
+        """
+
+    @_abc_1.abstractmethod
+    def PredictStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_vision_service_pb2.PredictStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_vision_service_pb2.PredictStreamResponse], _abc.AsyncIterator[_vision_service_pb2.PredictStreamResponse]]:
+        """Answers a stream of requests, such as the frames of a video, in their order. A request that fails is answered with
+        its error, and the stream goes on. So many requests are worked on at once as the service's settings say; more are
+        not read until an answer was taken. The deadline is that of the whole stream.
+        """
 
 def add_VisionServiceServicer_to_server(servicer: VisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
