@@ -1,6 +1,6 @@
 """From the contracts' messages to the values that callers read."""
 
-from enxerto.client._converters.answers import detections, predictions, segmentations, stylized
+from enxerto.client._converters.answers import detections, embeddings, predictions, segmentations, stylized
 from enxerto.client._converters.datasets import dataset, snapshot, validation
 from enxerto.client._converters.models import deployment, model, version
 from enxerto.client._converters.runs import base_model, estimate, event, ranking, run, sweep
@@ -11,6 +11,7 @@ __all__ = [
     "dataset",
     "deployment",
     "detections",
+    "embeddings",
     "estimate",
     "event",
     "model",

@@ -21,6 +21,12 @@ def _prediction(result: vision_pb2.Classification, version_name: str, timings: r
     return results.Prediction(best.label, best.probability, categories, version_name, timings)
 
 
+def embeddings(message: vision_service_pb2.EmbedResponse) -> list[results.Embedding]:
+    """Convert the answers to one request, in the order of its images."""
+    spent = _timings(message.timings)
+    return [results.Embedding(tuple(one.values), message.model_version, spent) for one in message.results]
+
+
 def detections(message: vision_service_pb2.DetectResponse) -> list[results.Detection]:
     """Convert the answers to one request, in the order of its images."""
     spent = _timings(message.timings)

@@ -40,6 +40,16 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """Where a model's backbone places one image: near images look alike to the model."""
+
+    values: tuple[float, ...] = field(repr=False)
+    """Pooled features before the head, of any scale; as many in every answer of a version."""
+    model_version: str
+    timings: Timings = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle in pixels of the picture as it was sent, upright; the origin is the upper left corner."""
 

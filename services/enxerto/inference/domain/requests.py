@@ -46,7 +46,7 @@ class Payload:
     alone: bool = False
     """Whether nothing may travel with it: its answer may be so large that the limit is to be its own."""
     outputs: tuple[str, ...] = ()
-    """Of the graph, that the answer is to hold; all of them when empty. A batch computes what any of its parts asks for."""
+    """Of the graph, that the answer is to hold; all of them when empty. A batch computes what any part asks for."""
 
     @property
     def size_bytes(self) -> int:
