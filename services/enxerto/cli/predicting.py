@@ -57,7 +57,8 @@ def embed(
         str, typer.Option(help="The deployment to ask; may be left out when there is just one.")
     ] = "",
     save: Annotated[
-        Path | None, typer.Option(help="NPZ file for `images`, the paths, and `embeddings`, float32 (images, dimension).")
+        Path | None,
+        typer.Option(help="NPZ file for `images`, the paths, and `embeddings`, float32 (images, dimension)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +69,9 @@ def embed(
     if save:
         import numpy as np
 
-        np.savez(save, images=[str(image) for image in images], embeddings=np.array([one.values for one in answers], "<f4"))
+        np.savez(
+            save, images=[str(image) for image in images], embeddings=np.array([one.values for one in answers], "<f4")
+        )
     if as_json:
         rows = [{"image": image, "embedding": one.values} for image, one in zip(images, answers, strict=True)]
         emit_json({"model_version": answers[0].model_version, "embeddings": rows, **({"saved": save} if save else {})})

@@ -1,5 +1,6 @@
 """The composition root: the only room that names concrete adapters."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,20 +9,35 @@ from prometheus_client import CollectorRegistry
 from enxerto.inference.adapters.prometheus_meter import PrometheusMeter
 from enxerto.inference.adapters.registry_client import RegistryClient, open_channel
 from enxerto.inference.adapters.replica_client import GrpcReplicas
+from enxerto.inference.adapters.sample_files import open_sample_files
 from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluster, ServePorts
+from enxerto.inference.adapters.sql_quality import SqlQualityStore
 from enxerto.inference.adapters.sql_store import open_deployment_store
 from enxerto.inference.domain import ServableVersion
-from enxerto.inference.ports import DeploymentStore, Meter, ModelRegistry, ReplicaCluster, Replicas
+from enxerto.inference.ports import (
+    DeploymentStore,
+    Meter,
+    ModelRegistry,
+    QualityStore,
+    ReplicaCluster,
+    Replicas,
+    SampleFiles,
+)
 from enxerto.inference.server import UseCases, serve
 from enxerto.inference.service import (
     BatchLimits,
     Deployments,
+    ObservationLimits,
+    Observer,
     Pace,
     Predictions,
+    Quality,
     Reconciler,
     RequestLimits,
+    Retention,
     Route,
     Router,
+    Samples,
 )
 from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.clock import Clock, SystemClock
@@ -31,6 +47,7 @@ from enxerto.runtime.metrics import new_registry
 from enxerto.runtime.ray_dashboard import RayDashboard
 
 _MIN_SECRET_CHARACTERS = 32
+_REPORT_S = 10.0
 
 
 def wire(
@@ -40,6 +57,8 @@ def wire(
     registry: ModelRegistry,
     cluster: ReplicaCluster,
     replicas: Replicas,
+    quality: QualityStore,
+    sample_files: SampleFiles,
     clock: Clock,
     meter: Meter,
 ) -> UseCases:
@@ -77,7 +96,15 @@ def wire(
         pace=pace,
     )
     deployments = Deployments(store, registry, clock, reconciler.poke)
-    return UseCases(deployments, Predictions(router, requests, meter), reconciler)
+    retention = Retention(feedback_days=settings.feedback_days)
+    samples = Samples(
+        deployments=store, store=quality, files=sample_files, clock=clock, meter=meter, retention=retention
+    )
+    looks = ObservationLimits(settings.observed_images_per_s, settings.drift_threshold)
+    observer = Observer(registry, meter, looks, samples.offer)
+    seen = Quality(deployments=store, store=quality, registry=registry, observations=observer, clock=clock, meter=meter)
+    predictions = Predictions(router, requests, meter, clock, observer)
+    return UseCases(deployments, predictions, reconciler, seen, samples, observer)
 
 
 @asynccontextmanager
@@ -116,6 +143,8 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             registry=RegistryClient(channel),
             cluster=cluster,
             replicas=replicas,
+            quality=SqlQualityStore(store.engine),
+            sample_files=open_sample_files(settings.samples_url, settings.effective_samples_folder),
             clock=SystemClock(),
             meter=PrometheusMeter(metrics),
         )
@@ -136,5 +165,11 @@ async def run(settings: InferenceSettings) -> None:
     """Run the service until it is told to stop."""
     metrics = new_registry()
     async with compose(settings, metrics) as wired:
-        loops = [wired.reconciler.run]
+
+        async def report_drift() -> None:
+            while True:
+                wired.observer.report(wired.predictions.deployments())
+                await asyncio.sleep(_REPORT_S)
+
+        loops = [wired.reconciler.run, wired.samples.run, report_drift]
         await serve(settings, metrics, wired, loops)

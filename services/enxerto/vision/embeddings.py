@@ -1,9 +1,9 @@
 """Where a network's backbone places the images that it was trained on, and how far others lie from there. Pure.
 
-The distance of two sets of embeddings is the Fréchet distance of the Gaussians that are fitted to them (Dowson and Landau
-1982; used on embeddings by Heusel et al. 2017, arXiv:1706.08500), here with diagonal covariances, in units of the
-reference's standard deviations, and averaged over the features, so that networks of any size share one scale: 1 is as
-if every feature's mean had moved by one standard deviation.
+The distance of two sets of embeddings is the Fréchet distance of the Gaussians that are fitted to them (Dowson and
+Landau 1982; used on embeddings by Heusel et al. 2017, arXiv:1706.08500), here with diagonal covariances, in units of
+the reference's standard deviations, and averaged over the features, so that networks of any size share one scale: 1 is
+as if every feature's mean had moved by one standard deviation.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Use cases of requests: images in, answers out."""
 
 import itertools
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enxerto.inference.domain import (
     MAX_ITEMS,
@@ -21,7 +22,9 @@ from enxerto.inference.errors import (
     VersionNotFoundError,
 )
 from enxerto.inference.ports import Meter
+from enxerto.inference.service.observation import Observer, in_full
 from enxerto.inference.service.routing import Route, Router
+from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DeploymentName
 from enxerto.vision.contracts import EMBEDDING
@@ -47,10 +50,12 @@ class RequestLimits:
 class Predictions:
     """Answers requests by the version that serves at that moment."""
 
-    def __init__(self, router: Router, limits: RequestLimits, meter: Meter) -> None:
+    def __init__(self, router: Router, limits: RequestLimits, meter: Meter, clock: Clock, observer: Observer) -> None:
         self._router = router
         self._limits = limits
         self._meter = meter
+        self._clock = clock
+        self._observer = observer
 
     @property
     def max_items(self) -> int:
@@ -61,6 +66,10 @@ class Predictions:
     def stream_requests(self) -> int:
         """Requests of one stream that are worked on at once."""
         return self._limits.stream_requests
+
+    def deployments(self) -> set[DeploymentName]:
+        """Those that have a version that answers."""
+        return self._router.names()
 
     def serving(self, name: DeploymentName, number: int | None = None) -> ServableVersion:
         """The version that answers now.
@@ -116,13 +125,23 @@ class Predictions:
             self._refuse(self._unfit(payload.parts), item_field)
         self._refuse(self._beyond(payload, route.version), item_field)
         limit = self._limits.timeout_s
-        share = await route.submit(payload, limit if timeout_s is None else min(timeout_s, limit))
+        observed = self._observer.wants(name, route.version, payload.items)
+        carried = in_full(payload) if observed else payload
+        share = await route.submit(carried, limit if timeout_s is None else min(timeout_s, limit))
         self._refuse(share.refusals, item_field)
         self._refuse(self._oversized(share.pictures), item_field)
         self._meter.images_answered(payload.kind, payload.items)
-        # What travelled for another request of the batch is not this one's.
-        asked = tuple(one for one in share.tensors if not payload.outputs or one.name in payload.outputs)
-        return Prediction(route.version, asked, share.pictures, payload.items, share.timing)
+        now, identity = self._clock.now(), os.urandom(8).hex()
+        prediction = Prediction(
+            route.version, share.tensors, share.pictures, payload.items, share.timing, identity, now
+        )
+        if observed:
+            self._observer.observe(name, payload, prediction)
+        if not payload.outputs or len(share.tensors) == len(payload.outputs):
+            return prediction
+        # What travelled for the observer or for another request of the batch is not this one's.
+        asked = tuple(one for one in share.tensors if one.name in payload.outputs)
+        return replace(prediction, tensors=asked)
 
     def _unfit(self, images: Sequence[bytes]) -> list[ItemRefusal]:
         """What needs no decoding to be refused."""

@@ -18,7 +18,7 @@ _BATCH: Final = 16
 
 
 def measure_embeddings(job: Job, preprocess: PreprocessSpec, model: OnnxModel, held_out: Split) -> EmbeddingReference:
-    """Embed training images and held-out ones, at most 512 of each, drawn with the seed, through the file that is served.
+    """Embed training images and held-out ones, at most 512 of each, drawn with the seed, by the file that is served.
 
     Args:
         job: as it was trained.
