@@ -59,7 +59,8 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         return
     url = f"sqlite+aiosqlite:///{tmp_path}/inference.db"
     if request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
+        server = request.getfixturevalue("postgres")
+        url = await server.create_database(f"quality_{tmp_path.name.replace('-', '_')}")
     async with open_deployment_store(url) as opened:
         yield SqlQualityStore(opened.engine)
 

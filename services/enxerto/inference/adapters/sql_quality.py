@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, RowMapping, Table, and_, case, delete, func, insert, or_, select, union
+from sqlalchemy import Integer, RowMapping, Table, and_, case, delete, func, insert, select, tuple_, union
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -209,15 +209,10 @@ async def _replace_feedback(connection: AsyncConnection, records: Sequence[Feedb
         }
         for record in records
     ]
-    same = [
-        and_(
-            _of(feedback, record.deployment),
-            feedback.c.identity == record.identity,
-            feedback.c.item == record.index,
-        )
-        for record in records
-    ]
-    await connection.execute(delete(feedback).where(or_(*same)))
+    for name in {record.deployment for record in records}:
+        keys = [(record.identity, record.index) for record in records if record.deployment == name]
+        same = tuple_(feedback.c.identity, feedback.c.item).in_(keys)
+        await connection.execute(delete(feedback).where(_of(feedback, name), same))
     await connection.execute(insert(feedback), rows)
 
 
