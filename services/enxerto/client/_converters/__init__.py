@@ -3,6 +3,7 @@
 from enxerto.client._converters.answers import detections, embeddings, predictions, segmentations, stylized
 from enxerto.client._converters.datasets import dataset, snapshot, validation
 from enxerto.client._converters.models import deployment, model, version
+from enxerto.client._converters.quality import quality, sample, sampling_policy
 from enxerto.client._converters.runs import base_model, estimate, event, ranking, run, sweep
 from enxerto.client._converters.shared import progress
 
@@ -17,8 +18,11 @@ __all__ = [
     "model",
     "predictions",
     "progress",
+    "quality",
     "ranking",
     "run",
+    "sample",
+    "sampling_policy",
     "segmentations",
     "snapshot",
     "stylized",

@@ -37,6 +37,10 @@ class Prediction:
     """Full name of the version that answered."""
     timings: Timings = field(repr=False)
     """Of the request that the image was part of."""
+    prediction_id: str = field(default="", repr=False)
+    """Names the request's answer when feedback is given."""
+    image_index: int = field(default=0, repr=False)
+    """Of the image in its request."""
 
 
 @dataclass(frozen=True, slots=True)

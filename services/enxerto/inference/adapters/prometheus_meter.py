@@ -44,6 +44,9 @@ class PrometheusMeter:
         self._drifted = Gauge(f"{_PREFIX}_drifted_versions", "Versions beyond the threshold.", registry=registry)
         self._feedback = counter("feedback", "Answers whose true label was told.", "outcome")
         self._samples = counter("samples", "Images kept for labelling, or dropped.", "outcome")
+        for task in Task:
+            if task is not Task.STYLE:
+                self._confidence.labels(task.value)
         for outcome in ("correct", "wrong", "unknown_label"):
             self._feedback.labels(outcome)
         for outcome in ("uncertain", "drifted", "dropped"):
