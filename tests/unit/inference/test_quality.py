@@ -12,6 +12,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from enxerto.inference.domain import PredictionId
+from enxerto.inference.oip import open_inference_pb2 as oip
 from enxerto.inference.v1 import quality_pb2
 from enxerto.inference.v1.quality_service_pb2 import (
     DeleteSampleRequest,
@@ -135,6 +136,20 @@ async def test_looking_is_bounded_in_images_a_second(tmp_path: Path) -> None:
         assert 4 <= observed < 50
         assert front.replicas.outputs.count(("probabilities", "embedding")) == observed
         assert front.replicas.outputs.count(("probabilities",)) == 50 - observed
+
+
+async def test_what_is_carried_to_be_looked_at_is_not_answered(front: Front) -> None:
+    pixels = np.zeros((2, 3, 16, 16), np.float32)
+    request = oip.ModelInferRequest(
+        model_name="class",
+        inputs=[{"name": "images", "datatype": "FP32", "shape": pixels.shape}],
+        outputs=[{"name": "probabilities"}],
+        raw_input_contents=[pixels.tobytes()],
+    )
+    answer = await front.open.ModelInfer(request)
+    assert front.replicas.outputs[-1] == ("probabilities", "embedding")
+    assert [output.name for output in answer.outputs] == ["probabilities"]
+    assert (await quality(front)).versions[0].observed_image_count == 2
 
 
 async def test_feedback_is_live_accuracy(front: Front) -> None:
@@ -316,6 +331,10 @@ async def test_what_was_asked_for_survives_a_restart(front: Front) -> None:
     # A process that reads the policies anew keeps what they say, and removes bytes that no row speaks of.
     (known,) = front.files.contents
     front.files.contents[type(known)("default", "class", "lost")] = b"left by a crash"
+    front.clock.time += timedelta(seconds=1)
+    await classify(front, RED)
+    gone = (await samples(front))[-1]
+    del front.files.contents[type(known).parse(gone.name)]
     running = asyncio.ensure_future(front.use_cases.samples.run())
     try:
         while len(front.files.contents) > 1:
@@ -326,3 +345,4 @@ async def test_what_was_asked_for_survives_a_restart(front: Front) -> None:
     finally:
         running.cancel()
     assert known in front.files.contents
+    assert gone.name not in [one.name for one in await samples(front)]

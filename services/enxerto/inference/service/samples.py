@@ -215,12 +215,18 @@ class Samples:
         await self._files.delete(name)
 
     async def _sweep(self) -> None:
-        """Remove bytes without a row: this process was killed between the two."""
-        for name in await self._files.names():
-            try:
-                await self._store.get_sample(name)
-            except SampleNotFoundError:
-                await self._files.delete(name)
+        """Remove bytes without a row, of a process that was killed between the two; and rows whose bytes are gone."""
+        stored, known = set(await self._files.names()), set()
+        for deployment in await self._store.deployments():
+            page: Page[Sample] | None = None
+            while page is None or page.next_after:
+                after = page.next_after if page else ""
+                page = await self._store.list_samples(deployment, PageRequest(1000, after))
+                known.update(sample.name for sample in page.items)
+        for name in known - stored:
+            await self._store.remove_sample(name)
+        for name in stored - known:
+            await self._files.delete(name)
 
 
 def _reason(policy: SamplingPolicy, observed: Observed) -> SampleReason | None:
