@@ -75,7 +75,7 @@ class QualityCalls(AnswerCalls):
             deployment: the deployment.
             max_samples: images to keep; 0 keeps none and removes what was kept.
             uncertain_below: keep images whose confidence is below this.
-            drifted_beyond: keep images that lie so many times as far from the training images' mean as those themselves.
+            drifted_beyond: keep images so many times as far from the training images' mean as those themselves are.
             max_size_bytes: bytes to keep; 256 MiB when 0.
         """
         policy = quality_pb2.SamplingPolicy(

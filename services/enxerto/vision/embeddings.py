@@ -3,7 +3,8 @@
 The distance of two sets of embeddings is the Fréchet distance of the Gaussians that are fitted to them (Dowson and
 Landau 1982; used on embeddings by Heusel et al. 2017, arXiv:1706.08500), here with diagonal covariances, in units of
 the reference's standard deviations, and averaged over the features, so that networks of any size share one scale: 1 is
-as if every feature's mean had moved by one standard deviation.
+as if every feature's mean had moved by one standard deviation. Features that hardly vary among the training images
+count by less, as much as they vary.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy.typing as npt
 REFERENCE_FILE: Final = "embedding_reference.json"
 """The artefact of a version that keeps its reference."""
 
-_LEAST_SHARE: Final = 1e-4
+_LEAST_SHARE: Final = 0.01
 
 Embeddings = npt.NDArray[np.float32]
 """(N, D)."""
@@ -45,21 +46,24 @@ class EmbeddingReference:
     held_out_drift: float = 0.0
 
     @property
-    def _scale(self) -> Moments:
-        # A feature that was silent in training would make the smallest murmur infinitely far.
-        floor = max(_LEAST_SHARE * float(self.variance.mean()), 1e-12)
-        scale: Moments = np.sqrt(np.maximum(self.variance, floor))
-        return scale
+    def _weights(self) -> Moments:
+        """(D,) of each feature's squared differences; with them the reference's own variances sum to 1."""
+        # A feature that was silent in training would make the smallest murmur infinitely far. The median, because
+        # a few features vary a thousand times as much as the others.
+        heard = self.variance[self.variance > 0]
+        floor = _LEAST_SHARE * float(np.median(heard)) if len(heard) else 1.0
+        weights: Moments = 1 / np.maximum(self.variance, floor)
+        own = float(weights @ self.variance)
+        return weights / (own if own > 0 else float(weights.sum()))
 
     def drift(self, mean: Moments, variance: Moments) -> float:
         """How far images with these moments, (D,) each, lie from the reference; see the module."""
-        scale = self._scale
-        moved, widened = (mean - self.mean) / scale, (np.sqrt(variance) - np.sqrt(self.variance)) / scale
-        return float((moved**2 + widened**2).mean())
+        moved, widened = mean - self.mean, np.sqrt(variance) - np.sqrt(self.variance)
+        return float(self._weights @ (moved**2 + widened**2))
 
     def distances(self, embeddings: Embeddings) -> Moments:
         """(N,) how many times as far from the mean as training images each lies: root mean square over the features."""
-        distances: Moments = np.sqrt((((embeddings - self.mean) / self._scale) ** 2).mean(axis=1))
+        distances: Moments = np.sqrt(((embeddings - self.mean) ** 2) @ self._weights)
         return distances
 
     def to_json(self) -> str:

@@ -238,6 +238,7 @@ async def test_uncertain_and_drifted_images_are_kept_and_become_labelled(front: 
     assert policy.max_size_bytes == 256 * 2**20
     await classify(front, DARK)
     await settled(front)
+    front.clock.time += timedelta(seconds=1)
     answer = await classify(front, RED, DARK)
     # The first picture came before the reference was there.
     *_, drifted, uncertain = await samples(front)
