@@ -5,7 +5,9 @@ What they say follows from the colours of a picture, so that a test knows where 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import grpc
@@ -245,11 +247,23 @@ class RegistryWriter:
         name: str = self.stub.CreateModel(request, timeout=10).name
         return name
 
-    def add_version(self, model: str, tiny: TinyModel, *, data: bytes | None = None, agreement: float = 1.0) -> str:
-        """A new version's name; `data` takes the place of the graph's own bytes."""
+    def add_version(
+        self,
+        model: str,
+        tiny: TinyModel,
+        *,
+        data: bytes | None = None,
+        agreement: float = 1.0,
+        files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> str:
+        """A new version's name; `data` takes the place of the graph's own bytes, `files` lie beside it."""
         content = tiny.data if data is None else data
         self.stub.UploadBlob(upload_messages(content), timeout=30)
         version = tiny.version(hashlib.sha256(content).hexdigest(), agreement=agreement)
+        for filename, beside in files.items():
+            self.stub.UploadBlob(upload_messages(beside), timeout=30)
+            digest = hashlib.sha256(beside).hexdigest()
+            version.artifacts.add(filename=filename, role=model_version_pb2.Artifact.ROLE_OTHER, sha256=digest)
         request = registry_service_pb2.CreateModelVersionRequest(parent=model, model_version=version)
         name: str = self.stub.CreateModelVersion(request, timeout=10).name
         return name
