@@ -54,6 +54,7 @@ class Front:
     quality: quality_service_pb2_grpc.QualityServiceStub
     files: InMemorySampleFiles
     meter: CountingMeter
+    address: str
 
 
 @asynccontextmanager
@@ -100,6 +101,7 @@ async def running_front(folder: Path, models: Mapping[str, TinyModel], **setting
             quality_service_pb2_grpc.QualityServiceStub(channel),
             files,
             meter,
+            f"127.0.0.1:{server.port}",
         )
 
 

@@ -1,7 +1,7 @@
 """The client: the common jobs in a few lines, over plain gRPC.
 
 One class with the calls to every resource. Each kind is in a module of its own and may use those before it: datasets,
-runs, base models, sweeps, models, deployments, answers, quality.
+runs, base models, sweeps, models, deployments, answers, quality, streams.
 """
 
 from pathlib import Path
@@ -10,11 +10,11 @@ from typing import Self
 
 from enxerto.client._channel import Tls
 from enxerto.client._names import Names
-from enxerto.client._quality import QualityCalls
+from enxerto.client._streams import StreamCalls
 from enxerto.client._stubs import Stubs
 
 
-class Client(QualityCalls):
+class Client(StreamCalls):
     """Talks to a platform: the local one under ENXERTO_HOME, or the one at the addresses given.
 
     Names may be short (`flowers`, `flowers@production`) or full (`projects/default/models/flowers/versions/3`). Calls

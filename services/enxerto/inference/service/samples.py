@@ -216,7 +216,8 @@ class Samples:
 
     async def _sweep(self) -> None:
         """Remove bytes without a row, of a process that was killed between the two; and rows whose bytes are gone."""
-        stored, known = set(await self._files.names()), set()
+        stored = set(await self._files.names())
+        known: set[SampleName] = set()
         for deployment in await self._store.deployments():
             page: Page[Sample] | None = None
             while page is None or page.next_after:
