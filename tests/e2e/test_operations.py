@@ -21,6 +21,7 @@ SERVICES = {
     "inference": [
         "enxerto.inference.v1.DeploymentService",
         "enxerto.inference.v1.VisionService",
+        "enxerto.inference.v1.QualityService",
         "inference.GRPCInferenceService",
     ],
 }

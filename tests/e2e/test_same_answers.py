@@ -1,4 +1,4 @@
-"""Classify, tritonclient and the trained PyTorch network agree on the probabilities."""
+"""Classify, Embed, tritonclient and the trained PyTorch network agree on probabilities and embeddings."""
 
 import json
 import subprocess
@@ -25,10 +25,11 @@ def batch(grafted: Grafted) -> npt.NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def by_torch(
+def both_by_torch(
     grafted: Grafted, batch: npt.NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
-) -> Probabilities:
-    """The network rebuilt from the version's weights, at the temperature that its graph was calibrated to."""
+) -> tuple[Probabilities, npt.NDArray[np.float32]]:
+    """Probabilities and embeddings of the network rebuilt from the version's weights, at the temperature that its graph
+    was calibrated to."""
     import torch
     from safetensors.torch import load_file
 
@@ -47,7 +48,13 @@ def by_torch(
     network = GraftedNetwork(backbone, ClassifierHead(1280, 10), get_facts("efficientnet_lite0").preprocess).eval()
     network.load_state_dict(load_file(weights))
     with torch.inference_mode():
-        return (network(torch.from_numpy(batch)) / temperature).softmax(1).numpy()
+        images = torch.from_numpy(batch)
+        return (network(images) / temperature).softmax(1).numpy(), network.features(images).numpy()
+
+
+@pytest.fixture(scope="module")
+def by_torch(both_by_torch: tuple[Probabilities, npt.NDArray[np.float32]]) -> Probabilities:
+    return both_by_torch[0]
 
 
 def test_classify_answers_as_torch_does(grafted: Grafted, by_torch: Probabilities) -> None:
@@ -55,6 +62,24 @@ def test_classify_answers_as_torch_does(grafted: Grafted, by_torch: Probabilitie
     for prediction, expected in zip(predictions, by_torch, strict=True):
         for category in prediction.categories:
             assert category.probability == pytest.approx(expected[category.index], abs=TOLERANCE)
+
+
+def test_embed_answers_as_torch_does(
+    grafted: Grafted, both_by_torch: tuple[Probabilities, npt.NDArray[np.float32]]
+) -> None:
+    embeddings = grafted.platform.client.embed("digits", grafted.held_out)
+    np.testing.assert_allclose([one.values for one in embeddings], both_by_torch[1], atol=TOLERANCE)
+
+
+def test_feedback_shows_in_the_deployments_quality(grafted: Grafted) -> None:
+    client = grafted.platform.client
+    predictions = client.classify("digits", grafted.held_out)
+    right = sum(prediction.label == str(digit) for digit, prediction in enumerate(predictions))
+    assert client.feedback("digits", [(one, str(digit)) for digit, one in enumerate(predictions)]) == right
+    quality = client.quality("digits")
+    assert quality.versions[0].model_version == predictions[0].model_version
+    assert quality.versions[0].observed_images > 0
+    assert (quality.accuracies[0].feedback, quality.accuracies[0].accuracy) == (10, right / 10)
 
 
 def test_an_unmodified_tritonclient_gets_the_same(

@@ -16,7 +16,7 @@ from enxerto.inference.domain import DeploymentSpec
 from enxerto.inference.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from enxerto.inference.server import UseCases, build_server
 from enxerto.inference.settings import InferenceSettings
-from enxerto.inference.v1 import vision_pb2, vision_service_pb2_grpc
+from enxerto.inference.v1 import quality_service_pb2_grpc, vision_pb2, vision_service_pb2_grpc
 from enxerto.kernel.names import DeploymentName, VersionReference
 from enxerto.runtime.metrics import new_registry
 from fakes.inference_world import (
@@ -26,6 +26,7 @@ from fakes.inference_world import (
     InMemoryModelRegistry,
     InProcessReplicas,
 )
+from fakes.quality_stores import InMemoryQualityStore, InMemorySampleFiles
 from fakes.tiny_onnx import TinyModel
 from inference_images import encode
 
@@ -50,6 +51,10 @@ class Front:
     registry: InMemoryModelRegistry
     replicas: InProcessReplicas
     clock: SettableClock
+    quality: quality_service_pb2_grpc.QualityServiceStub
+    files: InMemorySampleFiles
+    meter: CountingMeter
+    address: str
 
 
 @asynccontextmanager
@@ -65,14 +70,17 @@ async def running_front(folder: Path, models: Mapping[str, TinyModel], **setting
         **settings,
     )
     registry, replicas, clock = InMemoryModelRegistry(), InProcessReplicas(folder), SettableClock()
+    quality, files, meter = InMemoryQualityStore(), InMemorySampleFiles(), CountingMeter()
     use_cases = wire(
         configured,
         store=InMemoryDeploymentStore(),
         registry=registry,
         cluster=InMemoryCluster(),
         replicas=replicas,
+        quality=quality,
+        sample_files=files,
         clock=clock,
-        meter=CountingMeter(),
+        meter=meter,
     )
     for name, tiny in models.items():
         replicas.load(registry.add_tiny(1, tiny, name), tiny)
@@ -90,6 +98,10 @@ async def running_front(folder: Path, models: Mapping[str, TinyModel], **setting
             registry,
             replicas,
             clock,
+            quality_service_pb2_grpc.QualityServiceStub(channel),
+            files,
+            meter,
+            f"127.0.0.1:{server.port}",
         )
 
 

@@ -21,6 +21,7 @@ from fakes.inference_world import (
     InMemoryModelRegistry,
     InMemoryReplicas,
 )
+from fakes.quality_stores import InMemoryQualityStore, InMemorySampleFiles
 
 NAME = DeploymentName("default", "pets")
 
@@ -53,6 +54,8 @@ class World:
             registry=self.registry,
             cluster=self.cluster,
             replicas=self.replicas,
+            quality=InMemoryQualityStore(),
+            sample_files=InMemorySampleFiles(),
             clock=FixedClock(),
             meter=self.meter,
         )

@@ -40,6 +40,7 @@ from enxerto.kernel.errors import UnavailableError
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.type.v1 import task_pb2
+from enxerto.vision.embeddings import EmbeddingReference
 from enxerto.vision.images import ImageLimits
 from enxerto.vision.onnx.golden import Golden
 from enxerto.vision.specs import Task, TensorSpec
@@ -107,6 +108,7 @@ class InMemoryModelRegistry:
         self.quarantined: set[VersionName] = set()
         self.aliases: dict[VersionReference, VersionName] = {}
         self.goldens: dict[VersionName, Golden] = {}
+        self.references: dict[VersionName, EmbeddingReference] = {}
         self.away = False
 
     async def golden(self, version: ServableVersion) -> Golden | None:
@@ -132,6 +134,11 @@ class InMemoryModelRegistry:
         reference = VersionReference(version.project, version.model, alias)
         self.aliases[reference] = version
         return reference
+
+    async def embedding_reference(self, name: VersionName) -> EmbeddingReference | None:
+        if self.away:
+            raise UnavailableError("the registry is away")
+        return self.references.get(name)
 
     async def resolve(self, reference: VersionReference) -> ServableVersion:
         if self.away:
@@ -262,6 +269,8 @@ class CountingMeter:
         self.batches: list[int] = []
         self.states: dict[State, int] = {}
         self.waiting = 0
+        self.confidences: list[tuple[Task, float]] = []
+        self.drift = 0.0, 0
 
     def batch_answered(self, kind: PayloadKind, items: int, answer: BatchAnswer, round_trip_s: float) -> None:
         self.batches.append(items)
@@ -298,3 +307,15 @@ class CountingMeter:
 
     def queued(self, items: int) -> None:
         self.waiting += items
+
+    def confidence(self, task: Task, value: float) -> None:
+        self.confidences.append((task, value))
+
+    def drifted(self, worst: float, versions: int) -> None:
+        self.drift = worst, versions
+
+    def feedback(self, outcome: str) -> None:
+        self.counts[f"feedback {outcome}"] += 1
+
+    def sample(self, outcome: str) -> None:
+        self.counts[f"sample {outcome}"] += 1

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 
-from enxerto.inference.v1 import deployment_service_pb2_grpc, vision_service_pb2_grpc
+from enxerto.inference.v1 import deployment_service_pb2_grpc, quality_service_pb2_grpc, vision_service_pb2_grpc
 from enxerto.registry.v1 import registry_service_pb2_grpc
 from enxerto.training.v1 import dataset_service_pb2_grpc, sweep_service_pb2_grpc, training_service_pb2_grpc
 
@@ -25,6 +25,7 @@ _SERVICERS = (
     (training_service_pb2_grpc, "TrainingService"),
     (deployment_service_pb2_grpc, "DeploymentService"),
     (vision_service_pb2_grpc, "VisionService"),
+    (quality_service_pb2_grpc, "QualityService"),
 )
 
 

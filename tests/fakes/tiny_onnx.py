@@ -5,7 +5,9 @@ What they say follows from the colours of a picture, so that a test knows where 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 import grpc
@@ -15,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
 from enxerto.vision.contracts import CONTRACTS, OPTIONAL
-from enxerto.vision.onnx.golden import GOLDEN_FILE
 from enxerto.vision.specs import PreprocessSpec, Resize, Task
 from registry_requests import upload_messages
 
@@ -252,20 +253,17 @@ class RegistryWriter:
         tiny: TinyModel,
         *,
         data: bytes | None = None,
-        golden: bytes | None = None,
         agreement: float = 1.0,
+        files: Mapping[str, bytes] = MappingProxyType({}),
     ) -> str:
-        """A new version's name; `data` takes the place of the graph's bytes, `golden` is what `GOLDEN_FILE` holds."""
+        """A new version's name; `data` takes the place of the graph's own bytes, `files` lie beside it."""
         content = tiny.data if data is None else data
         self.stub.UploadBlob(upload_messages(content), timeout=30)
         version = tiny.version(hashlib.sha256(content).hexdigest(), agreement=agreement)
-        if golden is not None:
-            self.stub.UploadBlob(upload_messages(golden), timeout=30)
-            version.artifacts.add(
-                filename=GOLDEN_FILE,
-                role=model_version_pb2.Artifact.ROLE_OTHER,
-                sha256=hashlib.sha256(golden).hexdigest(),
-            )
+        for filename, beside in files.items():
+            self.stub.UploadBlob(upload_messages(beside), timeout=30)
+            digest = hashlib.sha256(beside).hexdigest()
+            version.artifacts.add(filename=filename, role=model_version_pb2.Artifact.ROLE_OTHER, sha256=digest)
         request = registry_service_pb2.CreateModelVersionRequest(parent=model, model_version=version)
         name: str = self.stub.CreateModelVersion(request, timeout=10).name
         return name

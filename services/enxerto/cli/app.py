@@ -12,6 +12,7 @@ from enxerto.cli import (
     models,
     platform,
     predicting,
+    quality,
     quickstart,
     reports,
     runs,
@@ -64,6 +65,7 @@ models.register(app)
 reports.register(app)
 serving.register(app)
 predicting.register(app)
+quality.register(app)
 quickstart.register(app)
 
 

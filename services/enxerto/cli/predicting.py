@@ -1,4 +1,4 @@
-"""`enxerto predict`: every task's answer for people, as JSON, and drawn into the picture."""
+"""`enxerto predict`: every task's answer for people, as JSON, and drawn into the picture; and `enxerto embed`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from enxerto.client import Client, Deployment, Detection, Prediction, Segmentation, StylizedImage, Task
 
 _SHOWN_OBJECTS = 20
+_SHOWN_NUMBERS = 4
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command()(predict)
+    app.command()(embed)
 
 
 def predict(
@@ -46,6 +48,38 @@ def predict(
     for image, answer, path in zip(images, answers, saved, strict=True):
         where = f", see {path}" if path else ""
         console().print(f"{image}: {_describe(answer)}{where}   ({short(answer.model_version)})", markup=False)
+
+
+def embed(
+    context: typer.Context,
+    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP or BMP files.", exists=True, dir_okay=False)],
+    deployment: Annotated[
+        str, typer.Option(help="The deployment to ask; may be left out when there is just one.")
+    ] = "",
+    save: Annotated[
+        Path | None,
+        typer.Option(help="NPZ file for `images`, the paths, and `embeddings`, float32 (images, dimension)."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a classifier's deployment where its backbone places images: near ones look alike to it."""
+    with session(context).client() as client:
+        name = deployment or _only_deployment(client).name
+        answers = client.embed(name, images)
+    if save:
+        import numpy as np
+
+        np.savez(
+            save, images=[str(image) for image in images], embeddings=np.array([one.values for one in answers], "<f4")
+        )
+    if as_json:
+        rows = [{"image": image, "embedding": one.values} for image, one in zip(images, answers, strict=True)]
+        emit_json({"model_version": answers[0].model_version, "embeddings": rows, **({"saved": save} if save else {})})
+        return
+    for image, answer in zip(images, answers, strict=True):
+        first = ", ".join(f"{value:.3g}" for value in answer.values[:_SHOWN_NUMBERS])
+        shown = f"{image}: {len(answer.values)} numbers, {first}, ...   ({short(answer.model_version)})"
+        console().print(shown, markup=False)
 
 
 def _asked(client: "Client", deployment: str) -> "tuple[str, Task]":

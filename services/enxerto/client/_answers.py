@@ -100,6 +100,19 @@ class AnswerCalls(DeploymentCalls):
         send = _sticky(self._stubs.vision.Stylize, sticky_key)
         return self._answers(send, request, images, _converters.stylized, most=_PAINTED)
 
+    def embed(self, deployment: str, images: Images) -> list[_results.Embedding]:
+        """Give the backbone's embedding of each image. Classification only.
+
+        A version that was registered before graphs gave embeddings raises FailedPreconditionError with the reason
+        NO_EMBEDDING.
+
+        Args:
+            deployment: the deployment to ask.
+            images: paths or bytes.
+        """
+        request = vision_service_pb2.EmbedRequest(deployment=self._names.deployment(deployment))
+        return self._answers(self._stubs.vision.Embed, request, images, _converters.embeddings)
+
     def _answers(
         self,
         send: Callable[..., Any],

@@ -1,20 +1,20 @@
 """The client: the common jobs in a few lines, over plain gRPC.
 
 One class with the calls to every resource. Each kind is in a module of its own and may use those before it: datasets,
-runs, base models, sweeps, models, deployments, answers.
+runs, base models, sweeps, models, deployments, answers, quality, streams.
 """
 
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from enxerto.client._answers import AnswerCalls
 from enxerto.client._channel import Tls
 from enxerto.client._names import Names
+from enxerto.client._streams import StreamCalls
 from enxerto.client._stubs import Stubs
 
 
-class Client(AnswerCalls):
+class Client(StreamCalls):
     """Talks to a platform: the local one under ENXERTO_HOME, or the one at the addresses given.
 
     Names may be short (`flowers`, `flowers@production`) or full (`projects/default/models/flowers/versions/3`). Calls

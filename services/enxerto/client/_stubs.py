@@ -8,7 +8,7 @@ import grpc
 
 from enxerto.client._channel import Tls, open_channel
 from enxerto.client._errors import PlatformNotRunningError
-from enxerto.inference.v1 import deployment_service_pb2_grpc, vision_service_pb2_grpc
+from enxerto.inference.v1 import deployment_service_pb2_grpc, quality_service_pb2_grpc, vision_service_pb2_grpc
 from enxerto.local.state import PlatformState, default_home
 from enxerto.registry.v1 import registry_service_pb2_grpc
 from enxerto.training.v1 import dataset_service_pb2_grpc, sweep_service_pb2_grpc, training_service_pb2_grpc
@@ -71,6 +71,11 @@ class Stubs:
     def vision(self) -> vision_service_pb2_grpc.VisionServiceStub:
         """Answers."""
         return vision_service_pb2_grpc.VisionServiceStub(self._channel("inference"))
+
+    @property
+    def quality(self) -> quality_service_pb2_grpc.QualityServiceStub:
+        """How well deployments answer."""
+        return quality_service_pb2_grpc.QualityServiceStub(self._channel("inference"))
 
     def close(self) -> None:
         """Close every channel."""

@@ -9,23 +9,38 @@ from prometheus_client import CollectorRegistry
 from enxerto.inference.adapters.prometheus_meter import PrometheusMeter
 from enxerto.inference.adapters.registry_client import RegistryClient, open_channel
 from enxerto.inference.adapters.replica_client import GrpcReplicas
+from enxerto.inference.adapters.sample_files import open_sample_files
 from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluster, ServePorts
+from enxerto.inference.adapters.sql_quality import SqlQualityStore
 from enxerto.inference.adapters.sql_store import open_deployment_store
 from enxerto.inference.domain import ServableVersion
-from enxerto.inference.ports import DeploymentStore, Meter, ModelRegistry, ReplicaCluster, Replicas
+from enxerto.inference.ports import (
+    DeploymentStore,
+    Meter,
+    ModelRegistry,
+    QualityStore,
+    ReplicaCluster,
+    Replicas,
+    SampleFiles,
+)
 from enxerto.inference.server import UseCases, serve
 from enxerto.inference.service import (
     BatchLimits,
     Deployments,
     Fleet,
     Lanes,
+    ObservationLimits,
+    Observer,
     Pace,
     Predictions,
+    Quality,
     Reconciler,
     References,
     RequestLimits,
+    Retention,
     Route,
     Router,
+    Samples,
     Shadowing,
     Trials,
     WatchedStore,
@@ -38,6 +53,7 @@ from enxerto.runtime.metrics import new_registry
 from enxerto.runtime.ray_dashboard import RayDashboard
 
 _MIN_SECRET_CHARACTERS = 32
+_REPORT_S = 10.0
 
 
 def wire(
@@ -47,6 +63,8 @@ def wire(
     registry: ModelRegistry,
     cluster: ReplicaCluster,
     replicas: Replicas,
+    quality: QualityStore,
+    sample_files: SampleFiles,
     clock: Clock,
     meter: Meter,
 ) -> UseCases:
@@ -99,7 +117,15 @@ def wire(
         poked=poked,
     )
     deployments = Deployments(watched, registry, clock, reconciler.poke)
-    return UseCases(deployments, Predictions(router, requests, meter, shadowing), reconciler, watched.stop)
+    retention = Retention(feedback_days=settings.feedback_days)
+    samples = Samples(
+        deployments=store, store=quality, files=sample_files, clock=clock, meter=meter, retention=retention
+    )
+    looks = ObservationLimits(settings.observed_images_per_s, settings.drift_threshold)
+    observer = Observer(registry, meter, looks, samples.offer)
+    seen = Quality(deployments=store, store=quality, registry=registry, observations=observer, clock=clock, meter=meter)
+    predictions = Predictions(router, requests, meter, clock, shadowing=shadowing, observer=observer)
+    return UseCases(deployments, predictions, reconciler, watched.stop, seen, samples, observer)
 
 
 @asynccontextmanager
@@ -139,6 +165,8 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             registry=RegistryClient(channel),
             cluster=cluster,
             replicas=replicas,
+            quality=SqlQualityStore(store.engine),
+            sample_files=open_sample_files(settings.samples_url, settings.effective_samples_folder),
             clock=SystemClock(),
             meter=PrometheusMeter(metrics),
         )
@@ -159,5 +187,11 @@ async def run(settings: InferenceSettings) -> None:
     """Run the service until it is told to stop."""
     metrics = new_registry()
     async with compose(settings, metrics) as wired:
-        loops = [wired.reconciler.run]
+
+        async def report_drift() -> None:
+            while True:
+                wired.observer.report(wired.predictions.deployments())
+                await asyncio.sleep(_REPORT_S)
+
+        loops = [wired.reconciler.run, wired.samples.run, report_drift]
         await serve(settings, metrics, wired, loops)

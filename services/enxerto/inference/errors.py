@@ -3,7 +3,8 @@
 EnxertoError
 ├── NotFoundError
 │   ├── DeploymentNotFoundError
-│   └── VersionNotFoundError
+│   ├── VersionNotFoundError
+│   └── SampleNotFoundError
 ├── AlreadyExistsError
 │   ├── DeploymentExistsError
 │   └── RequestIdReusedError
@@ -40,7 +41,7 @@ from enxerto.kernel.errors import (
     UnavailableError,
     Violation,
 )
-from enxerto.kernel.names import DeploymentName, VersionName
+from enxerto.kernel.names import DeploymentName, SampleName, VersionName
 from enxerto.vision.specs import Task
 
 
@@ -60,6 +61,15 @@ class VersionNotFoundError(NotFoundError):
 
     def __init__(self, name: str, message: str | None = None) -> None:
         super().__init__("ModelVersion", name, message)
+
+
+class SampleNotFoundError(NotFoundError):
+    """No such image was kept, or it made room for others."""
+
+    reason = "SAMPLE_NOT_FOUND"
+
+    def __init__(self, name: SampleName) -> None:
+        super().__init__("Sample", str(name))
 
 
 class DeploymentExistsError(AlreadyExistsError):

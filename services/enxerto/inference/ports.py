@@ -1,6 +1,7 @@
 """What the inference service needs from the world."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from enxerto.inference.domain import (
@@ -9,13 +10,19 @@ from enxerto.inference.domain import (
     BatchAnswer,
     Deployment,
     Endpoint,
+    FeedbackRecord,
+    LiveAccuracy,
     Payload,
     PayloadKind,
+    Sample,
+    SamplesUsage,
+    SamplingPolicy,
     ServableVersion,
     State,
 )
-from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
+from enxerto.kernel.names import DeploymentName, ProjectName, SampleName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
+from enxerto.vision.embeddings import EmbeddingReference
 from enxerto.vision.onnx.golden import Golden
 from enxerto.vision.specs import Task
 
@@ -80,6 +87,15 @@ class ModelRegistry(Protocol):
         """
         ...
 
+    async def embedding_reference(self, name: VersionName) -> EmbeddingReference | None:
+        """What the version's embeddings of training images are like; None when it keeps no reference.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+            RegistryUnavailableError: the registry cannot be reached.
+        """
+        ...
+
 
 class ReplicaCluster(Protocol):
     """What places, heals and scales the replicas."""
@@ -117,6 +133,86 @@ class Replicas(Protocol):
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         """Close the connections to all others."""
+        ...
+
+
+class QualityStore(Protocol):
+    """Keeps feedback, sampling policies and what is known of samples. Every method is one transaction."""
+
+    async def put_feedback(self, records: Sequence[FeedbackRecord]) -> None:
+        """Keep all of them; each takes the place of what was said of the same image."""
+        ...
+
+    async def accuracies(self, name: DeploymentName, since: datetime) -> Sequence[LiveAccuracy]:
+        """Feedback about answers given since then, by version, the one with the most first."""
+        ...
+
+    async def forget_feedback(self, before: datetime) -> None:
+        """Remove the feedback about answers given before then, of every deployment."""
+        ...
+
+    async def policy(self, name: DeploymentName) -> SamplingPolicy | None:
+        """The policy of a deployment, if one was put."""
+        ...
+
+    async def policies(self) -> Sequence[SamplingPolicy]:
+        """Every policy."""
+        ...
+
+    async def put_policy(self, policy: SamplingPolicy) -> None:
+        """Keep a policy instead of the one before."""
+        ...
+
+    async def add_sample(self, sample: Sample) -> None:
+        """Keep a new sample."""
+        ...
+
+    async def get_sample(self, name: SampleName) -> Sample:
+        """Read one with its true label, or raise `SampleNotFoundError`."""
+        ...
+
+    async def list_samples(self, name: DeploymentName, page: PageRequest) -> Page[Sample]:
+        """A deployment's samples with their true labels, by id, which is the order of time."""
+        ...
+
+    async def samples_before(self, name: DeploymentName, before: datetime) -> Sequence[SampleName]:
+        """Some samples from before then; none when there are no more."""
+        ...
+
+    async def remove_sample(self, name: SampleName) -> None:
+        """Forget one; one that is gone already is no error."""
+        ...
+
+    async def samples_usage(self, name: DeploymentName) -> SamplesUsage:
+        """What a deployment's samples take."""
+        ...
+
+    async def deployments(self) -> set[DeploymentName]:
+        """Every deployment that something is kept of."""
+        ...
+
+    async def forget(self, name: DeploymentName, before: datetime) -> None:
+        """Remove a deployment's feedback and policy from before then."""
+        ...
+
+
+class SampleFiles(Protocol):
+    """Keeps the images of samples."""
+
+    async def put(self, name: SampleName, content: bytes) -> None:
+        """Keep an image, or raise `StorageUnavailableError`."""
+        ...
+
+    async def get(self, name: SampleName) -> bytes | None:
+        """Read an image; None when it is not there. Or raise `StorageUnavailableError`."""
+        ...
+
+    async def delete(self, name: SampleName) -> None:
+        """Remove an image; one that is gone already is no error. Or raise `StorageUnavailableError`."""
+        ...
+
+    async def names(self) -> Sequence[SampleName]:
+        """Every image that is kept, or raise `StorageUnavailableError`."""
         ...
 
 
@@ -169,4 +265,20 @@ class Meter(Protocol):
 
     def queued(self, items: int) -> None:
         """How many images wait now, more or fewer: a difference."""
+        ...
+
+    def confidence(self, task: Task, value: float) -> None:
+        """An observed answer was so sure, in [0, 1]."""
+        ...
+
+    def drifted(self, worst: float, versions: int) -> None:
+        """How far the farthest version has drifted, and how many have beyond the threshold."""
+        ...
+
+    def feedback(self, outcome: str) -> None:
+        """Feedback was stored: `correct`, `wrong`, `unknown_label`."""
+        ...
+
+    def sample(self, outcome: str) -> None:
+        """An image was kept, as `uncertain` or `drifted`; or was to be kept and `dropped`."""
         ...

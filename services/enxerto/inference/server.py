@@ -1,4 +1,4 @@
-"""Puts the three services on the runtime's server."""
+"""Puts the services on the runtime's server."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,19 @@ from prometheus_client import CollectorRegistry
 from enxerto.inference.oip import open_inference_pb2
 from enxerto.inference.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from enxerto.inference.oip.servicer import OpenInferenceServicer
-from enxerto.inference.service import Deployments, Predictions, Reconciler
-from enxerto.inference.servicer import DeploymentServicer, VisionServicer
+from enxerto.inference.service import Deployments, Observer, Predictions, Quality, Reconciler, Samples
+from enxerto.inference.servicer import DeploymentServicer, QualityServicer, VisionServicer
 from enxerto.inference.settings import InferenceSettings
-from enxerto.inference.v1 import deployment_service_pb2, vision_service_pb2
+from enxerto.inference.v1 import deployment_service_pb2, quality_service_pb2, vision_service_pb2
 from enxerto.inference.v1.deployment_service_pb2_grpc import add_DeploymentServiceServicer_to_server
+from enxerto.inference.v1.quality_service_pb2_grpc import add_QualityServiceServicer_to_server
 from enxerto.inference.v1.vision_service_pb2_grpc import add_VisionServiceServicer_to_server
 from enxerto.runtime.server import GrpcServer, Register, serve_until_signalled
 
 SERVICES = (
     deployment_service_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,
     vision_service_pb2.DESCRIPTOR.services_by_name["VisionService"].full_name,
+    quality_service_pb2.DESCRIPTOR.services_by_name["QualityService"].full_name,
     open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
 
@@ -33,12 +35,16 @@ class UseCases:
     reconciler: Reconciler
     on_drain: Callable[[], None]
     """Ends endless streams, so that their clients reconnect elsewhere."""
+    quality: Quality
+    samples: Samples
+    observer: Observer
 
 
 def _registration(use_cases: UseCases) -> Register:
     def register(server: grpc.aio.Server) -> None:
         add_DeploymentServiceServicer_to_server(DeploymentServicer(use_cases.deployments), server)
         add_VisionServiceServicer_to_server(VisionServicer(use_cases.predictions), server)
+        add_QualityServiceServicer_to_server(QualityServicer(use_cases.quality, use_cases.samples), server)
         inference = OpenInferenceServicer(use_cases.predictions, lambda: use_cases.reconciler.synced)
         add_GRPCInferenceServiceServicer_to_server(inference, server)
 

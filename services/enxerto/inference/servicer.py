@@ -10,11 +10,14 @@ from google.protobuf.empty_pb2 import Empty
 
 from enxerto.inference import converters
 from enxerto.inference.domain import Payload, Prediction
-from enxerto.inference.service import Deployments, Predictions, in_order
+from enxerto.inference.service import Deployments, Predictions, Quality, Samples, in_order
 from enxerto.inference.v1 import (
     deployment_pb2,
     deployment_service_pb2,
     deployment_service_pb2_grpc,
+    quality_pb2,
+    quality_service_pb2,
+    quality_service_pb2_grpc,
     vision_service_pb2,
     vision_service_pb2_grpc,
 )
@@ -93,9 +96,8 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
     ) -> vision_service_pb2.ClassifyResponse:
         """Say what is in each image."""
         name, payload, top_k = converters.classify_arguments(request, self._predictions.max_items)
-        return converters.classification_to_proto(
-            await self._answer(name, payload, Task.CLASSIFICATION, context), top_k
-        )
+        prediction = await self._answer(name, payload, Task.CLASSIFICATION, context)
+        return converters.classification_to_proto(name, prediction, top_k)
 
     async def Detect(
         self, request: vision_service_pb2.DetectRequest, context: Context
@@ -157,3 +159,55 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
             task=task,
             sticky_key=converters.sticky_key(context.invocation_metadata()),
         )
+
+
+class QualityServicer(quality_service_pb2_grpc.QualityServiceServicer):
+    """enxerto.inference.v1.QualityService."""
+
+    def __init__(self, quality: Quality, samples: Samples) -> None:
+        self._quality = quality
+        self._samples = samples
+
+    async def GetDeploymentQuality(
+        self, request: quality_service_pb2.GetDeploymentQualityRequest, context: Context
+    ) -> quality_pb2.DeploymentQuality:
+        """Read how well a deployment answers."""
+        return converters.quality_to_proto(await self._quality.read(*converters.quality_arguments(request)))
+
+    async def SubmitFeedback(
+        self, request: quality_service_pb2.SubmitFeedbackRequest, context: Context
+    ) -> quality_service_pb2.SubmitFeedbackResponse:
+        """Store true labels."""
+        return converters.feedback_to_proto(await self._quality.submit(*converters.feedback_arguments(request)))
+
+    async def GetSamplingPolicy(
+        self, request: quality_service_pb2.GetSamplingPolicyRequest, context: Context
+    ) -> quality_pb2.SamplingPolicy:
+        """Read which images are kept."""
+        name = DeploymentName.parse(request.deployment, "deployment")
+        return converters.policy_to_proto(await self._samples.policy(name))
+
+    async def UpdateSamplingPolicy(
+        self, request: quality_service_pb2.UpdateSamplingPolicyRequest, context: Context
+    ) -> quality_pb2.SamplingPolicy:
+        """Change which images are kept."""
+        return converters.policy_to_proto(await self._samples.set_policy(converters.policy_arguments(request)))
+
+    async def ListSamples(
+        self, request: quality_service_pb2.ListSamplesRequest, context: Context
+    ) -> quality_service_pb2.ListSamplesResponse:
+        """List what was kept."""
+        page = await self._samples.list(*converters.samples_arguments(request))
+        return converters.samples_to_proto(page.items, page.next_page_token)
+
+    async def DownloadSample(
+        self, request: quality_service_pb2.DownloadSampleRequest, context: Context
+    ) -> quality_service_pb2.DownloadSampleResponse:
+        """Read an image that was kept."""
+        content = await self._samples.download(converters.sample_name(request.name))
+        return quality_service_pb2.DownloadSampleResponse(content=content)
+
+    async def DeleteSample(self, request: quality_service_pb2.DeleteSampleRequest, context: Context) -> Empty:
+        """Remove an image that was kept."""
+        await self._samples.delete(converters.sample_name(request.name))
+        return Empty()

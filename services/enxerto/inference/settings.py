@@ -74,6 +74,20 @@ class InferenceSettings(ServerSettings):
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Width times height that an image's header may declare."""
 
+    observed_images_per_s: float = Field(default=20.0, ge=0)
+    """Images whose answers are looked at for classes, confidence and drift, a second and version; 0 looks at none."""
+    drift_threshold: float = Field(default=0.5, gt=0)
+    """By how much the drift of embeddings may exceed that of held-out images before a version counts as drifted."""
+    samples_url: str = ""
+    """Where images for labelling are kept: `s3://bucket/prefix` and the like; empty keeps them under `home`."""
+    feedback_days: int = Field(default=365, ge=1)
+    """Feedback about older answers is removed."""
+
+    @property
+    def effective_samples_folder(self) -> Path:
+        """Where images for labelling are kept without a URL."""
+        return self.home.expanduser() / "inference" / "samples"
+
     @property
     def max_answer_bytes(self) -> int:
         """Bytes of the answers to one request: a message, less what is around them."""

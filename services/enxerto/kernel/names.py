@@ -256,6 +256,21 @@ class DeploymentName(ResourceName):
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class SampleName(ResourceName):
+    """An image that a deployment kept for labelling."""
+
+    PATTERN: ClassVar = ("projects", "deployments", "samples")
+    project: str
+    deployment: str
+    sample: str
+
+    @property
+    def parent(self) -> DeploymentName:
+        """The deployment that kept it."""
+        return DeploymentName(self.project, self.deployment)
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class BaseModelName(ResourceName):
     """A pretrained network of the catalogue."""
 

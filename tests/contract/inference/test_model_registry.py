@@ -1,20 +1,23 @@
 """One suite for every `ModelRegistry`: the one in memory, and the client of a registry that runs."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from enxerto.inference.adapters.registry_client import RegistryClient, open_channel
 from enxerto.inference.errors import RegistryUnavailableError, VersionNotFoundError, VersionNotServableError
 from enxerto.inference.ports import ModelRegistry
-from enxerto.kernel.names import VersionReference
+from enxerto.kernel.names import VersionName, VersionReference
 from enxerto.registry.bootstrap import compose
 from enxerto.registry.server import build_server
 from enxerto.registry.settings import RegistrySettings
 from enxerto.runtime.metrics import new_registry
+from enxerto.vision.embeddings import REFERENCE_FILE, EmbeddingReference
 from fakes.inference_world import InMemoryModelRegistry
 from fakes.tiny_onnx import RegistryWriter, TinyModel
 
@@ -26,6 +29,8 @@ class Bench:
     registry: ModelRegistry
     add: Callable[[bool], Awaitable[int]]
     point: Callable[[str, int], Awaitable[None]]
+    add_file: Callable[[bytes], Awaitable[VersionName]]
+    """A version with these bytes as its reference of embeddings."""
 
 
 def in_memory() -> Bench:
@@ -41,7 +46,13 @@ def in_memory() -> Bench:
     async def point(alias: str, number: int) -> None:
         registry.point(alias, next(name for name in registry.versions if name.number == number))
 
-    return Bench(registry, add, point)
+    async def add_file(content: bytes) -> VersionName:
+        name = registry.add(next(numbers))
+        with contextlib.suppress(ValueError):
+            registry.references[name] = EmbeddingReference.from_json(content)
+        return name
+
+    return Bench(registry, add, point, add_file)
 
 
 @pytest.fixture(params=["memory", "grpc"])
@@ -65,12 +76,26 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             async def point(alias: str, number: int) -> None:
                 await asyncio.to_thread(writer.point, model, alias, f"{model}/versions/{number}")
 
-            yield Bench(RegistryClient(channel), add, point)
+            async def add_file(content: bytes) -> VersionName:
+                files = {REFERENCE_FILE: content}
+                return VersionName.parse(await asyncio.to_thread(writer.add_version, model, TinyModel(), files=files))
+
+            yield Bench(RegistryClient(channel), add, point, add_file)
             writer.close()
 
 
 def reference(version: str, model: str = "pets") -> VersionReference:
     return VersionReference("default", model, version)
+
+
+async def test_the_reference_of_embeddings_is_the_versions_own(bench: Bench) -> None:
+    kept = EmbeddingReference(9, np.array([1.0, 2.0]), np.array([0.5, 0.0]), 0.25)
+    found = await bench.registry.embedding_reference(await bench.add_file(kept.to_json().encode()))
+    assert found is not None
+    assert (found.count, found.held_out_drift, found.to_json()) == (9, 0.25, kept.to_json())
+    assert await bench.registry.embedding_reference(await bench.add_file(b"something else")) is None
+    without = await bench.add(False)
+    assert await bench.registry.embedding_reference(VersionName("default", "pets", without)) is None
 
 
 async def test_a_number_and_an_alias_mean_the_same_version(bench: Bench) -> None:

@@ -18,7 +18,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, vision_pb2, vision_service_pb2
 from enxerto.local.layout import Layout
 from enxerto.local.ports import Ports
-from enxerto.vision.onnx.golden import make_golden, write_golden
+from enxerto.vision.onnx.golden import GOLDEN_FILE, make_golden, write_golden
 from enxerto.vision.onnx.session import OnnxModel
 from fakes.tiny_onnx import SIZE, TinyModel
 from grpc_details import failed_call
@@ -161,7 +161,7 @@ def test_a_watcher_sees_a_version_fail_its_golden_inputs_and_the_old_one_serve_o
     model, tiny, other = one.rpartition("/versions/")[0], TinyModel(1), TinyModel(4)
     pixels = np.random.default_rng(1).random((4, 3, SIZE, SIZE)).astype(np.float32)
     write_golden(make_golden(tiny.task, OnnxModel(other.data).run, pixels), tmp_path / "golden.npz")
-    wrong = served.registry.add_version(model, tiny, golden=(tmp_path / "golden.npz").read_bytes())
+    wrong = served.registry.add_version(model, tiny, files={GOLDEN_FILE: (tmp_path / "golden.npz").read_bytes()})
     request = deployment_service_pb2.WatchDeploymentRequest(name=name)
     watched = served.front.deployments.WatchDeployment(request, timeout=200)
     with Load(served, name) as load:

@@ -63,6 +63,19 @@ def test_the_only_deployment_says_what_it_is(command, serve, photo: Path, tmp_pa
     assert command("predict", str(tmp_path / "none.jpg")).returncode == 2
 
 
+def test_embeddings_are_shown_printed_and_saved(command, serve, photo: Path, tmp_path: Path) -> None:
+    response = vision_service_pb2.EmbedResponse(dimension=5)
+    response.results.add(values=[0.5, 1, -2, 0, 7])
+    serve("CLASSIFICATION", "Embed", response)
+    assert command("embed", str(photo)).stdout.strip() == f"{photo}: 5 numbers, 0.5, 1, -2, 0, ...   (m@2)"
+    saved = tmp_path / "all.npz"
+    answer = json.loads(command("embed", str(photo), "--save", str(saved), "--json").stdout)
+    assert answer["embeddings"] == [{"image": str(photo), "embedding": [0.5, 1, -2, 0, 7]}]
+    kept = np.load(saved)
+    assert kept["images"].tolist() == [str(photo)]
+    np.testing.assert_array_equal(kept["embeddings"], np.array([[0.5, 1, -2, 0, 7]], np.float32))
+
+
 def test_objects_are_listed_and_drawn_where_people_see_them(
     command, serve, scripted: ScriptedServices, photo: Path, tmp_path: Path
 ) -> None:

@@ -35,6 +35,19 @@ def test_objects_keep_their_pictures(client: Client, services: ScriptedServices)
     assert not services.requests("Detect")[-1].HasField("score_threshold")
 
 
+def test_embeddings_keep_their_pictures(client: Client, services: ScriptedServices) -> None:
+    def answer(request: Any, _context: object) -> vision_service_pb2.EmbedResponse:
+        response = vision_service_pb2.EmbedResponse(model_version=VERSION, dimension=2)
+        for image in request.images:
+            response.results.add(values=[int(image.content), 0.5])
+        return response
+
+    services.on("Embed", answer)
+    found = client.embed("cars", [str(number).encode() for number in range(70)])
+    assert [one.values for one in found] == [(number, 0.5) for number in range(70)]
+    assert found[0].model_version == VERSION
+
+
 def test_masks_come_in_the_form_that_was_asked_for(client: Client, services: ScriptedServices) -> None:
     response = vision_service_pb2.SegmentResponse(model_version=VERSION)
     result = response.results.add(width=4, height=3, png=b"png", confidence=0.5)

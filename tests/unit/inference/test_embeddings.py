@@ -20,7 +20,8 @@ COLOURS = [(255, 0, 0), (0, 51, 0), (102, 0, 204)]
 
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
-    async with running_front(tmp_path, MODELS) as running:
+    # What is observed is computed in full, whoever asked.
+    async with running_front(tmp_path, MODELS, observed_images_per_s=0) as running:
         yield running
 
 

@@ -28,6 +28,7 @@ from fakes.inference_world import (
     InMemoryModelRegistry,
     InProcessReplicas,
 )
+from fakes.quality_stores import InMemoryQualityStore, InMemorySampleFiles
 from fakes.tiny_onnx import TinyDetector, TinyModel, TinyNegative, TinySegmenter
 from grpc_details import failed_call
 from inference_images import encode
@@ -85,6 +86,8 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
         registry=registry,
         cluster=InMemoryCluster(),
         replicas=replicas,
+        quality=InMemoryQualityStore(),
+        sample_files=InMemorySampleFiles(),
         clock=FixedClock(),
         meter=CountingMeter(),
     )

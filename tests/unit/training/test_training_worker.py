@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import obstore
 import onnx
 import pytest
@@ -22,7 +23,9 @@ from enxerto.training.worker.failures import failed_for_good, last_word
 from enxerto.training.worker.order import JobOrder
 from enxerto.training.worker.training import train
 from enxerto.vision.contracts import MIN_AGREEMENT
+from enxerto.vision.embeddings import EmbeddingReference
 from enxerto.vision.finetuning import QuantizationMode, QuantizationSpec, StopSpec, Strategy, StyleSpec
+from enxerto.vision.images import load, to_batch
 from enxerto.vision.onnx.golden import GOLDEN_FILE, read_golden
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.specs import Task
@@ -49,16 +52,25 @@ async def test_a_run_leaves_all_that_a_version_needs(tmp_path: Path) -> None:
     result = await read_result(order)
     assert {one.filename for one in result.artifacts} >= {
         "model.onnx", "weights.safetensors", "metrics.json", "report.html", "curves.png", "confusion.png",
-        "classes.png",
+        "classes.png", "embedding_reference.json",
     }  # fmt: skip
     assert result.label_map.names == CLASSES
     assert result.parity is not None
     assert result.parity.agreement == 1.0
-    served = OnnxModel(content(order, result, "model.onnx"))
-    golden = read_golden(content(order, result, GOLDEN_FILE), served.card.task)
-    assert golden.agreement(served.run(golden.images)) == 1.0
-    card = served.card
+    model = OnnxModel(content(order, result, "model.onnx"))
+    card = model.card
+    golden = read_golden(content(order, result, GOLDEN_FILE), card.task)
+    assert golden.agreement(model.run(golden.images)) == 1.0
     assert (card.inputs, card.outputs) == (result.inputs, result.outputs)
+    assert model.output_names == ("probabilities", "embedding")
+    reference = EmbeddingReference.from_json(content(order, result, "embedding_reference.json"))
+    pictures = [path.read_bytes() for path in sorted((tmp_path / "data").rglob("*.png"))]
+    images = to_batch([load(picture, card.preprocess) for picture in pictures])
+    distances = reference.distances(model.run(images, ["embedding"])["embedding"])
+    # The snapshot holds some of the pictures back, which lie a little farther than the others.
+    assert 0 < reference.count < len(pictures)
+    assert 0.5 < np.median(distances) < 2
+    assert reference.held_out_drift > 0
     assert card.provenance["training_run"] == "projects/default/trainingRuns/run1"
     names = {one.name for one in result.metrics}
     assert names >= {"accuracy", "f1_macro", "best_epoch_loss", "best_epoch_accuracy"}

@@ -8,17 +8,30 @@ from enxerto.inference.v1 import vision_pb2, vision_service_pb2
 def predictions(message: vision_service_pb2.ClassifyResponse) -> list[results.Prediction]:
     """Convert the answers to one request, in the order of its images."""
     spent = _timings(message.timings)
-    return [_prediction(result, message.model_version, spent) for result in message.results]
+    return [_prediction(result, message, index, spent) for index, result in enumerate(message.results)]
 
 
 def _timings(spent: vision_pb2.Timings) -> results.Timings:
     return results.Timings(*map(seconds, (spent.queue, spent.decode, spent.compute, spent.encode)))
 
 
-def _prediction(result: vision_pb2.Classification, version_name: str, timings: results.Timings) -> results.Prediction:
+def _prediction(
+    result: vision_pb2.Classification,
+    message: vision_service_pb2.ClassifyResponse,
+    index: int,
+    timings: results.Timings,
+) -> results.Prediction:
     categories = tuple(results.Category(item.label, item.index, item.probability) for item in result.categories)
     best = categories[0]
-    return results.Prediction(best.label, best.probability, categories, version_name, timings)
+    return results.Prediction(
+        best.label, best.probability, categories, message.model_version, timings, message.prediction_id, index
+    )
+
+
+def embeddings(message: vision_service_pb2.EmbedResponse) -> list[results.Embedding]:
+    """Convert the answers to one request, in the order of its images."""
+    spent = _timings(message.timings)
+    return [results.Embedding(tuple(one.values), message.model_version, spent) for one in message.results]
 
 
 def detections(message: vision_service_pb2.DetectResponse) -> list[results.Detection]:

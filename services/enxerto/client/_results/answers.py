@@ -37,6 +37,20 @@ class Prediction:
     """Full name of the version that answered."""
     timings: Timings = field(repr=False)
     """Of the request that the image was part of."""
+    prediction_id: str = field(default="", repr=False)
+    """Names the request's answer when feedback is given."""
+    image_index: int = field(default=0, repr=False)
+    """Of the image in its request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Where a model's backbone places one image: near images look alike to the model."""
+
+    values: tuple[float, ...] = field(repr=False)
+    """Pooled features before the head, of any scale; as many in every answer of a version."""
+    model_version: str
+    timings: Timings = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

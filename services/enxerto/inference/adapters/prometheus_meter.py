@@ -9,6 +9,7 @@ from enxerto.vision.specs import Task
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+_CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 _PREFIX = "enxerto_inference"
 
 
@@ -39,6 +40,20 @@ class PrometheusMeter:
         self._shadow_dropped = counter("shadow_requests_dropped", "Copies for shadows that were given up.", "reason")
         self._deployments = Gauge(f"{_PREFIX}_deployments", "Deployments by state.", ("state",), registry=registry)
         self._queued = Gauge(f"{_PREFIX}_queued_images", "Images that wait for a call.", registry=registry)
+        self._confidence = histogram("confidence", "How sure observed answers were.", _CONFIDENCES, "task")
+        self._drift = Gauge(
+            f"{_PREFIX}_embedding_drift", "Drift of the version that has drifted farthest.", registry=registry
+        )
+        self._drifted = Gauge(f"{_PREFIX}_drifted_versions", "Versions beyond the threshold.", registry=registry)
+        self._feedback = counter("feedback", "Answers whose true label was told.", "outcome")
+        self._samples = counter("samples", "Images kept for labelling, or dropped.", "outcome")
+        for task in Task:
+            if task is not Task.STYLE:
+                self._confidence.labels(task.value)
+        for outcome in ("correct", "wrong", "unknown_label"):
+            self._feedback.labels(outcome)
+        for outcome in ("uncertain", "drifted", "dropped"):
+            self._samples.labels(outcome)
         for reason in ("expired", "queue_full", "unavailable"):
             self._dropped.labels(reason)
         for reason in ("queue_full", "failed"):
@@ -102,3 +117,20 @@ class PrometheusMeter:
     def queued(self, items: int) -> None:
         """Images wait, more or fewer."""
         self._queued.inc(items)
+
+    def confidence(self, task: Task, value: float) -> None:
+        """An answer was so sure."""
+        self._confidence.labels(task.value).observe(value)
+
+    def drifted(self, worst: float, versions: int) -> None:
+        """How far, and how many versions."""
+        self._drift.set(worst)
+        self._drifted.set(versions)
+
+    def feedback(self, outcome: str) -> None:
+        """Feedback was stored."""
+        self._feedback.labels(outcome).inc()
+
+    def sample(self, outcome: str) -> None:
+        """An image was kept or dropped."""
+        self._samples.labels(outcome).inc()

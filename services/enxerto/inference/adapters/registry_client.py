@@ -12,11 +12,13 @@ from enxerto.kernel.names import VersionName, VersionReference
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
 from enxerto.vision.contracts import CONTRACTS, OPTIONAL
+from enxerto.vision.embeddings import REFERENCE_FILE, EmbeddingReference
 from enxerto.vision.onnx.golden import GOLDEN_FILE, MAX_GOLDEN_BYTES, Golden, GoldenError, read_golden
 from enxerto.vision.specs import Resize, Task, TensorSpec
 
 _TIMEOUT_S = 10.0
 _DOWNLOAD_S = 60.0
+_MAX_REFERENCE_BYTES = 8 * 2**20
 _TASKS = {task_pb2.Task.Value(f"TASK_{task.value}"): task for task in Task}
 _RESIZES = {tensor_pb2.PreprocessSpec.Resize.Value(f"RESIZE_{resize.value}"): resize for resize in Resize}
 _GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
@@ -69,6 +71,30 @@ class RegistryClient:
             return await asyncio.to_thread(read_golden, bytes(content), version.task)
         except GoldenError as error:
             raise VersionNotServableError(name, f"has golden inputs that cannot be used: {error.message}") from error
+
+    async def embedding_reference(self, name: VersionName) -> EmbeddingReference | None:
+        """The artefact that the training left; see `ModelRegistry.embedding_reference`."""
+        try:
+            request = registry_service_pb2.GetModelVersionRequest(name=str(name))
+            version = await self._stub.GetModelVersion(request, timeout=_TIMEOUT_S)
+            digests = [one.sha256 for one in version.artifacts if one.filename == REFERENCE_FILE]
+            if not digests:
+                return None
+            download = registry_service_pb2.DownloadBlobRequest(parent=f"projects/{name.project}", sha256=digests[0])
+            content = bytearray()
+            async for message in self._stub.DownloadBlob(download, timeout=_TIMEOUT_S):
+                content += message.chunk
+                if len(content) > _MAX_REFERENCE_BYTES:
+                    return None
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _GONE:
+                raise VersionNotFoundError(str(name)) from error
+            raise RegistryUnavailableError(f"the registry answered {error.code().name}", retry_after_s=2.0) from error
+        try:
+            return EmbeddingReference.from_json(bytes(content))
+        except ValueError:
+            # A file of that name which somebody else registered.
+            return None
 
 
 def servable(version: model_version_pb2.ModelVersion) -> ServableVersion:

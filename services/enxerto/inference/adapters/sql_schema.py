@@ -1,6 +1,20 @@
 """Tables of the inference service. A change here needs a migration; a test compares the two."""
 
-from sqlalchemy import JSON, Column, Integer, MetaData, PrimaryKeyConstraint, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from enxerto.runtime.sql import UtcDateTime
 
@@ -35,4 +49,54 @@ deployments = Table(
     Column("update_time", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("project", "deployment", name="deployments_pkey"),
     UniqueConstraint("project", "request_id", name="deployments_request_key"),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("project", Id),
+    Column("deployment", Id),
+    # Of the answer, and of the image in it.
+    Column("identity", String(16)),
+    Column("item", Integer),
+    Column("version", Text, nullable=False),
+    Column("predicted_label", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("known", Boolean, nullable=False),
+    Column("correct", Boolean, nullable=False),
+    Column("answer_time", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("project", "deployment", "identity", "item", name="feedback_pkey"),
+    Index("feedback_by_time", "project", "deployment", "answer_time"),
+)
+
+sampling_policies = Table(
+    "sampling_policies",
+    metadata,
+    Column("project", Id),
+    Column("deployment", Id),
+    Column("max_samples", Integer, nullable=False),
+    Column("max_bytes", BigInteger, nullable=False),
+    Column("uncertain_below", Float, nullable=False),
+    Column("drifted_beyond", Float, nullable=False),
+    Column("update_time", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("project", "deployment", name="sampling_policies_pkey"),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("project", Id),
+    Column("deployment", Id),
+    Column("sample", Id),
+    Column("reason", String(32), nullable=False),
+    Column("version", Text, nullable=False),
+    Column("predicted_label", Text, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Column("distance", Float, nullable=True),
+    Column("identity", String(16), nullable=False),
+    Column("item", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("create_time", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("project", "deployment", "sample", name="samples_pkey"),
 )

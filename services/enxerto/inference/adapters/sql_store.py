@@ -57,6 +57,11 @@ class SqlDeploymentStore:
         self._engine = engine
         self._reader = reader(engine)
 
+    @property
+    def engine(self) -> AsyncEngine:
+        """For the service's other stores, which share the database."""
+        return self._engine
+
     async def create(self, deployment: Deployment, request_id: str) -> Deployment:
         """Keep a new deployment; see `DeploymentStore.create`."""
         name, digest = deployment.name, _digest(deployment)

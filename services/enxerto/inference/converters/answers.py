@@ -8,14 +8,17 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.duration_pb2 import Duration
 
-from enxerto.inference.domain import PictureAnswer, Prediction, Segment, Tensor
+from enxerto.inference.domain import PictureAnswer, Prediction, PredictionId, Segment, Tensor
 from enxerto.inference.v1 import vision_pb2, vision_service_pb2
+from enxerto.kernel.names import DeploymentName
 from enxerto.vision.contracts import DTYPES, EMBEDDING
 
 _PNG = "image/png"
 
 
-def classification_to_proto(prediction: Prediction, top_k: int) -> vision_service_pb2.ClassifyResponse:
+def classification_to_proto(
+    name: DeploymentName, prediction: Prediction, top_k: int
+) -> vision_service_pb2.ClassifyResponse:
     """The most likely classes of each image, from probabilities of shape (items, classes)."""
     labels = prediction.version.labels
     rows = _array(prediction.tensor("probabilities"), prediction.items)
@@ -29,8 +32,13 @@ def classification_to_proto(prediction: Prediction, top_k: int) -> vision_servic
         )
         for row, indices in zip(rows, order, strict=True)
     ]
+    best = tuple(int(indices[0]) for indices in order)
+    said = PredictionId(prediction.version.name, prediction.identity, prediction.time, best)
     return vision_service_pb2.ClassifyResponse(
-        model_version=str(prediction.version.name), results=results, timings=_timings(prediction)
+        model_version=str(prediction.version.name),
+        results=results,
+        timings=_timings(prediction),
+        prediction_id=said.encode(name),
     )
 
 

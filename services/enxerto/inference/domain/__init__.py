@@ -3,6 +3,22 @@
 from enxerto.inference.domain.cluster import Application, ApplicationState, ApplicationStatus, Endpoint
 from enxerto.inference.domain.comparisons import Comparison
 from enxerto.inference.domain.deployments import Deployment, State
+from enxerto.inference.domain.quality import (
+    CONFIDENCE_BINS,
+    DEFAULT_SAMPLES_BYTES,
+    MAX_SAMPLES,
+    MAX_SAMPLES_BYTES,
+    DeploymentQuality,
+    Feedback,
+    FeedbackRecord,
+    LiveAccuracy,
+    PredictionId,
+    Sample,
+    SampleReason,
+    SamplesUsage,
+    SamplingPolicy,
+    VersionQuality,
+)
 from enxerto.inference.domain.requests import (
     ITEM_BYTES,
     MAX_ITEMS,
@@ -34,9 +50,13 @@ from enxerto.inference.domain.traffic import place
 from enxerto.inference.domain.versions import Prediction, ServableVersion
 
 __all__ = [
+    "CONFIDENCE_BINS",
+    "DEFAULT_SAMPLES_BYTES",
     "ITEM_BYTES",
     "MAX_ITEMS",
     "MAX_REPLICAS",
+    "MAX_SAMPLES",
+    "MAX_SAMPLES_BYTES",
     "MAX_TRAFFIC_PERCENT",
     "MAX_TRAFFIC_TARGETS",
     "AnswerForm",
@@ -48,18 +68,27 @@ __all__ = [
     "Batching",
     "Comparison",
     "Deployment",
+    "DeploymentQuality",
     "DeploymentSpec",
     "Device",
     "Endpoint",
     "Fault",
     "FaultKind",
+    "Feedback",
+    "FeedbackRecord",
     "ItemRefusal",
+    "LiveAccuracy",
     "Outline",
     "Payload",
     "PayloadKind",
     "PictureAnswer",
     "Prediction",
+    "PredictionId",
     "Rollout",
+    "Sample",
+    "SampleReason",
+    "SamplesUsage",
+    "SamplingPolicy",
     "Scale",
     "Segment",
     "ServableVersion",
@@ -68,5 +97,6 @@ __all__ = [
     "Tensor",
     "Timing",
     "TrafficShare",
+    "VersionQuality",
     "place",
 ]

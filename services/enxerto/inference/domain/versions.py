@@ -1,6 +1,7 @@
 """Versions, as far as serving needs to know them, and their answers."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from enxerto.inference.domain.requests import PictureAnswer, Tensor, Timing
 from enxerto.kernel.names import VersionName
@@ -84,6 +85,10 @@ class Prediction:
     pictures: tuple[PictureAnswer, ...]
     items: int
     timing: Timing
+    identity: str = ""
+    """Sixteen hexadecimal digits that no other answer has."""
+    time: datetime = datetime.min
+    """When it was given."""
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name, over all images.

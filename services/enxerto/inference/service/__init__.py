@@ -2,15 +2,18 @@
 
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
 from enxerto.inference.service.deployments import Deployments, SpecChange
+from enxerto.inference.service.feedback import Quality
 from enxerto.inference.service.fleet import Fleet
 from enxerto.inference.service.lanes import Lanes
-from enxerto.inference.service.ordering import in_order
+from enxerto.inference.service.observation import ObservationLimits, Observer
 from enxerto.inference.service.predictions import Predictions, RequestLimits
 from enxerto.inference.service.reconciler import Pace, Reconciler
 from enxerto.inference.service.references import References
 from enxerto.inference.service.routes import Route
 from enxerto.inference.service.routing import Canary, Router, Split
+from enxerto.inference.service.samples import Retention, Samples
 from enxerto.inference.service.shadowing import Shadowing
+from enxerto.inference.service.streaming import in_order
 from enxerto.inference.service.trials import Trials
 from enxerto.inference.service.watching import WatchedStore
 
@@ -21,13 +24,18 @@ __all__ = [
     "Deployments",
     "Fleet",
     "Lanes",
+    "ObservationLimits",
+    "Observer",
     "Pace",
     "Predictions",
+    "Quality",
     "Reconciler",
     "References",
     "RequestLimits",
+    "Retention",
     "Route",
     "Router",
+    "Samples",
     "Shadowing",
     "Share",
     "SpecChange",

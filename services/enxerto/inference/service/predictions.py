@@ -1,9 +1,10 @@
 """Use cases of requests: images in, answers out."""
 
 import itertools
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from enxerto.inference.domain import (
     MAX_ITEMS,
@@ -25,9 +26,11 @@ from enxerto.inference.errors import (
 )
 from enxerto.inference.ports import Meter
 from enxerto.inference.service.batching import Share
+from enxerto.inference.service.observation import Observer, in_full
 from enxerto.inference.service.routes import Route
 from enxerto.inference.service.routing import Router, Split
 from enxerto.inference.service.shadowing import Shadowing
+from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DeploymentName
 from enxerto.vision.contracts import EMBEDDING
@@ -53,11 +56,22 @@ class RequestLimits:
 class Predictions:
     """Answers requests by the version that serves at that moment."""
 
-    def __init__(self, router: Router, limits: RequestLimits, meter: Meter, shadowing: Shadowing) -> None:
+    def __init__(
+        self,
+        router: Router,
+        limits: RequestLimits,
+        meter: Meter,
+        clock: Clock,
+        *,
+        shadowing: Shadowing,
+        observer: Observer,
+    ) -> None:
         self._router = router
         self._limits = limits
         self._meter = meter
         self._shadowing = shadowing
+        self._clock = clock
+        self._observer = observer
 
     @property
     def max_items(self) -> int:
@@ -68,6 +82,10 @@ class Predictions:
     def stream_requests(self) -> int:
         """Requests of one stream that are worked on at once."""
         return self._limits.stream_requests
+
+    def deployments(self) -> set[DeploymentName]:
+        """Those that have a version that answers."""
+        return self._router.names()
 
     def serving(self, name: DeploymentName, number: int | None = None) -> ServableVersion:
         """The version that answers now.
@@ -130,13 +148,22 @@ class Predictions:
         route = split.choose(payload, sticky_key) if number is None else main
         self._refuse(self._beyond(payload, route.version), item_field)
         limit = self._limits.timeout_s
-        route, share = await self._submit(route, main, payload, limit if timeout_s is None else min(timeout_s, limit))
+        observed = self._observer.wants(name, route.version, payload.items)
+        carried = in_full(payload) if observed else payload
+        route, share = await self._submit(route, main, carried, limit if timeout_s is None else min(timeout_s, limit))
         self._refuse(share.refusals, item_field)
         self._refuse(self._oversized(share.pictures), item_field)
         self._meter.images_answered(payload.kind, payload.items)
-        # What travelled for another request of the batch is not this one's.
-        asked = tuple(one for one in share.tensors if not payload.outputs or one.name in payload.outputs)
-        prediction = Prediction(route.version, asked, share.pictures, payload.items, share.timing)
+        now, identity = self._clock.now(), os.urandom(8).hex()
+        prediction = Prediction(
+            route.version, share.tensors, share.pictures, payload.items, share.timing, identity, now
+        )
+        if observed:
+            self._observer.observe(name, payload, prediction)
+        if payload.outputs and len(share.tensors) != len(payload.outputs):
+            # What travelled for the observer or for another request of the batch is not this one's.
+            asked = tuple(one for one in share.tensors if one.name in payload.outputs)
+            prediction = replace(prediction, tensors=asked)
         if route is split.main:
             self._shadowing.offer(split, payload, prediction)
         return prediction

@@ -12,6 +12,7 @@ from enxerto.inference.errors import GoldenMismatchError, ReplicasUnavailableErr
 from enxerto.inference.ports import Meter, Replicas
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
 from enxerto.kernel.names import DeploymentName
+from enxerto.vision.contracts import EMBEDDING
 from enxerto.vision.onnx.golden import Golden
 from enxerto.vision.specs import Task, TensorSpec
 
@@ -53,7 +54,9 @@ class Route:
             self._batcher.scale(len(endpoints))
 
     def takes(self, payload: Payload) -> bool:
-        """Whether the graph takes a request that another version takes."""
+        """Whether the graph can answer a request that another version can."""
+        if EMBEDDING.name in payload.outputs and self.version.embedding_dimension is None:
+            return False
         return payload.kind is not PayloadKind.TENSOR or self.version.takes((payload.items, *payload.row_shape))
 
     def gather_by(self, batches: BatchLimits) -> None:

@@ -109,3 +109,7 @@ class Router:
     def expect(self, names: frozenset[DeploymentName]) -> None:
         """Say which deployments exist, so that one that is not up is told from one that is missing."""
         self._pending = names
+
+    def names(self) -> set[DeploymentName]:
+        """Every deployment that answers."""
+        return set(self._splits)

@@ -18,9 +18,12 @@ from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import StoredBlobs, result_key, store_errors
 from enxerto.training.domain import Lineage, Metric, Parity, ResultArtifact, TrainingResult
 from enxerto.training.worker.drawing import draw_report
+from enxerto.training.worker.embedding_reference import measure_embeddings
 from enxerto.training.worker.environment import describe_environment
 from enxerto.training.worker.order import JobOrder, JobSpec
 from enxerto.training.worker.smaller import make_smaller
+from enxerto.vision.contracts import EMBEDDING
+from enxerto.vision.embeddings import REFERENCE_FILE
 from enxerto.vision.images import Float32Images
 from enxerto.vision.onnx.golden import GOLDEN_FILE, make_golden, write_golden
 from enxerto.vision.onnx.parity import Parity as MeasuredParity
@@ -80,6 +83,9 @@ def store_outcome(order: JobOrder, spec: JobSpec, job: Job, recipe: Recipe, trai
         job.on_phase("evaluating", 0, job.manifest.count(split))
         evaluation = recipe.evaluate(_predict(job, trained, exported), job, split, trained)
         _write_numbers(folder, trained, evaluation, split)
+        if exported is not None and EMBEDDING.name in exported.model.output_names:
+            reference = measure_embeddings(job, trained.preprocess, exported.model, split)
+            (folder / REFERENCE_FILE).write_text(reference.to_json())
         report = draw_report(
             spec,
             job.manifest,

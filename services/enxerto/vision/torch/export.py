@@ -46,7 +46,7 @@ def export(
     """Write an ONNX file with the input and the outputs that `vision.contracts` gives the task.
 
     A module with operators of its own says how they are written in ONNX: its `translations` are the exporter's
-    `custom_translation_table`. One that gives the optional outputs of its task as well has a true `gives_optional`.
+    `custom_translation_table`. One that gives the task's optional outputs as well has a true `gives_optional`.
 
     Args:
         served: [0, 1] images to the outputs, a tensor or a tuple in the contract's order; on the CPU, in eval mode.

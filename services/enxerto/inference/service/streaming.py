@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -45,10 +45,10 @@ async def in_order(
             free.release()
         await reading
     finally:
-        left = [reading, *([head] if head else [])]
+        left: list[asyncio.Future[Any]] = [reading, *([head] if head else [])]
         while not under_way.empty():
-            if (one := under_way.get_nowait()) is not None:
-                left.append(one)
+            if (waiting := under_way.get_nowait()) is not None:
+                left.append(waiting)
         for one in left:
             one.cancel()
         await asyncio.gather(*left, return_exceptions=True)
