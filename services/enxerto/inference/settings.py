@@ -76,7 +76,7 @@ class InferenceSettings(ServerSettings):
 
     observed_images_per_s: float = Field(default=20.0, ge=0)
     """Images whose answers are looked at for classes, confidence and drift, a second and version; 0 looks at none."""
-    drift_threshold: float = Field(default=0.5, gt=0)
+    drift_threshold: float = Field(default=0.2, gt=0)
     """By how much the drift of embeddings may exceed that of held-out images before a version counts as drifted."""
     samples_url: str = ""
     """Where images for labelling are kept: `s3://bucket/prefix` and the like; empty keeps them under `home`."""

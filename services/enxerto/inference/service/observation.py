@@ -44,7 +44,7 @@ class ObservationLimits:
 
     images_per_s: float = 20.0
     """Of each version; 0 observes nothing."""
-    drift_threshold: float = 0.5
+    drift_threshold: float = 0.2
     """By how much the drift may exceed that of held-out images."""
 
 

@@ -147,16 +147,23 @@ class Samples:
                     await self._sweep()
                     swept = True
                 await self.tidy()
-                async with asyncio.timeout(self._retention.tidy_s):
-                    while True:
-                        await self._write(await self._waiting.get())
-            except TimeoutError:
+                await self._write_for(self._retention.tidy_s)
                 continue
             except EnxertoError as error:
                 logger.warning("samples wait", extra={"error": error.message})
             except Exception:
                 logger.exception("keeping samples failed")
             await asyncio.sleep(min(1.0, self._retention.tidy_s))
+
+    async def _write_for(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            try:
+                candidate = await asyncio.wait_for(self._waiting.get(), left)
+            except TimeoutError:
+                return
+            await self._write(candidate)
 
     async def flush(self) -> None:
         """Write what waits now."""
@@ -189,9 +196,13 @@ class Samples:
             self._meter.sample("dropped")
             return
         digest = await asyncio.to_thread(hashlib.sha256, candidate.content)
-        # The row refers to bytes that are there.
-        await self._files.put(sample.name, candidate.content)
-        await self._store.add_sample(replace(sample, sha256=digest.hexdigest()))
+        try:
+            # The row refers to bytes that are there.
+            await self._files.put(sample.name, candidate.content)
+            await self._store.add_sample(replace(sample, sha256=digest.hexdigest()))
+        except EnxertoError:
+            self._meter.sample("dropped")
+            raise
         self._meter.sample(sample.reason.value.lower())
         await self._fit(policy)
 
