@@ -54,7 +54,8 @@ def application(scale: Scale, device: Device = Device.CPU) -> Application:
 
 async def test_bounds_are_left_to_the_cluster() -> None:
     fixed = await declared(application(Scale(3)))
-    assert fixed["deployments"] == [{"name": "replica", "num_replicas": 3}]
+    bounds = {"min_replicas": 3, "initial_replicas": 3, "max_replicas": 3}
+    assert fixed["deployments"] == [{"name": "replica", "autoscaling_config": bounds}]
     scaled = await declared(application(Scale(2, Autoscaling(1, 4, 1.5, 3.0, 60.0))))
     assert scaled["deployments"][0]["autoscaling_config"] == {
         "min_replicas": 1,

@@ -116,9 +116,15 @@ class ServeCluster:
 
 
 def _size(scale: Scale) -> dict[str, Any]:
+    """How many replicas.
+
+    A fixed number is declared as bounds too: to begin or to end with bounds changes what Serve takes for the version of
+    the code, so that it would stop the replicas before others are up.
+    """
     bounds = scale.autoscaling
     if bounds is None:
-        return {"num_replicas": scale.replicas}
+        count = scale.replicas
+        return {"autoscaling_config": {"min_replicas": count, "initial_replicas": count, "max_replicas": count}}
     # Without a first number, a change of the bounds leaves as many replicas as there are.
     first = {"initial_replicas": scale.replicas} if scale.replicas > bounds.min_replicas else {}
     # Replicas that are called directly report their load themselves.
@@ -157,9 +163,11 @@ def statuses(details: Mapping[str, Any] | None, direct: bool) -> dict[str, Appli
         endpoints = tuple(Endpoint(f"{target['ip']}:{target['port']}", name) for target in targets)
         if state is ApplicationState.STOPPING:
             endpoints = ()
-        # When Serve builds an application anew, it forgets what it has told of it until that is done.
-        known = state is ApplicationState.STOPPING or _REPLICA_DEPLOYMENT in (application.get("deployments") or {})
-        result[name] = ApplicationStatus(state, endpoints, _message(application), _running(application), known)
+        running = _running(application)
+        # When Serve builds an application anew, it does not list its deployment, or lists no target of it for a while.
+        said = _REPLICA_DEPLOYMENT in (application.get("deployments") or {}) and not (running and not endpoints)
+        known = said or state is ApplicationState.STOPPING
+        result[name] = ApplicationStatus(state, endpoints, _message(application), running, known)
     return result
 
 
