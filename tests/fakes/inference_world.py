@@ -33,7 +33,7 @@ from enxerto.inference.errors import (
     VersionNotFoundError,
     VersionNotServableError,
 )
-from enxerto.inference.replica.messages import answer_form, response
+from enxerto.inference.replica.messages import answer_form, response, tensor_arguments
 from enxerto.inference.replica.predictor import Predictor
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.errors import UnavailableError
@@ -233,7 +233,7 @@ class InProcessReplicas:
         if request.WhichOneof("batch") == "encoded":
             answer = await predictor.encoded(request.encoded.contents, answer_form(request.encoded))
         else:
-            answer = await predictor.tensor(request.tensor.parts, tuple(request.tensor.shape))
+            answer = await predictor.tensor(*tensor_arguments(request.tensor))
         return answer_from_proto(pb.PredictResponse.FromString(response(answer).SerializeToString()))
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:

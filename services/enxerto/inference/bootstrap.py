@@ -11,6 +11,7 @@ from enxerto.inference.adapters.replica_client import GrpcReplicas
 from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluster, ServePorts
 from enxerto.inference.adapters.sql_store import open_deployment_store
 from enxerto.inference.domain import ServableVersion
+from enxerto.inference.oip.shared_memory import Regions
 from enxerto.inference.ports import DeploymentStore, Meter, ModelRegistry, ReplicaCluster, Replicas
 from enxerto.inference.server import UseCases, serve
 from enxerto.inference.service import (
@@ -22,6 +23,7 @@ from enxerto.inference.service import (
     RequestLimits,
     Route,
     Router,
+    Statistics,
 )
 from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.clock import Clock, SystemClock
@@ -57,9 +59,11 @@ def wire(
     )
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
     router = Router()
+    statistics = Statistics(clock)
 
     def new_route(name: DeploymentName, version: ServableVersion) -> Route:
-        return Route(name, version, replicas, batches=batches, meter=meter, on_failure=lambda: reconciler.poke())  # noqa: PLW0108 - it is made after this
+        counted = statistics.meter(name, version.name, meter)
+        return Route(name, version, replicas, batches=batches, meter=counted, on_failure=lambda: reconciler.poke())  # noqa: PLW0108 - it is made after this
 
     reconciler = Reconciler(
         store=store,
@@ -73,7 +77,8 @@ def wire(
         pace=pace,
     )
     deployments = Deployments(store, registry, clock, reconciler.poke)
-    return UseCases(deployments, Predictions(router, requests, meter), reconciler)
+    regions = Regions() if settings.shared_memory else None
+    return UseCases(deployments, Predictions(router, requests, meter, statistics), reconciler, regions)
 
 
 @asynccontextmanager
@@ -106,7 +111,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
         dashboard,
         open_channel(settings.registry_address, settings.registry_certificates) as channel,
     ):
-        yield wire(
+        wired = wire(
             settings,
             store=store,
             registry=RegistryClient(channel),
@@ -115,6 +120,9 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             clock=SystemClock(),
             meter=PrometheusMeter(metrics),
         )
+        yield wired
+        if wired.regions is not None:
+            wired.regions.unregister()
         await replicas.keep(frozenset())
 
 

@@ -7,8 +7,10 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from enxerto.inference.oip import open_inference_pb2
+from enxerto.inference.oip.metadata import Batching
 from enxerto.inference.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from enxerto.inference.oip.servicer import OpenInferenceServicer
+from enxerto.inference.oip.shared_memory import Regions
 from enxerto.inference.service import Deployments, Predictions, Reconciler
 from enxerto.inference.servicer import DeploymentServicer, VisionServicer
 from enxerto.inference.settings import InferenceSettings
@@ -31,13 +33,23 @@ class UseCases:
     deployments: Deployments
     predictions: Predictions
     reconciler: Reconciler
+    regions: Regions | None
+    """Shared memory of callers; None where the settings do not allow it."""
 
 
-def _registration(use_cases: UseCases) -> Register:
+def _registration(settings: InferenceSettings, use_cases: UseCases) -> Register:
+    batching = Batching(settings.max_items, settings.batch_max_size, settings.batch_max_delay_s)
+
     def register(server: grpc.aio.Server) -> None:
         add_DeploymentServiceServicer_to_server(DeploymentServicer(use_cases.deployments), server)
         add_VisionServiceServicer_to_server(VisionServicer(use_cases.predictions), server)
-        inference = OpenInferenceServicer(use_cases.predictions, lambda: use_cases.reconciler.synced)
+        inference = OpenInferenceServicer(
+            use_cases.predictions,
+            use_cases.deployments,
+            batching,
+            use_cases.regions,
+            lambda: use_cases.reconciler.synced,
+        )
         add_GRPCInferenceServiceServicer_to_server(inference, server)
 
     return register
@@ -49,7 +61,7 @@ def build_server(
     use_cases: UseCases,
 ) -> GrpcServer:
     """A server that listens and is not yet running."""
-    return GrpcServer(settings, metrics, SERVICES, _registration(use_cases))
+    return GrpcServer(settings, metrics, SERVICES, _registration(settings, use_cases))
 
 
 async def serve(
@@ -59,5 +71,5 @@ async def serve(
     background: Sequence[Callable[[], Awaitable[None]]],
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    register = _registration(use_cases)
+    register = _registration(settings, use_cases)
     await serve_until_signalled(settings, metrics, SERVICES, register, background=background)

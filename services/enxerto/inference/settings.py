@@ -68,6 +68,10 @@ class InferenceSettings(ServerSettings):
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Width times height that an image's header may declare."""
 
+    shared_memory: bool = False
+    """Whether callers on this machine may name POSIX shared memory for their tensors, which the service then reads and
+    writes with its own rights."""
+
     @property
     def max_answer_bytes(self) -> int:
         """Bytes of the answers to one request: a message, less what is around them."""

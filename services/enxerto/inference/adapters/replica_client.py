@@ -92,7 +92,8 @@ def predict_request(version: VersionName, payloads: Sequence[Payload]) -> pb.Pre
             model_version=str(version), encoded=pb.EncodedImages(contents=parts, form=_FORMS[payloads[0].form])
         )
     shape = (sum(payload.items for payload in payloads), *payloads[0].row_shape)
-    return pb.PredictRequest(model_version=str(version), tensor=pb.RawTensor(parts=parts, shape=shape))
+    tensor = pb.RawTensor(parts=parts, shape=shape, datatype=payloads[0].datatype)
+    return pb.PredictRequest(model_version=str(version), tensor=tensor)
 
 
 def answer_from_proto(response: pb.PredictResponse) -> BatchAnswer:

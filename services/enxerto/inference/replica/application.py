@@ -13,7 +13,7 @@ from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.inference.adapters.replica_client import SECRET_KEY
 from enxerto.inference.adapters.serve_cluster import ERROR_MARK
 from enxerto.inference.domain import BatchAnswer
-from enxerto.inference.replica.messages import answer_form, response
+from enxerto.inference.replica.messages import answer_form, response, tensor_arguments
 from enxerto.inference.replica.predictor import Predictor, ShapeError
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.errors import EnxertoError
@@ -84,7 +84,7 @@ class Replica:
     async def _answer(self, request: pb.PredictRequest) -> BatchAnswer:
         if request.WhichOneof("batch") == "encoded":
             return await self._predictor.encoded(request.encoded.contents, answer_form(request.encoded))
-        return await self._predictor.tensor(request.tensor.parts, tuple(request.tensor.shape))
+        return await self._predictor.tensor(*tensor_arguments(request.tensor))
 
 
 def _refuse(context: Any, code: grpc.StatusCode, text: str) -> pb.PredictResponse:

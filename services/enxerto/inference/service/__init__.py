@@ -5,9 +5,11 @@ from enxerto.inference.service.deployments import Deployments, SpecChange
 from enxerto.inference.service.predictions import Predictions, RequestLimits
 from enxerto.inference.service.reconciler import Pace, Reconciler
 from enxerto.inference.service.routing import Route, Router
+from enxerto.inference.service.statistics import BatchTimes, Spent, Statistics, VersionStatistics
 
 __all__ = [
     "BatchLimits",
+    "BatchTimes",
     "Batcher",
     "Deployments",
     "Pace",
@@ -18,4 +20,7 @@ __all__ = [
     "Router",
     "Share",
     "SpecChange",
+    "Spent",
+    "Statistics",
+    "VersionStatistics",
 ]

@@ -1,7 +1,7 @@
 """Use cases of deployments: what users ask for. The reconciler makes it so."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from enxerto.inference.domain import Deployment, DeploymentSpec, State
 from enxerto.inference.errors import DeploymentChangedError
@@ -54,6 +54,23 @@ class Deployments:
     async def list(self, parent: ProjectName, page: PageRequest) -> Page[Deployment]:
         """Deployments of a project by id."""
         return await self._store.list(parent, page)
+
+    async def all(self) -> Sequence[Deployment]:
+        """Every deployment of every project, by name."""
+        return sorted(await self._store.all(), key=lambda deployment: deployment.name)
+
+    async def number_of(self, name: DeploymentName, alias: str) -> int | None:
+        """The version that an alias means for a deployment; None for the alias that it follows: whatever serves now.
+
+        Raises:
+            DeploymentNotFoundError: there is no such deployment.
+            VersionNotFoundError, VersionNotServableError, RegistryUnavailableError: see `ModelRegistry.resolve`.
+        """
+        followed = (await self._store.get(name)).spec.model_version
+        if alias == followed.version:
+            return None
+        meant = await self._registry.resolve(VersionReference(followed.project, followed.model, alias))
+        return meant.name.number
 
     async def update(self, name: DeploymentName, change: SpecChange, etag: str) -> Deployment:
         """Change what a user decides. What serves goes on serving until the new version answers.
