@@ -18,6 +18,7 @@ from enxerto.inference.settings import InferenceSettings
 from enxerto.inference.v1 import vision_service_pb2_grpc
 from enxerto.kernel.names import DeploymentName, VersionReference
 from enxerto.runtime.metrics import new_registry
+from enxerto.runtime.server import GrpcServer
 from fakes.inference_world import (
     CountingMeter,
     InMemoryCluster,
@@ -37,23 +38,18 @@ class FixedClock:
         return datetime(2026, 1, 1, tzinfo=UTC)
 
 
+World = tuple[InMemoryModelRegistry, InProcessReplicas, CountingMeter]
+
+
 class Front:
     """Stubs of a front that serves every task, and what it is made of."""
 
-    def __init__(
-        self,
-        address: str,
-        channel: grpc.aio.Channel,
-        use_cases: UseCases,
-        registry: InMemoryModelRegistry,
-        replicas: InProcessReplicas,
-    ) -> None:
-        self.address = address
+    def __init__(self, server: GrpcServer, channel: grpc.aio.Channel, use_cases: UseCases, world: World) -> None:
+        self.address = f"127.0.0.1:{server.port}"
         self.vision = vision_service_pb2_grpc.VisionServiceStub(channel)
         self.open = GRPCInferenceServiceStub(channel)
         self.use_cases = use_cases
-        self.registry = registry
-        self.replicas = replicas
+        self.registry, self.replicas, self.meter = world
 
     async def infer(self, model: str, tensor: np.ndarray | list[bytes], *outputs: str) -> dict[str, np.ndarray]:
         """Raw contents in and out."""
@@ -82,7 +78,7 @@ async def running_front(folder: Path, **changes: Any) -> AsyncIterator[Front]:
     """Serve `MODELS`, each by its alias; `changes` are settings."""
     fixed = {"replica_secret_file": "/unused", "database_url": "unused", "port": 0, "metrics_port": 0, "drain_s": 0}
     settings = InferenceSettings(**{**fixed, "home": folder, **changes})
-    registry, replicas = InMemoryModelRegistry(), InProcessReplicas(folder)
+    registry, replicas, meter = InMemoryModelRegistry(), InProcessReplicas(folder), CountingMeter()
     use_cases = wire(
         settings,
         store=InMemoryDeploymentStore(),
@@ -90,7 +86,7 @@ async def running_front(folder: Path, **changes: Any) -> AsyncIterator[Front]:
         cluster=InMemoryCluster(),
         replicas=replicas,
         clock=FixedClock(),
-        meter=CountingMeter(),
+        meter=meter,
     )
     for name, tiny in MODELS.items():
         version = registry.add_tiny(1, tiny, name)
@@ -102,6 +98,5 @@ async def running_front(folder: Path, **changes: Any) -> AsyncIterator[Front]:
     for _ in range(3):
         await use_cases.reconciler.tick()
     server = build_server(settings, new_registry(), use_cases)
-    address = f"127.0.0.1:{server.port}"
-    async with server.running(), grpc.aio.insecure_channel(address) as channel:
-        yield Front(address, channel, use_cases, registry, replicas)
+    async with server.running(), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield Front(server, channel, use_cases, (registry, replicas, meter))

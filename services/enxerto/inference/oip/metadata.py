@@ -47,10 +47,7 @@ class InputForm:
 
 
 def input_forms(version: ServableVersion) -> tuple[InputForm, ...]:
-    """Encoded images, pixels as image libraries hold them, and what the graph itself takes, in two precisions.
-
-    The graph's own comes last: clients that keep one entry for a name keep that one.
-    """
+    """Encoded images, pixels as image libraries hold them, and what the graph itself takes, in two precisions."""
     rows, columns = (-1, -1) if version.any_size else (version.height, version.width)
     return (
         InputForm("BYTES", (-1,), pb.ModelInput.FORMAT_NONE),
@@ -61,14 +58,20 @@ def input_forms(version: ServableVersion) -> tuple[InputForm, ...]:
 
 
 def metadata_to_proto(name: str, version: ServableVersion) -> pb.ModelMetadataResponse:
-    """Every form of the input under the one name, and the outputs."""
+    """What the graph itself takes, encoded images under the same name, and the outputs.
+
+    The other forms are in the configuration only: clients that keep one entry for a name, as perf_analyzer does, keep
+    the last datatype and put the axes of all of them together, and those of BYTES are none beside the batch.
+    """
     tensor = pb.ModelMetadataResponse.TensorMetadata
     return pb.ModelMetadataResponse(
         name=name,
         versions=[str(version.name.number)],
         platform=PLATFORM,
         inputs=[
-            tensor(name=version.input_name, datatype=form.datatype, shape=form.shape) for form in input_forms(version)
+            tensor(name=version.input_name, datatype=form.datatype, shape=form.shape)
+            for form in input_forms(version)
+            if form.datatype in ("BYTES", "FP32")
         ],
         outputs=[
             tensor(name=spec.name, datatype=spec.datatype, shape=_shape_of(version, spec)) for spec in version.outputs
