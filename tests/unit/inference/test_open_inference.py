@@ -10,7 +10,9 @@ import grpc
 import numpy as np
 import pytest
 
+from enxerto.inference.domain import DeploymentSpec
 from enxerto.inference.oip import open_inference_pb2 as pb
+from enxerto.kernel.names import DeploymentName, VersionReference
 from enxerto.vision.onnx.session import OnnxModel
 from grpc_details import failed_call
 from inference_front import ALIAS, MODELS, Front, infer_request, running_front
@@ -176,6 +178,23 @@ async def test_the_repository_is_the_deployments(front: Front) -> None:
         with pytest.raises(grpc.RpcError) as refusal:
             await call((kind or pb.RepositoryModelUnloadRequest)(**request))
         assert (refusal.value.code(), says in str(refusal.value.details())) == (code, True)
+
+
+async def test_a_load_waits_until_the_deployment_answers(front: Front) -> None:
+    name = DeploymentName("default", "later")
+    spec = DeploymentSpec(VersionReference("default", "class", ALIAS), 1)
+    await front.use_cases.deployments.create(name, spec, "")
+    index = pb.RepositoryIndexRequest(ready=True)
+    assert "later" not in [one.name for one in (await front.open.RepositoryIndex(index)).models]
+    impatient = front.open.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="later"), timeout=0.5)
+    with pytest.raises(grpc.RpcError) as refusal:
+        await impatient
+    assert refusal.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    loading = asyncio.ensure_future(front.open.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="later")))
+    for _ in range(3):
+        await front.use_cases.reconciler.tick()
+    await asyncio.wait_for(loading, 20)
+    assert "later" in [one.name for one in (await front.open.RepositoryIndex(index)).models]
 
 
 def placed(region: str, size: int, offset: int = 0) -> dict[str, pb.InferParameter]:

@@ -131,7 +131,7 @@ async def test_perf_analyzer(front: Front, tmp_path: Path, extra: tuple[str, ...
     report = tmp_path / "report.csv"
     # Its random data are random bytes, and so not all of them finite numbers.
     model = ["-m", "class", "-u", front.address, "-i", "grpc", "--input-data", "zero", "-b", "2", "-f", str(report)]
-    bounds = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "-s", "999", "-r", "3"]
+    bounds = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "-s", "999", "-r", "20"]
     await run(program, *model, *bounds, *extra, LD_LIBRARY_PATH=libraries)
     header, row = report.read_text().strip().splitlines()[:2]
     measured = dict(zip(header.split(","), row.split(","), strict=False))
