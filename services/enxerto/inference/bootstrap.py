@@ -16,9 +16,9 @@ from enxerto.inference.ports import DeploymentStore, Meter, ModelRegistry, Repli
 from enxerto.inference.server import UseCases, serve
 from enxerto.inference.service import (
     BatchLimits,
+    CountedPredictions,
     Deployments,
     Pace,
-    Predictions,
     Reconciler,
     RequestLimits,
     Route,
@@ -78,7 +78,7 @@ def wire(
     )
     deployments = Deployments(store, registry, clock, reconciler.poke)
     regions = Regions() if settings.shared_memory else None
-    return UseCases(deployments, Predictions(router, requests, meter, statistics), reconciler, regions)
+    return UseCases(deployments, CountedPredictions(router, requests, meter, statistics), reconciler, regions)
 
 
 @asynccontextmanager

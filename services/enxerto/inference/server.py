@@ -11,7 +11,7 @@ from enxerto.inference.oip.metadata import Batching
 from enxerto.inference.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from enxerto.inference.oip.servicer import OpenInferenceServicer
 from enxerto.inference.oip.shared_memory import Regions
-from enxerto.inference.service import Deployments, Predictions, Reconciler
+from enxerto.inference.service import CountedPredictions, Deployments, Reconciler
 from enxerto.inference.servicer import DeploymentServicer, VisionServicer
 from enxerto.inference.settings import InferenceSettings
 from enxerto.inference.v1 import deployment_service_pb2, vision_service_pb2
@@ -31,7 +31,7 @@ class UseCases:
     """Everything that the servicers call."""
 
     deployments: Deployments
-    predictions: Predictions
+    predictions: CountedPredictions
     reconciler: Reconciler
     regions: Regions | None
     """Shared memory of callers; None where the settings do not allow it."""

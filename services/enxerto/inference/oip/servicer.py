@@ -26,7 +26,7 @@ from enxerto.inference.oip.requests import call
 from enxerto.inference.oip.shared_memory import Regions, is_local
 from enxerto.inference.oip.statistics import statistics_to_proto
 from enxerto.inference.oip.streams import answered_in_order
-from enxerto.inference.service import Deployments, Predictions
+from enxerto.inference.service import CountedPredictions, Deployments
 from enxerto.kernel.errors import (
     EnxertoError,
     InvalidArgumentError,
@@ -50,7 +50,7 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
 
     def __init__(
         self,
-        predictions: Predictions,
+        predictions: CountedPredictions,
         deployments: Deployments,
         batching: Batching,
         regions: Regions | None,

@@ -1,6 +1,7 @@
 """Use cases: deployments, requests, and the loop that makes what runs agree with what was asked for."""
 
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
+from enxerto.inference.service.counted import CountedPredictions
 from enxerto.inference.service.deployments import Deployments, SpecChange
 from enxerto.inference.service.predictions import Predictions, RequestLimits
 from enxerto.inference.service.reconciler import Pace, Reconciler
@@ -11,6 +12,7 @@ __all__ = [
     "BatchLimits",
     "BatchTimes",
     "Batcher",
+    "CountedPredictions",
     "Deployments",
     "Pace",
     "Predictions",

@@ -1,8 +1,7 @@
 """Use cases of requests: images in, answers out."""
 
 import itertools
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enxerto.inference.domain import (
@@ -22,9 +21,8 @@ from enxerto.inference.errors import (
 )
 from enxerto.inference.ports import Meter
 from enxerto.inference.service.routing import Route, Router
-from enxerto.inference.service.statistics import Statistics, VersionStatistics
 from enxerto.kernel.errors import Violation
-from enxerto.kernel.names import DeploymentName, VersionName
+from enxerto.kernel.names import DeploymentName
 from enxerto.vision.specs import Task
 
 
@@ -45,11 +43,10 @@ class RequestLimits:
 class Predictions:
     """Answers requests by the version that serves at that moment."""
 
-    def __init__(self, router: Router, limits: RequestLimits, meter: Meter, statistics: Statistics) -> None:
+    def __init__(self, router: Router, limits: RequestLimits, meter: Meter) -> None:
         self._router = router
         self._limits = limits
         self._meter = meter
-        self._statistics = statistics
 
     @property
     def max_items(self) -> int:
@@ -73,22 +70,6 @@ class Predictions:
         """Whether the deployment answers, with the version that the caller insists on, if any."""
         route = self._router.get(name)
         return route is not None and bool(route.endpoints) and (number is None or route.version.name.number == number)
-
-    def statistics(
-        self, name: DeploymentName | None = None, number: int | None = None
-    ) -> Mapping[tuple[DeploymentName, VersionName], VersionStatistics]:
-        """Counts of the version that serves, or of those of all deployments.
-
-        Raises:
-            DeploymentNotFoundError, DeploymentNotReadyError, VersionNotFoundError: see `serving`.
-        """
-        if name is not None:
-            version = self._route(name, number).version.name
-            return {(name, version): self._statistics.of(name, version)}
-        names = self._router.names()
-        self._statistics.keep(names)
-        served = [(each, self._router.find(each).version.name) for each in sorted(names)]
-        return {key: self._statistics.of(*key) for key in served}
 
     async def answer(
         self,
@@ -119,17 +100,6 @@ class Predictions:
         route = self._route(name, number)
         if task is not None and route.version.task is not task:
             raise TaskMismatchError(name, route.version.task, task)
-        start = time.monotonic()
-        try:
-            prediction = await self._answered(route, payload, item_field, timeout_s)
-        except BaseException:
-            self._statistics.failed(name, route.version.name, time.monotonic() - start)
-            raise
-        seconds = time.monotonic() - start
-        self._statistics.answered(name, route.version.name, payload.items, prediction.timing, seconds)
-        return prediction
-
-    async def _answered(self, route: Route, payload: Payload, item_field: str, timeout_s: float | None) -> Prediction:
         if payload.kind is PayloadKind.ENCODED:
             self._refuse(self._unfit(payload.parts), item_field)
         self._refuse(self._beyond(payload, route.version), item_field)
