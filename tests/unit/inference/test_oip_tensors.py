@@ -9,7 +9,15 @@ from enxerto.inference.domain import PayloadKind, ServableVersion
 from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.inference.oip.names import ModelKey, model_key
 from enxerto.inference.oip.requests import call
-from enxerto.inference.oip.tensors import TensorError, check_finite, parse_bytes
+from enxerto.inference.oip.tensors import (
+    DATATYPES,
+    TYPED_FIELDS,
+    TensorError,
+    check_finite,
+    pack_bytes,
+    pack_pixels,
+    parse_bytes,
+)
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.kernel.names import DeploymentName, VersionName
 from enxerto.vision.specs import Task, TensorSpec
@@ -49,6 +57,47 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
     tensor[0, 1, 0, 0] = value
     with pytest.raises(TensorError, match="element 4 is not a finite number"):
         check_finite(tensor.tobytes(), "FP32")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused_in_half_precision(value: float) -> None:
+    tensor = np.full(6, np.finfo(np.float16).max, np.float16)
+    check_finite(tensor.tobytes(), "FP16")
+    tensor[3] = value
+    with pytest.raises(TensorError, match="element 3 is not a finite number"):
+        check_finite(tensor.tobytes(), "FP16")
+
+
+def test_bytes_are_put_together_again() -> None:
+    assert pack_bytes([b"a", b"", b"ccc"]) == packed(b"a", b"", b"ccc")
+
+
+def test_typed_pixels_hold_a_byte_each() -> None:
+    assert pack_pixels([0, 255, 7]) == bytes([0, 255, 7])
+    with pytest.raises(TensorError, match="element 1 is 256, UINT8 holds 0 to 255"):
+        pack_pixels([0, 256, 300])
+
+
+def test_every_datatype_has_a_size_and_a_field_of_the_protocol() -> None:
+    assert {one.typed for one in DATATYPES.values()} - {None} == set(TYPED_FIELDS)
+    assert {name for name, one in DATATYPES.items() if one.typed is None} == {"FP16", "BF16"}
+    assert {name for name, one in DATATYPES.items() if one.size_bytes is None} == {"BYTES"}
+
+
+@pytest.mark.parametrize("datatype", sorted(set(DATATYPES) - {"FP32", "FP16", "UINT8", "BYTES"}))
+def test_a_datatype_that_no_image_has_is_refused_with_what_else_is_wrong(datatype: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        call(request(datatype=datatype, raw=[b"123"]), VERSION, 8)
+    assert [violation.field for violation in refusal.value.violations] == [
+        "inputs[0].datatype",
+        "raw_input_contents[0]",
+    ]
+
+
+def test_half_precision_is_raw_only() -> None:
+    contents = pb.InferTensorContents(fp32_contents=TENSOR.ravel())
+    with pytest.raises(InvalidArgumentError, match="FP16 is sent as raw_input_contents"):
+        call(request(datatype="FP16", raw=[], contents=contents), VERSION, 8)
 
 
 def request(**changes: object) -> pb.ModelInferRequest:

@@ -7,6 +7,7 @@ import sys
 from google.protobuf import descriptor_pb2
 
 from enxerto.inference.oip import open_inference_pb2 as ours
+from enxerto.inference.oip.servicer import OpenInferenceServicer
 
 # A program of its own: both register the same messages.
 THEIRS = """
@@ -55,6 +56,11 @@ def messages(prefix: str, found: list[descriptor_pb2.DescriptorProto]) -> dict[s
 
 def field(one: descriptor_pb2.FieldDescriptorProto) -> tuple[object, ...]:
     return one.number, one.type, one.label, one.type_name
+
+
+def test_every_rpc_is_answered() -> None:
+    for method in ours.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods:
+        assert method.name in vars(OpenInferenceServicer), method.name
 
 
 def test_messages_fields_and_rpcs_are_tritons() -> None:
