@@ -33,7 +33,7 @@ from enxerto.inference.errors import (
     VersionNotFoundError,
     VersionNotServableError,
 )
-from enxerto.inference.replica.messages import answer_form, response
+from enxerto.inference.replica.messages import answer_form, response, tensor_arguments
 from enxerto.inference.replica.predictor import Predictor
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.errors import UnavailableError
@@ -253,7 +253,7 @@ class InProcessReplicas:
         if request.WhichOneof("batch") == "encoded":
             answer = await predictor.encoded(request.encoded.contents, answer_form(request.encoded), request.outputs)
         else:
-            answer = await predictor.tensor(request.tensor.parts, tuple(request.tensor.shape), request.outputs)
+            answer = await predictor.tensor(*tensor_arguments(request.tensor), names=request.outputs)
         self.outputs.append(tuple(tensor.name for tensor in answer.tensors))
         return answer_from_proto(pb.PredictResponse.FromString(response(answer).SerializeToString()))
 

@@ -14,6 +14,7 @@ from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluste
 from enxerto.inference.adapters.sql_quality import SqlQualityStore
 from enxerto.inference.adapters.sql_store import open_deployment_store
 from enxerto.inference.domain import ServableVersion
+from enxerto.inference.oip.shared_memory import Regions
 from enxerto.inference.ports import (
     DeploymentStore,
     Meter,
@@ -26,13 +27,13 @@ from enxerto.inference.ports import (
 from enxerto.inference.server import UseCases, serve
 from enxerto.inference.service import (
     BatchLimits,
+    CountedPredictions,
     Deployments,
     Fleet,
     Lanes,
     ObservationLimits,
     Observer,
     Pace,
-    Predictions,
     Quality,
     Reconciler,
     References,
@@ -42,6 +43,7 @@ from enxerto.inference.service import (
     Router,
     Samples,
     Shadowing,
+    Statistics,
     Trials,
     WatchedStore,
 )
@@ -87,10 +89,12 @@ def wire(
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
     router, poked, watched = Router(), asyncio.Event(), WatchedStore(store)
     references, shadowing = References(registry, clock), Shadowing(meter, settings.shadow_report_s)
+    statistics = Statistics(clock)
     fleet = Fleet(cluster, pace.drain_s, poked.set)
 
     def new_route(name: DeploymentName, version: ServableVersion, limits: BatchLimits) -> Route:
-        return Route(name, version, replicas, batches=limits, meter=meter, on_failure=poked.set)
+        counted = statistics.meter(name, version.name, meter)
+        return Route(name, version, replicas, batches=limits, meter=counted, on_failure=poked.set)
 
     lanes = Lanes(
         references=references,
@@ -124,8 +128,11 @@ def wire(
     looks = ObservationLimits(settings.observed_images_per_s, settings.drift_threshold)
     observer = Observer(registry, meter, looks, samples.offer)
     seen = Quality(deployments=store, store=quality, registry=registry, observations=observer, clock=clock, meter=meter)
-    predictions = Predictions(router, requests, meter, clock, shadowing=shadowing, observer=observer)
-    return UseCases(deployments, predictions, reconciler, watched.stop, seen, samples, observer)
+    predictions = CountedPredictions(
+        router, requests, meter, clock, shadowing=shadowing, observer=observer, statistics=statistics
+    )
+    regions = Regions() if settings.shared_memory else None
+    return UseCases(deployments, predictions, reconciler, regions, seen, samples, observer, watched.stop)
 
 
 @asynccontextmanager
@@ -159,7 +166,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
         dashboard,
         open_channel(settings.registry_address, settings.registry_certificates) as channel,
     ):
-        yield wire(
+        wired = wire(
             settings,
             store=store,
             registry=RegistryClient(channel),
@@ -170,6 +177,9 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             clock=SystemClock(),
             meter=PrometheusMeter(metrics),
         )
+        yield wired
+        if wired.regions is not None:
+            wired.regions.unregister()
         await replicas.keep(frozenset())
 
 

@@ -4,22 +4,28 @@ EnxertoError
 ├── NotFoundError
 │   ├── DeploymentNotFoundError
 │   ├── VersionNotFoundError
-│   └── SampleNotFoundError
+│   ├── SampleNotFoundError
+│   └── RegionNotFoundError
 ├── AlreadyExistsError
 │   ├── DeploymentExistsError
-│   └── RequestIdReusedError
+│   ├── RequestIdReusedError
+│   └── RegionExistsError
 ├── FailedPreconditionError
 │   ├── VersionNotServableError
 │   ├── VersionStartError
 │   ├── GoldenMismatchError
 │   ├── TaskMismatchError
-│   └── NoEmbeddingError
+│   ├── NoEmbeddingError
+│   └── ModelManagedElsewhereError
 ├── AbortedError
 │   └── DeploymentChangedError
 ├── InvalidArgumentError
 │   └── ItemsRefusedError
 ├── ResourceExhaustedError
-│   └── QueueFullError
+│   ├── QueueFullError
+│   └── TooManyRegionsError
+├── PermissionDeniedError
+│   └── SharedMemoryOffError
 └── UnavailableError
     ├── RegistryUnavailableError
     ├── StorageUnavailableError
@@ -36,6 +42,7 @@ from enxerto.kernel.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
+    PermissionDeniedError,
     PreconditionViolation,
     ResourceExhaustedError,
     UnavailableError,
@@ -195,3 +202,45 @@ class DeploymentNotReadyError(UnavailableError):
     """The deployment has no version that answers yet."""
 
     reason = "DEPLOYMENT_NOT_READY"
+
+
+class RegionNotFoundError(NotFoundError):
+    """No region of shared memory has this name."""
+
+    reason = "REGION_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__("SharedMemoryRegion", name)
+
+
+class RegionExistsError(AlreadyExistsError):
+    """A region of shared memory has this name already."""
+
+    reason = "REGION_EXISTS"
+
+    def __init__(self, name: str) -> None:
+        super().__init__("SharedMemoryRegion", name)
+
+
+class TooManyRegionsError(ResourceExhaustedError):
+    """As many regions of shared memory are registered as may be."""
+
+    reason = "TOO_MANY_REGIONS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} regions are registered; unregister one first", subject="shared memory")
+
+
+class SharedMemoryOffError(PermissionDeniedError):
+    """This caller may not use the server's shared memory."""
+
+    reason = "SHARED_MEMORY_OFF"
+
+
+class ModelManagedElsewhereError(FailedPreconditionError):
+    """A model is a deployment, and deployments have a service of their own."""
+
+    reason = "MODEL_MANAGED_ELSEWHERE"
+
+    def __init__(self, name: DeploymentName, description: str) -> None:
+        super().__init__(description, [PreconditionViolation("DEPLOYMENT", str(name), description)])

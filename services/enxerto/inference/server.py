@@ -7,9 +7,11 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from enxerto.inference.oip import open_inference_pb2
+from enxerto.inference.oip.metadata import Batching
 from enxerto.inference.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from enxerto.inference.oip.servicer import OpenInferenceServicer
-from enxerto.inference.service import Deployments, Observer, Predictions, Quality, Reconciler, Samples
+from enxerto.inference.oip.shared_memory import Regions
+from enxerto.inference.service import CountedPredictions, Deployments, Observer, Quality, Reconciler, Samples
 from enxerto.inference.servicer import DeploymentServicer, QualityServicer, VisionServicer
 from enxerto.inference.settings import InferenceSettings
 from enxerto.inference.v1 import deployment_service_pb2, quality_service_pb2, vision_service_pb2
@@ -31,21 +33,31 @@ class UseCases:
     """Everything that the servicers call."""
 
     deployments: Deployments
-    predictions: Predictions
+    predictions: CountedPredictions
     reconciler: Reconciler
-    on_drain: Callable[[], None]
-    """Ends endless streams, so that their clients reconnect elsewhere."""
+    regions: Regions | None
+    """Shared memory of callers; None where the settings do not allow it."""
     quality: Quality
     samples: Samples
     observer: Observer
+    on_drain: Callable[[], None]
+    """Ends endless streams, so that their clients reconnect elsewhere."""
 
 
-def _registration(use_cases: UseCases) -> Register:
+def _registration(settings: InferenceSettings, use_cases: UseCases) -> Register:
+    batching = Batching(settings.max_items, settings.batch_max_size, settings.batch_max_delay_s)
+
     def register(server: grpc.aio.Server) -> None:
         add_DeploymentServiceServicer_to_server(DeploymentServicer(use_cases.deployments), server)
         add_VisionServiceServicer_to_server(VisionServicer(use_cases.predictions), server)
         add_QualityServiceServicer_to_server(QualityServicer(use_cases.quality, use_cases.samples), server)
-        inference = OpenInferenceServicer(use_cases.predictions, lambda: use_cases.reconciler.synced)
+        inference = OpenInferenceServicer(
+            use_cases.predictions,
+            use_cases.deployments,
+            batching,
+            use_cases.regions,
+            lambda: use_cases.reconciler.synced,
+        )
         add_GRPCInferenceServiceServicer_to_server(inference, server)
 
     return register
@@ -57,7 +69,7 @@ def build_server(
     use_cases: UseCases,
 ) -> GrpcServer:
     """A server that listens and is not yet running."""
-    return GrpcServer(settings, metrics, SERVICES, _registration(use_cases))
+    return GrpcServer(settings, metrics, SERVICES, _registration(settings, use_cases))
 
 
 async def serve(
@@ -67,7 +79,7 @@ async def serve(
     background: Sequence[Callable[[], Awaitable[None]]],
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    register = _registration(use_cases)
+    register = _registration(settings, use_cases)
     await serve_until_signalled(
         settings, metrics, SERVICES, register, background=background, on_drain=use_cases.on_drain
     )

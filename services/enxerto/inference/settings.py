@@ -74,6 +74,9 @@ class InferenceSettings(ServerSettings):
     max_image_pixels: int = Field(default=50_000_000, ge=1)
     """Width times height that an image's header may declare."""
 
+    shared_memory: bool = False
+    """Whether callers on this machine may name POSIX shared memory for their tensors, which the service then reads and
+    writes with its own rights."""
     observed_images_per_s: float = Field(default=20.0, ge=0)
     """Images whose answers are looked at for classes, confidence and drift, a second and version; 0 looks at none."""
     drift_threshold: float = Field(default=0.2, gt=0)

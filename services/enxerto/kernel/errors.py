@@ -10,6 +10,7 @@
     ├── UnavailableError            a dependency is away
     ├── UnauthenticatedError        no or bad credentials
     ├── PermissionDeniedError       no right
+    ├── UnimplementedError          something that this server never does
     └── DataLossError               stored bytes are not what was stored
 
 Each class carries a stable `reason` (upper snake case) that clients may branch on; services subclass these with reasons
@@ -135,6 +136,12 @@ class PermissionDeniedError(EnxertoError):
     """The caller, or the configuration, does not allow it."""
 
     reason = "PERMISSION_DENIED"
+
+
+class UnimplementedError(EnxertoError):
+    """What was asked for is never done here."""
+
+    reason = "UNIMPLEMENTED"
 
 
 class DataLossError(EnxertoError):

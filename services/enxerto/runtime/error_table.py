@@ -99,6 +99,7 @@ TABLE: tuple[tuple[type[errors.EnxertoError], grpc.StatusCode, Details], ...] = 
     (errors.UnavailableError, grpc.StatusCode.UNAVAILABLE, _retry_info),
     (errors.UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED, _none),
     (errors.PermissionDeniedError, grpc.StatusCode.PERMISSION_DENIED, _none),
+    (errors.UnimplementedError, grpc.StatusCode.UNIMPLEMENTED, _none),
     (errors.DataLossError, grpc.StatusCode.DATA_LOSS, _none),
 )
 

@@ -138,7 +138,7 @@ def test_a_replica_answers_nobody_without_the_secret(served) -> None:
 
 
 TRITON = """
-    import asyncio, json, sys
+    import asyncio, json, queue, sys
     import numpy as np
     import tritonclient.grpc as triton
     import tritonclient.grpc.aio as triton_aio
@@ -157,6 +157,21 @@ TRITON = """
         async with triton_aio.InferenceServerClient(url) as client:
             pixels, _ = inputs()
             return (await client.infer(model, pixels)).as_numpy("probabilities")
+
+    def as_pixels():
+        values = np.round(tensor.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+        pixels = triton.InferInput("images", values.shape, "UINT8")
+        pixels.set_data_from_numpy(values)
+        return [pixels]
+
+    def streamed(client):
+        answers = queue.Queue()
+        client.start_stream(lambda result, error: answers.put((result, error)))
+        for index in range(3):
+            client.async_stream_infer(model if index != 1 else "missing", inputs()[0], request_id=str(index))
+        seen = [answers.get(timeout=30) for _ in range(3)]
+        client.stop_stream()
+        return [str(error) if error else result.get_response().id for result, error in seen]
 
     with triton.InferenceServerClient(url) as client:
         pixels, encoded = inputs()
@@ -183,6 +198,9 @@ TRITON = """
             "tensor": first.as_numpy("probabilities").tolist(),
             "bytes": second.as_numpy("probabilities").tolist(),
             "aio": asyncio.run(asynchronous()).tolist(),
+            "pixels": client.infer(model, as_pixels(), model_version="production").as_numpy("probabilities").tolist(),
+            "stream": streamed(client),
+            "statistics": client.get_inference_statistics(model, as_json=True)["model_stats"],
             "errors": errors,
         }))
 """
@@ -204,11 +222,16 @@ def triton(served, tmp_path) -> dict:
 def test_an_unmodified_triton_client_gets_the_same(served, triton: dict) -> None:
     image = GOOD["jpeg"]
     typed = probabilities(served.front.classify(served.deployment, image))
-    for answer in (triton["tensor"], triton["aio"], triton["bytes"]):
+    for answer in (triton["tensor"], triton["aio"], triton["bytes"], triton["pixels"]):
         np.testing.assert_allclose(answer, [typed] * len(answer), atol=1e-4)
     assert len(triton["bytes"]) == 2
     np.testing.assert_allclose([typed], directly(served.tiny, image), atol=1e-4)
     assert triton["id"] == "my-id"
+    assert (triton["stream"][0], triton["stream"][2]) == ("0", "2")
+    assert "was not found" in triton["stream"][1]
+    (statistics,) = triton["statistics"]
+    assert int(statistics["inference_count"]) >= 7
+    assert int(statistics["inference_stats"]["compute_infer"]["ns"]) > 0
     assert triton["server"]["name"] == "enxerto"
     assert {(entry["datatype"], tuple(entry["shape"])) for entry in triton["metadata"]["inputs"]} == {
         ("FP32", ("-1", "3", str(SIZE), str(SIZE))),

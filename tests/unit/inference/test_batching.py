@@ -183,3 +183,15 @@ async def test_tensors_of_another_size_travel_apart() -> None:
     bench.replicas.gate.set()
     await asyncio.gather(*tasks)
     assert bench.sizes == [1, 2, 2]
+
+
+async def test_tensors_of_another_datatype_travel_apart() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    single = Payload(PayloadKind.TENSOR, (bytes(48),), 1, (3, 2, 2))
+    half = Payload(PayloadKind.TENSOR, (bytes(24),), 1, (3, 2, 2), datatype="FP16")
+    tasks = [asyncio.ensure_future(bench.batcher.submit(one, 5)) for one in (single, single, half, half, single)]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.gather(*tasks)
+    assert bench.sizes == [1, 1, 2, 1]

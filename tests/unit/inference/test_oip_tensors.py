@@ -7,8 +7,17 @@ import pytest
 
 from enxerto.inference.domain import PayloadKind, ServableVersion
 from enxerto.inference.oip import open_inference_pb2 as pb
-from enxerto.inference.oip.converters import model_key, payload
-from enxerto.inference.oip.tensors import TensorError, check_floats, parse_bytes
+from enxerto.inference.oip.names import ModelKey, model_key
+from enxerto.inference.oip.requests import call
+from enxerto.inference.oip.tensors import (
+    DATATYPES,
+    TYPED_FIELDS,
+    TensorError,
+    check_finite,
+    pack_bytes,
+    pack_pixels,
+    parse_bytes,
+)
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.kernel.names import DeploymentName, VersionName
 from enxerto.vision.specs import Task, TensorSpec
@@ -47,7 +56,48 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
     tensor = TENSOR.copy()
     tensor[0, 1, 0, 0] = value
     with pytest.raises(TensorError, match="element 4 is not a finite number"):
-        check_floats(tensor.tobytes(), tensor.shape)
+        check_finite(tensor.tobytes(), "FP32")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused_in_half_precision(value: float) -> None:
+    tensor = np.full(6, np.finfo(np.float16).max, np.float16)
+    check_finite(tensor.tobytes(), "FP16")
+    tensor[3] = value
+    with pytest.raises(TensorError, match="element 3 is not a finite number"):
+        check_finite(tensor.tobytes(), "FP16")
+
+
+def test_bytes_are_put_together_again() -> None:
+    assert pack_bytes([b"a", b"", b"ccc"]) == packed(b"a", b"", b"ccc")
+
+
+def test_typed_pixels_hold_a_byte_each() -> None:
+    assert pack_pixels([0, 255, 7]) == bytes([0, 255, 7])
+    with pytest.raises(TensorError, match="element 1 is 256, UINT8 holds 0 to 255"):
+        pack_pixels([0, 256, 300])
+
+
+def test_every_datatype_has_a_size_and_a_field_of_the_protocol() -> None:
+    assert {one.typed for one in DATATYPES.values()} - {None} == set(TYPED_FIELDS)
+    assert {name for name, one in DATATYPES.items() if one.typed is None} == {"FP16", "BF16"}
+    assert {name for name, one in DATATYPES.items() if one.size_bytes is None} == {"BYTES"}
+
+
+@pytest.mark.parametrize("datatype", sorted(set(DATATYPES) - {"FP32", "FP16", "UINT8", "BYTES"}))
+def test_a_datatype_that_no_image_has_is_refused_with_what_else_is_wrong(datatype: str) -> None:
+    with pytest.raises(InvalidArgumentError) as refusal:
+        call(request(datatype=datatype, raw=[b"123"]), VERSION, 8)
+    assert [violation.field for violation in refusal.value.violations] == [
+        "inputs[0].datatype",
+        "raw_input_contents[0]",
+    ]
+
+
+def test_half_precision_is_raw_only() -> None:
+    contents = pb.InferTensorContents(fp32_contents=TENSOR.ravel())
+    with pytest.raises(InvalidArgumentError, match="FP16 is sent as raw_input_contents"):
+        call(request(datatype="FP16", raw=[], contents=contents), VERSION, 8)
 
 
 def request(**changes: object) -> pb.ModelInferRequest:
@@ -64,21 +114,21 @@ def request(**changes: object) -> pb.ModelInferRequest:
 
 
 def test_raw_floats_are_forwarded_as_they_are() -> None:
-    result = payload(request(), VERSION, 8)
+    result = call(request(), VERSION, 8).payload
     assert (result.kind, result.parts, result.items) == (PayloadKind.TENSOR, (TENSOR.tobytes(),), 1)
     assert result.row_shape == (3, 2, 2)
 
 
 def test_typed_floats_mean_the_same() -> None:
     contents = pb.InferTensorContents(fp32_contents=TENSOR.ravel())
-    assert payload(request(raw=[], contents=contents), VERSION, 8).parts == (TENSOR.tobytes(),)
+    assert call(request(raw=[], contents=contents), VERSION, 8).payload.parts == (TENSOR.tobytes(),)
 
 
 @pytest.mark.parametrize("shape", [[2], [2, 1]])
 def test_encoded_images_raw_or_typed(shape: list[int]) -> None:
-    raw = payload(request(datatype="BYTES", shape=shape, raw=[packed(b"a", b"bb")]), VERSION, 8)
+    raw = call(request(datatype="BYTES", shape=shape, raw=[packed(b"a", b"bb")]), VERSION, 8).payload
     contents = pb.InferTensorContents(bytes_contents=[b"a", b"bb"])
-    typed = payload(request(datatype="BYTES", shape=shape, raw=[], contents=contents), VERSION, 8)
+    typed = call(request(datatype="BYTES", shape=shape, raw=[], contents=contents), VERSION, 8).payload
     assert raw == typed
     assert raw.parts == (b"a", b"bb")
 
@@ -87,7 +137,9 @@ def test_encoded_images_raw_or_typed(shape: list[int]) -> None:
     ("changes", "field"),
     [
         ({"name": "pixels"}, "inputs[0].name"),
-        ({"datatype": "FP16"}, "inputs[0].datatype"),
+        ({"datatype": "BF16"}, "inputs[0].datatype"),
+        ({"datatype": "INT8"}, "inputs[0].datatype"),
+        ({"datatype": "FP16"}, "raw_input_contents[0]"),
         ({"datatype": ""}, "inputs[0].datatype"),
         ({"shape": [1, 2, 2, 3]}, "inputs[0].shape"),
         ({"shape": [3, 2, 2]}, "inputs[0].shape"),
@@ -108,7 +160,7 @@ def test_encoded_images_raw_or_typed(shape: list[int]) -> None:
 )
 def test_each_wrong_field_is_named(changes: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidArgumentError) as refusal:
-        payload(request(**changes), VERSION, 8)
+        call(request(**changes), VERSION, 8)
     assert field in [violation.field for violation in refusal.value.violations]
 
 
@@ -116,13 +168,14 @@ def test_two_inputs_are_refused() -> None:
     message = request()
     message.inputs.append(message.inputs[0])
     with pytest.raises(InvalidArgumentError, match="exactly one tensor"):
-        payload(message, VERSION, 8)
+        call(message, VERSION, 8)
 
 
 def test_a_model_is_an_id_or_a_full_name() -> None:
     expected = DeploymentName("default", "pets")
-    assert model_key("pets", "", "n", "v").name == expected
+    assert model_key("pets", "", "n", "v") == ModelKey(expected)
+    assert model_key("pets", "production", "n", "v") == ModelKey(expected, alias="production")
     assert model_key(str(expected), "12", "n", "v").number == 12
     with pytest.raises(InvalidArgumentError) as refusal:
-        model_key("a/b", "newest", "n", "v")
+        model_key("a/b", "the newest", "n", "v")
     assert [violation.field for violation in refusal.value.violations] == ["n", "v"]

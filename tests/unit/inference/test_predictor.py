@@ -47,6 +47,28 @@ async def test_parts_of_a_tensor_are_answered_in_order(predictor: Predictor) -> 
     np.testing.assert_allclose(rows, OnnxModel(TINY.data).run(images)["probabilities"], atol=1e-6)
 
 
+async def test_pixels_and_half_precision_are_the_same_images(predictor: Predictor) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
+    planes = (pixels.transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
+    expected = OnnxModel(TINY.data).run(planes)["probabilities"]
+    for datatype, images, tolerance in (("UINT8", pixels, 1e-5), ("FP16", planes.astype(np.float16), 1e-3)):
+        answer = await predictor.tensor([images[:3].tobytes(), images[3:].tobytes()], images.shape, datatype)
+        rows = np.frombuffer(answer.tensors[0].content, "<f4").reshape(5, -1)
+        np.testing.assert_allclose(rows, expected, atol=tolerance)
+        assert answer.decode_s > 0
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape"),
+    [("UINT8", (1, 3, 16, 16)), ("UINT8", (1, 8, 8, 3)), ("FP64", (1, 3, 16, 16)), ("UINT8", (3,))],
+)
+async def test_a_tensor_of_another_datatype_is_refused(
+    predictor: Predictor, datatype: str, shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ShapeError):
+        await predictor.tensor([bytes(3 * 16 * 16)], shape, datatype)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 16, 16), (1, 16, 16, 3), (0, 3, 16, 16), (3, 16, 16)])
 async def test_a_tensor_of_another_shape_is_refused(predictor: Predictor, shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError):

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,95 +11,19 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from enxerto.inference.bootstrap import wire
-from enxerto.inference.domain import DeploymentSpec
 from enxerto.inference.oip import open_inference_pb2 as oip
-from enxerto.inference.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from enxerto.inference.server import build_server
-from enxerto.inference.settings import InferenceSettings
-from enxerto.inference.v1 import vision_pb2, vision_service_pb2, vision_service_pb2_grpc
-from enxerto.kernel.names import DeploymentName, VersionReference
-from enxerto.runtime.metrics import new_registry
-from fakes.inference_world import (
-    CountingMeter,
-    InMemoryCluster,
-    InMemoryDeploymentStore,
-    InMemoryModelRegistry,
-    InProcessReplicas,
-)
-from fakes.quality_stores import InMemoryQualityStore, InMemorySampleFiles
-from fakes.tiny_onnx import TinyDetector, TinyModel, TinyNegative, TinySegmenter
+from enxerto.inference.v1 import vision_pb2, vision_service_pb2
 from grpc_details import failed_call
+from inference_front import Front, running_front
 from inference_images import encode
 
-MODELS = {"class": TinyModel(), "detect": TinyDetector(), "segment": TinySegmenter(), "style": TinyNegative()}
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-
-
-class FixedClock:
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Front:
-    """Stubs of a front that serves every task."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.vision = vision_service_pb2_grpc.VisionServiceStub(channel)
-        self.open = GRPCInferenceServiceStub(channel)
-
-    async def infer(self, model: str, tensor: np.ndarray | list[bytes], *outputs: str) -> dict[str, np.ndarray]:
-        """Raw contents in and out."""
-        encoded = isinstance(tensor, list)
-        raw = b"".join(len(one).to_bytes(4, "little") + one for one in tensor) if encoded else tensor.tobytes()
-        shape = [len(tensor)] if encoded else tensor.shape
-        request = oip.ModelInferRequest(
-            model_name=model,
-            inputs=[{"name": "images", "datatype": "BYTES" if encoded else "FP32", "shape": shape}],
-            outputs=[{"name": name} for name in outputs],
-            raw_input_contents=[raw],
-        )
-        answer = await self.open.ModelInfer(request)
-        dtypes = {"FP32": "<f4", "INT64": "<i8", "UINT8": "u1", "BOOL": "?"}
-        return {
-            output.name: np.frombuffer(content, dtypes[output.datatype]).reshape(output.shape)
-            for output, content in zip(answer.outputs, answer.raw_output_contents, strict=True)
-        }
 
 
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[Front]:
-    settings = InferenceSettings(
-        replica_secret_file="/unused",
-        database_url="unused",
-        home=tmp_path,
-        port=0,
-        metrics_port=0,
-        drain_s=0,
-        max_message_bytes=2**20,
-    )
-    registry, replicas = InMemoryModelRegistry(), InProcessReplicas(tmp_path)
-    use_cases = wire(
-        settings,
-        store=InMemoryDeploymentStore(),
-        registry=registry,
-        cluster=InMemoryCluster(),
-        replicas=replicas,
-        quality=InMemoryQualityStore(),
-        sample_files=InMemorySampleFiles(),
-        clock=FixedClock(),
-        meter=CountingMeter(),
-    )
-    for name, tiny in MODELS.items():
-        replicas.load(registry.add_tiny(1, tiny, name), tiny)
-        await use_cases.deployments.create(
-            DeploymentName("default", name), DeploymentSpec(VersionReference("default", name, "1"), 1), ""
-        )
-    for _ in range(3):
-        await use_cases.reconciler.tick()
-    server = build_server(settings, new_registry(), use_cases)
-    async with server.running(), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Front(channel)
+    async with running_front(tmp_path, max_message_bytes=2**20) as front:
+        yield front
 
 
 def picture(width: int, height: int, *patches: tuple[tuple[int, int, int], tuple[int, int, int, int]]) -> Image.Image:
@@ -315,7 +238,7 @@ async def test_metadata_lists_both_inputs_and_all_outputs(
     front: Front, model: str, shape: list[int], outputs: dict[str, list[int]]
 ) -> None:
     metadata = await front.open.ModelMetadata(oip.ModelMetadataRequest(name=model))
-    assert [(one.datatype, list(one.shape)) for one in metadata.inputs] == [("FP32", shape), ("BYTES", [-1])]
+    assert [(one.datatype, list(one.shape)) for one in metadata.inputs] == [("BYTES", [-1]), ("FP32", shape)]
     assert {one.name: list(one.shape) for one in metadata.outputs} == outputs
 
 

@@ -79,6 +79,7 @@ CASES = [
     (errors.UnavailableError("x"), grpc.StatusCode.UNAVAILABLE, ["RetryInfo"]),
     (errors.UnauthenticatedError("x"), grpc.StatusCode.UNAUTHENTICATED, []),
     (errors.PermissionDeniedError("x"), grpc.StatusCode.PERMISSION_DENIED, []),
+    (errors.UnimplementedError("x"), grpc.StatusCode.UNIMPLEMENTED, []),
     (errors.DataLossError("x"), grpc.StatusCode.DATA_LOSS, []),
 ]
 

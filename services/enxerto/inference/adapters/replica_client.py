@@ -92,7 +92,7 @@ def predict_request(version: VersionName, payloads: Sequence[Payload]) -> pb.Pre
         images = pb.EncodedImages(contents=parts, form=_FORMS[payloads[0].form])
         return pb.PredictRequest(model_version=str(version), encoded=images, outputs=outputs)
     shape = (sum(payload.items for payload in payloads), *payloads[0].row_shape)
-    tensor = pb.RawTensor(parts=parts, shape=shape)
+    tensor = pb.RawTensor(parts=parts, shape=shape, datatype=payloads[0].datatype)
     return pb.PredictRequest(model_version=str(version), tensor=tensor, outputs=outputs)
 
 

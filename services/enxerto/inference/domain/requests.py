@@ -42,11 +42,13 @@ class Payload:
 
     kind: PayloadKind
     parts: tuple[bytes, ...]
-    """ENCODED: one file an image. TENSOR: little-endian float32 rows, (items, 3, height, width) over all parts."""
+    """ENCODED: one file an image. TENSOR: little-endian rows, row-major over all parts."""
     items: int
     """Images."""
     row_shape: tuple[int, ...] = ()
-    """TENSOR: the shape of one image, (3, height, width)."""
+    """TENSOR: the shape of one image, (3, height, width), or (height, width, 3) of UINT8."""
+    datatype: str = "FP32"
+    """TENSOR: FP32 or FP16 in [0, 1], or UINT8 in 0..255."""
     form: AnswerForm = AnswerForm.PICTURES
     """ENCODED: how the answers are to be written."""
     alone: bool = False
@@ -59,9 +61,16 @@ class Payload:
         """Bytes over all parts."""
         return sum(len(part) for part in self.parts)
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """TENSOR: rows and columns of one image, pixels."""
+        rows, columns = self.row_shape[:2] if self.datatype == "UINT8" else self.row_shape[1:]
+        return rows, columns
+
     def goes_with(self, other: "Payload") -> bool:
         """Whether one call to the graph may carry both, which are of one kind."""
-        return self.row_shape == other.row_shape and self.form is other.form and not self.alone and not other.alone
+        alike = (self.row_shape, self.datatype, self.form) == (other.row_shape, other.datatype, other.form)
+        return alike and not self.alone and not other.alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,66 @@
 """The Open Inference Protocol: convert, call, convert. A model is a deployment."""
 
-from collections.abc import Callable
-from typing import Any
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from functools import partial
+from typing import Any, NoReturn
 
 import grpc
 
 from enxerto import __version__
 from enxerto.inference.converters import sticky_key
-from enxerto.inference.oip import answers, converters
+from enxerto.inference.errors import ModelManagedElsewhereError, SharedMemoryOffError
 from enxerto.inference.oip import open_inference_pb2 as pb
+from enxerto.inference.oip.answers import prediction_to_proto
+from enxerto.inference.oip.metadata import (
+    EXTENSIONS,
+    SERVER_NAME,
+    SHARED_MEMORY_EXTENSION,
+    Batching,
+    config_to_proto,
+    metadata_to_proto,
+)
+from enxerto.inference.oip.names import model_key
 from enxerto.inference.oip.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from enxerto.inference.service import Predictions
+from enxerto.inference.oip.repository import check_repository, index_to_proto, until_ready
+from enxerto.inference.oip.requests import call
+from enxerto.inference.oip.shared_memory import Regions, is_local
+from enxerto.inference.oip.statistics import statistics_to_proto
+from enxerto.inference.oip.streams import answered_in_order
+from enxerto.inference.service import CountedPredictions, Deployments
+from enxerto.kernel.errors import (
+    EnxertoError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnimplementedError,
+    Violations,
+)
+from enxerto.kernel.names import DeploymentName
+
+logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+_STREAM_WIDTH = 64
+_LOAD_S = 60.0
+_FINAL = "triton_final_response"
 
 
 class OpenInferenceServicer(GRPCInferenceServiceServicer):
     """inference.GRPCInferenceService."""
 
-    def __init__(self, predictions: Predictions, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        predictions: CountedPredictions,
+        deployments: Deployments,
+        batching: Batching,
+        regions: Regions | None,
+        ready: Callable[[], bool],
+    ) -> None:
         self._predictions = predictions
+        self._deployments = deployments
+        self._batching = batching
+        self._regions = regions
         self._ready = ready
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
@@ -32,29 +73,182 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """Whether a model answers; false for one that is not there, as Triton's clients expect."""
-        key = converters.model_key(request.name, request.version, "name", "version")
-        return pb.ModelReadyResponse(ready=self._predictions.ready(key.name, key.number))
+        try:
+            name, number = await self._which(request.name, request.version)
+        except NotFoundError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=self._predictions.ready(name, number))
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
-        """Name and version."""
-        return pb.ServerMetadataResponse(name=converters.SERVER_NAME, version=__version__)
+        """Name, version and extensions."""
+        extensions = EXTENSIONS if self._shared(context) is None else (*EXTENSIONS, SHARED_MEMORY_EXTENSION)
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=extensions)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """Inputs and outputs of a model."""
-        key = converters.model_key(request.name, request.version, "name", "version")
-        return converters.metadata_to_proto(request.name, self._predictions.serving(key.name, key.number))
+        version = self._predictions.serving(*await self._which(request.name, request.version))
+        return metadata_to_proto(request.name, version)
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        """How a model is served."""
+        version = self._predictions.serving(*await self._which(request.name, request.version))
+        return pb.ModelConfigResponse(config=config_to_proto(request.name, version, self._batching))
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
+        """What was served."""
+        if not request.name:
+            return statistics_to_proto(self._predictions.statistics())
+        return statistics_to_proto(self._predictions.statistics(*await self._which(request.name, request.version)))
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Run a model."""
-        key = converters.model_key(request.model_name, request.model_version, "model_name", "model_version")
-        version = self._predictions.serving(key.name, key.number)
-        payload = converters.payload(request, version, self._predictions.max_items)
+        return await self._infer(request, context)
+
+    async def ModelStreamInfer(
+        self, request_iterator: AsyncIterable[pb.ModelInferRequest], context: Context
+    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        """Run models over one stream."""
+        answer = partial(self._infer_or_say_why, context=context)
+        async for response in answered_in_order(request_iterator, answer, _STREAM_WIDTH):
+            yield response
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
+        """List the deployments."""
+        _check_repository(request.repository_name)
+        return index_to_proto(await self._deployments.all(), self._predictions, request.ready)
+
+    async def RepositoryModelLoad(
+        self, request: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
+        """Wait until a deployment answers."""
+        _check_repository(request.repository_name)
+        name, _ = await self._which(request.model_name, "", "model_name")
+        if request.parameters:
+            text = f"{name} is configured through DeploymentService.UpdateDeployment, not through parameters of a load"
+            raise ModelManagedElsewhereError(name, text)
+        left_s = context.time_remaining()
+        await until_ready(name, self._deployments, self._predictions, _LOAD_S if left_s is None else left_s * 0.9)
+        return pb.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
+        """A deployment serves until it is deleted."""
+        _check_repository(request.repository_name)
+        name, _ = await self._which(request.model_name, "", "model_name")
+        await self._deployments.get(name)
+        raise ModelManagedElsewhereError(name, f"{name} serves until DeploymentService.DeleteDeployment removes it")
+
+    async def SystemSharedMemoryStatus(
+        self, request: pb.SystemSharedMemoryStatusRequest, context: Context
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        """List regions."""
+        status = pb.SystemSharedMemoryStatusResponse.RegionStatus
+        found = self._regions_of(context).status(request.name)
+        return pb.SystemSharedMemoryStatusResponse(
+            regions={
+                name: status(name=name, key=region.key, offset=region.offset_bytes, byte_size=region.size_bytes)
+                for name, region in found.items()
+            }
+        )
+
+    async def SystemSharedMemoryRegister(
+        self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryRegisterResponse:
+        """Open a region."""
+        self._regions_of(context).register(request.name, request.key, request.offset, request.byte_size)
+        return pb.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(
+        self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.SystemSharedMemoryUnregisterResponse:
+        """Close a region, or all of them."""
+        self._regions_of(context).unregister(request.name)
+        return pb.SystemSharedMemoryUnregisterResponse()
+
+    async def CudaSharedMemoryStatus(
+        self, request: pb.CudaSharedMemoryStatusRequest, context: Context
+    ) -> pb.CudaSharedMemoryStatusResponse:
+        """There are no regions."""
+        return pb.CudaSharedMemoryStatusResponse()
+
+    async def CudaSharedMemoryRegister(self, request: pb.CudaSharedMemoryRegisterRequest, context: Context) -> NoReturn:
+        """This process has no GPU."""
+        raise UnimplementedError("CUDA shared memory is not served: use system shared memory, or send the contents")
+
+    async def CudaSharedMemoryUnregister(
+        self, request: pb.CudaSharedMemoryUnregisterRequest, context: Context
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        """Clients clean up before they begin: that is no error."""
+        return pb.CudaSharedMemoryUnregisterResponse()
+
+    async def TraceSetting(self, request: pb.TraceSettingRequest, context: Context) -> NoReturn:
+        """Never."""
+        raise UnimplementedError("trace settings are not served: metrics and timings say where the time goes")
+
+    async def LogSettings(self, request: pb.LogSettingsRequest, context: Context) -> NoReturn:
+        """Never."""
+        raise UnimplementedError("log settings are not served: the level is the setting ENXERTO_INFERENCE_LOG_LEVEL")
+
+    async def _which(self, name: str, version: str, field: str = "name") -> tuple[DeploymentName, int | None]:
+        """The deployment, and the version that the caller insists on."""
+        key = model_key(name, version, field, field.replace("name", "version"))
+        return key.name, await self._deployments.number_of(key.name, key.alias) if key.alias else key.number
+
+    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        name, number = await self._which(request.model_name, request.model_version, "model_name")
+        version = self._predictions.serving(name, number)
+        regions = self._shared(context)
+        asked = call(request, version, self._predictions.max_items, regions)
+        limits = [limit for limit in (context.time_remaining(), asked.timeout_s) if limit is not None]
         prediction = await self._predictions.answer(
-            key.name,
-            payload,
+            name,
+            asked.payload,
             "images[{}]",
-            context.time_remaining(),
-            number=key.number,
+            min(limits, default=None),
+            number=number,
             sticky_key=sticky_key(context.invocation_metadata()),
         )
-        return answers.prediction_to_proto(request, prediction)
+        return prediction_to_proto(request, prediction, regions)
+
+    async def _infer_or_say_why(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelStreamInferResponse:
+        """An answer, whatever happens: one request's failure is not the stream's."""
+        try:
+            response = await self._infer(request, context)
+        except EnxertoError as error:
+            return _failure(request, _in_full(error))
+        except Exception:
+            logger.exception("unforeseen error in a stream", extra={"model": request.model_name})
+            return _failure(request, "internal error; the service's log says why")
+        response.parameters[_FINAL].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
+
+    def _shared(self, context: Context) -> Regions | None:
+        """The shared memory that a caller may use."""
+        return self._regions if self._regions is not None and is_local(context.peer()) else None
+
+    def _regions_of(self, context: Context) -> Regions:
+        if self._regions is None:
+            raise SharedMemoryOffError("shared memory is off: ENXERTO_INFERENCE_SHARED_MEMORY=true turns it on")
+        if (regions := self._shared(context)) is None:
+            raise SharedMemoryOffError("shared memory is for callers on the service's own machine, over loopback")
+        return regions
+
+
+def _check_repository(name: str) -> None:
+    violations = Violations()
+    check_repository(name, violations)
+    violations.raise_if_any()
+
+
+def _failure(request: pb.ModelInferRequest, text: str) -> pb.ModelStreamInferResponse:
+    identity = pb.ModelInferResponse(model_name=request.model_name, model_version=request.model_version, id=request.id)
+    identity.parameters[_FINAL].bool_param = True
+    return pb.ModelStreamInferResponse(error_message=text, infer_response=identity)
+
+
+def _in_full(error: EnxertoError) -> str:
+    """A stream has no status details: every violation goes into the text."""
+    if isinstance(error, InvalidArgumentError):
+        return "; ".join(f"{violation.field}: {violation.description}" for violation in error.violations)
+    return error.message

@@ -3,10 +3,43 @@
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 _LENGTH = struct.Struct("<I")
+_HALF_EXPONENT = np.uint16(0x7C00)
+
+
+@dataclass(frozen=True, slots=True)
+class Datatype:
+    """How elements of one type travel."""
+
+    size_bytes: int | None
+    """Of a raw element; None where each tells its own."""
+    typed: str | None
+    """The field of InferTensorContents without `_contents`; None where only raw contents are allowed."""
+
+
+DATATYPES = {
+    "BOOL": Datatype(1, "bool"),
+    "UINT8": Datatype(1, "uint"),
+    "UINT16": Datatype(2, "uint"),
+    "UINT32": Datatype(4, "uint"),
+    "UINT64": Datatype(8, "uint64"),
+    "INT8": Datatype(1, "int"),
+    "INT16": Datatype(2, "int"),
+    "INT32": Datatype(4, "int"),
+    "INT64": Datatype(8, "int64"),
+    "FP16": Datatype(2, None),
+    "FP32": Datatype(4, "fp32"),
+    "FP64": Datatype(8, "fp64"),
+    "BF16": Datatype(2, None),
+    "BYTES": Datatype(None, "bytes"),
+}
+"""Every datatype of the protocol."""
+
+TYPED_FIELDS = ("bool", "int", "int64", "uint", "uint64", "fp32", "fp64", "bytes")
 
 
 class TensorError(ValueError):
@@ -42,15 +75,47 @@ def parse_bytes(raw: bytes, count: int) -> tuple[bytes, ...]:
     return tuple(elements)
 
 
-def check_floats(raw: bytes, shape: Sequence[int]) -> None:
-    """Check that raw FP32 bytes are as many as the shape needs, and all finite.
+def pack_bytes(elements: Sequence[bytes]) -> bytes:
+    """The reverse of `parse_bytes`."""
+    return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
+
+
+def check_size(raw: bytes, datatype: str, shape: Sequence[int]) -> None:
+    """Check that raw bytes are as many as datatype and shape need.
 
     Raises:
         TensorError: they are not.
     """
-    needed = 4 * math.prod(shape)
+    size = DATATYPES[datatype].size_bytes
+    assert size is not None
+    needed = size * math.prod(shape)
     if len(raw) != needed:
-        raise TensorError(f"has {len(raw)} bytes, FP32 of shape {list(shape)} needs {needed}")
-    finite = np.isfinite(np.frombuffer(raw, "<f4"))
+        raise TensorError(f"has {len(raw)} bytes, {datatype} of shape {list(shape)} needs {needed}")
+
+
+def check_finite(raw: bytes, datatype: str) -> None:
+    """Check that raw FP32 or FP16 bytes hold neither NaN nor infinity.
+
+    Raises:
+        TensorError: they do; names the first such element.
+    """
+    if datatype == "FP16":
+        # numpy has no fast way for half floats: an exponent of ones only is what is not finite.
+        finite = (np.frombuffer(raw, "<u2") & _HALF_EXPONENT) != _HALF_EXPONENT
+    else:
+        finite = np.isfinite(np.frombuffer(raw, "<f4"))
     if not finite.all():
         raise TensorError(f"element {int(np.argmin(finite))} is not a finite number")
+
+
+def pack_pixels(values: Sequence[int]) -> bytes:
+    """Typed UINT8 contents as raw ones.
+
+    Raises:
+        TensorError: a value is beyond 255.
+    """
+    pixels = np.asarray(values, np.uint32)
+    if pixels.size and pixels.max() > 255:
+        index = int(np.argmax(pixels > 255))
+        raise TensorError(f"element {index} is {pixels[index]}, UINT8 holds 0 to 255")
+    return pixels.astype(np.uint8).tobytes()

@@ -14,7 +14,7 @@ from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.inference.adapters.replica_client import SECRET_KEY
 from enxerto.inference.adapters.serve_cluster import ERROR_MARK
 from enxerto.inference.domain import BatchAnswer
-from enxerto.inference.replica.messages import answer_form, response
+from enxerto.inference.replica.messages import answer_form, response, tensor_arguments
 from enxerto.inference.replica.predictor import Predictor, ShapeError
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.errors import EnxertoError
@@ -91,7 +91,7 @@ class Replica:
             return await self._predictor.encoded(
                 request.encoded.contents, answer_form(request.encoded), request.outputs
             )
-        return await self._predictor.tensor(request.tensor.parts, tuple(request.tensor.shape), request.outputs)
+        return await self._predictor.tensor(*tensor_arguments(request.tensor), names=request.outputs)
 
 
 def _check_device(device: str, providers: Sequence[str]) -> None:

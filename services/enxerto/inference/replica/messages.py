@@ -1,5 +1,7 @@
 """Between the replica's contract and the domain."""
 
+from collections.abc import Sequence
+
 from enxerto.inference.domain import AnswerForm, BatchAnswer, PictureAnswer, Segment, Tensor
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.inference.v1 import vision_pb2
@@ -16,6 +18,11 @@ _FORMS = {
 def answer_form(images: pb.EncodedImages) -> AnswerForm:
     """How the answers are to be written."""
     return _FORMS[images.form]
+
+
+def tensor_arguments(tensor: pb.RawTensor) -> tuple[Sequence[bytes], tuple[int, ...], str]:
+    """Parts, shape over all of them, and datatype; a front from before there was a choice says nothing of it."""
+    return tensor.parts, tuple(tensor.shape), tensor.datatype or "FP32"
 
 
 def response(answer: BatchAnswer) -> pb.PredictResponse:

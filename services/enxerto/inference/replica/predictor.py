@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ MAX_ANSWER_BYTES = 192 * 2**20
 
 _WARM_UP_BATCHES = (1, 2)
 _WARM_UP_SIDE = 256
+_TENSORS: Mapping[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2"), "UINT8": np.dtype("u1")}
 _DATATYPES = {np.dtype(dtype).name: name for name, dtype in DTYPES.items()}
 
 
@@ -110,25 +111,39 @@ class Predictor:
         encode_s = time.perf_counter() - start
         return BatchAnswer((), pictures, refusals + too_large, decode_s, compute_s, encode_s)
 
-    async def tensor(self, parts: Sequence[bytes], shape: tuple[int, ...], names: Collection[str] = ()) -> BatchAnswer:
+    async def tensor(
+        self, parts: Sequence[bytes], shape: tuple[int, ...], datatype: str = "FP32", names: Collection[str] = ()
+    ) -> BatchAnswer:
         """Answer a tensor.
 
         Args:
-            parts: little-endian float32 rows in order, images in [0, 1].
-            shape: (N, 3, height, width) over all parts.
+            parts: little-endian rows in order.
+            shape: over all parts, (N, 3, height, width), or (N, height, width, 3) of UINT8.
+            datatype: FP32 or FP16 in [0, 1], or UINT8 in 0..255.
             names: of the outputs to give; all of them when there are none.
 
         Raises:
-            ShapeError: shape or number of bytes is not what the graph takes.
+            ShapeError: datatype, shape or number of bytes is not what the graph takes.
         """
-        if not self._takes(shape):
-            raise ShapeError(f"the graph takes (N, {', '.join(map(str, self.row_shape))}), got {shape}")
-        row = 4 * int(np.prod(shape[1:]))
+        dtype = _TENSORS.get(datatype)
+        if dtype is None:
+            raise ShapeError(f"a tensor is one of {', '.join(_TENSORS)}, got {datatype!r}")
+        pixels = datatype == "UINT8"
+        if not self._takes((shape[0], shape[3], *shape[1:3]) if pixels and len(shape) == 4 else shape):
+            words = "(N, {1}, {2}, {0})" if pixels else "(N, {0}, {1}, {2})"
+            raise ShapeError(f"the graph takes {words.format(*self.row_shape)}, got {shape}")
+        row = dtype.itemsize * int(np.prod(shape[1:]))
         if sum(map(len, parts)) != shape[0] * row or any(len(part) % row for part in parts):
             raise ShapeError(f"shape {shape} needs {shape[0] * row} bytes in whole rows")
-        batches = [np.frombuffer(part, "<f4").reshape(-1, *shape[1:]) for part in parts]
-        outputs, compute_s = await self._run_whole(batches, names)
-        return BatchAnswer(_tensors(outputs), (), (), 0.0, compute_s)
+        given = [np.frombuffer(part, dtype).reshape(-1, *shape[1:]) for part in parts]
+        start = time.perf_counter()
+        if pixels:
+            given = await self._in_threads(lambda some: to_batch([*np.concatenate(some)]), given)
+        elif datatype == "FP16":
+            given = await self._in_threads(lambda some: np.concatenate(some).astype(np.float32), given)
+        decode_s = time.perf_counter() - start
+        outputs, compute_s = await self._run_whole(given, names)
+        return BatchAnswer(_tensors(outputs), (), (), decode_s, compute_s)
 
     @property
     def _warm_up_row(self) -> tuple[int, int, int]:

@@ -1,6 +1,7 @@
 """Use cases: deployments, requests, and the loop that makes what runs agree with what was asked for."""
 
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
+from enxerto.inference.service.counted import CountedPredictions
 from enxerto.inference.service.deployments import Deployments, SpecChange
 from enxerto.inference.service.feedback import Quality
 from enxerto.inference.service.fleet import Fleet
@@ -13,14 +14,17 @@ from enxerto.inference.service.routes import Route
 from enxerto.inference.service.routing import Canary, Router, Split
 from enxerto.inference.service.samples import Retention, Samples
 from enxerto.inference.service.shadowing import Shadowing
+from enxerto.inference.service.statistics import BatchTimes, Spent, Statistics, VersionStatistics
 from enxerto.inference.service.streaming import in_order
 from enxerto.inference.service.trials import Trials
 from enxerto.inference.service.watching import WatchedStore
 
 __all__ = [
     "BatchLimits",
+    "BatchTimes",
     "Batcher",
     "Canary",
+    "CountedPredictions",
     "Deployments",
     "Fleet",
     "Lanes",
@@ -39,8 +43,11 @@ __all__ = [
     "Shadowing",
     "Share",
     "SpecChange",
+    "Spent",
     "Split",
+    "Statistics",
     "Trials",
+    "VersionStatistics",
     "WatchedStore",
     "in_order",
 ]

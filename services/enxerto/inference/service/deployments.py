@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import enum
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from enxerto.inference.domain import (
@@ -121,6 +121,23 @@ class Deployments:
     def watch(self, name: DeploymentName, after_cursor: int) -> AsyncIterator[tuple[Deployment, int]]:
         """A deployment as it is and after each change, each with its cursor; see `WatchedStore.watch`."""
         return self._store.watch(name, after_cursor)
+
+    async def all(self) -> Sequence[Deployment]:
+        """Every deployment of every project, by name."""
+        return sorted(await self._store.all(), key=lambda deployment: deployment.name)
+
+    async def number_of(self, name: DeploymentName, alias: str) -> int | None:
+        """The version that an alias means for a deployment; None for the alias that it follows: whatever serves now.
+
+        Raises:
+            DeploymentNotFoundError: there is no such deployment.
+            VersionNotFoundError, VersionNotServableError, RegistryUnavailableError: see `ModelRegistry.resolve`.
+        """
+        followed = (await self._store.get(name)).spec.model_version
+        if alias == followed.version:
+            return None
+        meant = await self._registry.resolve(VersionReference(followed.project, followed.model, alias))
+        return meant.name.number
 
     async def update(self, name: DeploymentName, change: SpecChange, etag: str) -> Deployment:
         """Change what a user decides. What serves goes on serving until the new version answers.

@@ -197,7 +197,7 @@ class Predictions:
         """The images that make the answer too much. How large those to encoded ones are shows later."""
         if payload.kind is not PayloadKind.TENSOR:
             return []
-        fitting = max(1, self._limits.max_answer_bytes // version.answer_bytes(*payload.row_shape[1:]))
+        fitting = max(1, self._limits.max_answer_bytes // version.answer_bytes(*payload.sides))
         text = f"the answer would be too large: send at most {fitting} images of this size in one request"
         return [ItemRefusal(index, "ANSWER_TOO_LARGE", text) for index in range(fitting, payload.items)]
 

@@ -128,23 +128,27 @@ class RawTensor(_message.Message):
 
     PARTS_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
+    DATATYPE_FIELD_NUMBER: _builtins.int
+    datatype: _builtins.str
+    """`FP32` or `FP16` in [0, 1], or `UINT8` in 0..255; empty is FP32."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Row-major, little-endian float32. One message may hold several callers' parts, in order."""
+        """Row-major, little-endian. One message may hold several callers' parts, in order."""
 
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Sizes of the axes over all parts."""
+        """Sizes of the axes over all parts: (N, 3, height, width), or (N, height, width, 3) for UINT8."""
 
     def __init__(
         self,
         *,
         parts: _abc.Iterable[_builtins.bytes] | None = ...,
         shape: _abc.Iterable[_builtins.int] | None = ...,
+        datatype: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datatype", b"datatype", "parts", b"parts", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

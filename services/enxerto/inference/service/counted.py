@@ -1,0 +1,72 @@
+"""Predictions whose requests are counted by the version that answered."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from enxerto.inference.domain import Payload, Prediction
+from enxerto.inference.ports import Meter
+from enxerto.inference.service.observation import Observer
+from enxerto.inference.service.predictions import Predictions, RequestLimits
+from enxerto.inference.service.routing import Router
+from enxerto.inference.service.shadowing import Shadowing
+from enxerto.inference.service.statistics import Statistics, VersionStatistics
+from enxerto.kernel.clock import Clock
+from enxerto.kernel.names import DeploymentName, VersionName
+
+
+class CountedPredictions(Predictions):
+    """What every servicer calls."""
+
+    def __init__(
+        self,
+        router: Router,
+        limits: RequestLimits,
+        meter: Meter,
+        clock: Clock,
+        *,
+        shadowing: Shadowing,
+        observer: Observer,
+        statistics: Statistics,
+    ) -> None:
+        super().__init__(router, limits, meter, clock, shadowing=shadowing, observer=observer)
+        self._statistics = statistics
+
+    async def answer(
+        self, name: DeploymentName, payload: Payload, item_field: str, timeout_s: float | None, **options: Any
+    ) -> Prediction:
+        """Answer images and count them; see `Predictions.answer`."""
+        # A failure is that of the version that was meant to answer; what no version was meant for is not counted.
+        meant = self.serving(name, options.get("number")).name
+        start = time.monotonic()
+        try:
+            prediction = await super().answer(name, payload, item_field, timeout_s, **options)
+        except BaseException:
+            self._statistics.failed(name, meant, time.monotonic() - start)
+            raise
+        seconds = time.monotonic() - start
+        self._statistics.answered(name, prediction.version.name, payload.items, prediction.timing, seconds)
+        return prediction
+
+    def statistics(
+        self, name: DeploymentName | None = None, number: int | None = None
+    ) -> Mapping[tuple[DeploymentName, VersionName], VersionStatistics]:
+        """Counts of the versions that answer: of one deployment, perhaps of one number, or of all deployments.
+
+        Raises:
+            DeploymentNotFoundError, DeploymentNotReadyError, VersionNotFoundError: see `serving`.
+        """
+        if name is not None:
+            return self._of(name, number)
+        self._statistics.keep(self._router.names())
+        ready = [each for each in sorted(self._router.names()) if self.ready(each)]
+        return {key: counts for each in ready for key, counts in self._of(each, None).items()}
+
+    def _of(
+        self, name: DeploymentName, number: int | None
+    ) -> Mapping[tuple[DeploymentName, VersionName], VersionStatistics]:
+        serving = self.serving(name, number).name
+        self._statistics.of(name, serving)
+        counted = self._statistics.of_deployment(name)
+        wanted = [serving] if number is not None else [one for one in counted if self.ready(name, one.number)]
+        return {(name, one): counted[one] for one in sorted(wanted)}
