@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray import serve
 from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.inference.adapters.replica_client import SECRET_KEY
 from enxerto.inference.adapters.serve_cluster import ERROR_MARK
+from enxerto.inference.adapters.shared_memory import RegionError, RegionReader
 from enxerto.inference.domain import BatchAnswer
 from enxerto.inference.replica.messages import answer_form, response
 from enxerto.inference.replica.predictor import Predictor, ShapeError
@@ -61,6 +63,7 @@ class Replica:
             model = fetch_model(name, arguments.registry_address, certificates, arguments.cache_folder)
             limits = ImageLimits(arguments.max_image_bytes, arguments.max_image_pixels)
             self._predictor = Predictor(model, arguments.threads, limits)
+            self._regions = RegionReader()
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
 
@@ -74,6 +77,8 @@ class Replica:
             return _refuse(grpc_context, grpc.StatusCode.FAILED_PRECONDITION, f"this replica serves {self._version}")
         try:
             return response(await self._answer(request))
+        except RegionError:
+            return pb.PredictResponse(memory_apart=True)
         except ShapeError as error:
             return _refuse(grpc_context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Exception:
@@ -86,6 +91,10 @@ class Replica:
             return await self._predictor.encoded(
                 request.encoded.contents, answer_form(request.encoded), request.outputs
             )
+        if request.WhichOneof("batch") == "shared":
+            shared = request.shared
+            content = self._regions.read(shared.pid, shared.fd, shared.nonce, 4 * math.prod(shared.shape))
+            return await self._predictor.tensor([content], tuple(shared.shape), request.outputs)
         return await self._predictor.tensor(request.tensor.parts, tuple(request.tensor.shape), request.outputs)
 
 

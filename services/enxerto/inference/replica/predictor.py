@@ -105,7 +105,9 @@ class Predictor:
         encode_s = time.perf_counter() - start
         return BatchAnswer((), pictures, refusals + too_large, decode_s, compute_s, encode_s)
 
-    async def tensor(self, parts: Sequence[bytes], shape: tuple[int, ...], names: Collection[str] = ()) -> BatchAnswer:
+    async def tensor(
+        self, parts: Sequence[bytes | memoryview], shape: tuple[int, ...], names: Collection[str] = ()
+    ) -> BatchAnswer:
         """Answer a tensor.
 
         Args:
