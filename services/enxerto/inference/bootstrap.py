@@ -160,7 +160,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
         ServePorts(settings.serve_http_port, settings.serve_grpc_port),
         settings.replica_path == "direct",
     )
-    replicas = GrpcReplicas(secret)
+    replicas = GrpcReplicas(secret, settings.replica_memory_bytes)
     async with (
         open_deployment_store(settings.effective_database_url) as store,
         dashboard,

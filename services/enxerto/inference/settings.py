@@ -33,6 +33,8 @@ class InferenceSettings(ServerSettings):
     replica_path: Literal["direct", "proxy"] = "direct"
     """`direct` calls each replica's own port, for which Ray runs with RAY_SERVE_ENABLE_DIRECT_INGRESS=1; `proxy` goes
     through Serve's proxy, at about four times the cost of a call."""
+    replica_memory_bytes: int = Field(default=256 * 2**20, ge=0)
+    """Tensors in memory that replicas on the same machine read, at most; 0 sends them, as to replicas elsewhere."""
     serve_http_port: int = Field(default=7322, ge=1, le=65535)
     """Loopback port of Serve's own proxy, which Serve opens whether it is used or not."""
     serve_grpc_port: int = Field(default=7323, ge=1, le=65535)

@@ -51,9 +51,9 @@ def export_model(folder: Path, base_model: str) -> bytes:
     import torch
 
     from enxerto.vision.finetuning import Weights
-    from enxerto.vision.specs import LabelMap
+    from enxerto.vision.specs import Task
     from enxerto.vision.torch.base_models import build_backbone, get_base_model
-    from enxerto.vision.torch.classification.network import ClassifierHead, GraftedNetwork
+    from enxerto.vision.torch.classification.network import ClassifierHead, GraftedNetwork, ServedClassifier
     from enxerto.vision.torch.export import export
     from enxerto.vision.torch.weights import WeightsSources
 
@@ -62,8 +62,14 @@ def export_model(folder: Path, base_model: str) -> bytes:
     backbone, _ = build_backbone(base_model, Weights.NONE, WeightsSources())
     network = GraftedNetwork(backbone, ClassifierHead(facts.feature_dim, CLASSES), facts.preprocess)
     path = folder / "model.onnx"
-    labels = LabelMap(tuple(f"class-{index}" for index in range(CLASSES)))
-    export(network, path, labels=labels, preprocess=facts.preprocess, provenance={"base_model": base_model})
+    export(
+        ServedClassifier(network),
+        path,
+        task=Task.CLASSIFICATION,
+        class_names=tuple(f"class-{index}" for index in range(CLASSES)),
+        preprocess=facts.preprocess,
+        provenance={"base_model": base_model},
+    )
     return path.read_bytes()
 
 

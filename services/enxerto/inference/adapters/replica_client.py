@@ -1,11 +1,14 @@
 """Calls to replicas over gRPC, one channel an address."""
 
 import asyncio
+import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
+from enxerto.inference.adapters.replica_memory import IS_AVAILABLE, Region, RegionPool
 from enxerto.inference.domain import (
     AnswerForm,
     BatchAnswer,
@@ -51,30 +54,53 @@ _FORMS = {
 
 
 class GrpcReplicas:
-    """Keeps a channel to every replica in use."""
+    """Keeps a channel to every replica in use, and memory to share with those on this machine."""
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, replica_memory_bytes: int = 0) -> None:
+        """Call with a secret.
+
+        Args:
+            secret: that the replicas ask for.
+            replica_memory_bytes: of tensors that are handed over in memory; 0 sends all of them.
+        """
         self._secret = secret
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._regions = RegionPool(replica_memory_bytes if IS_AVAILABLE else 0)
+        self._apart: set[str] = set()
 
     async def predict(
         self, endpoint: Endpoint, version: VersionName, payloads: Sequence[Payload], timeout_s: float
     ) -> BatchAnswer:
         """Run one batch on one replica; see `Replicas.predict`."""
+        deadline = time.monotonic() + timeout_s
+        if payloads[0].kind is PayloadKind.TENSOR and endpoint.address not in self._apart:
+            with self._regions.lend(sum(payload.size_bytes for payload in payloads)) as region:
+                if region is not None:
+                    region.write([part for payload in payloads for part in payload.parts])
+                    answer = await self._call(endpoint, shared_request(version, payloads, region), timeout_s)
+                    if not answer.memory_apart:
+                        return answer_from_proto(answer)
+                    self._apart.add(endpoint.address)
+        left_s = max(deadline - time.monotonic(), 0.001)
+        return answer_from_proto(await self._call(endpoint, predict_request(version, payloads), left_s))
+
+    async def _call(self, endpoint: Endpoint, request: pb.PredictRequest, timeout_s: float) -> pb.PredictResponse:
         metadata = ((SECRET_KEY, self._secret), (APPLICATION_KEY, endpoint.application))
         stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
         try:
-            answer = await stub.Predict(predict_request(version, payloads), timeout=timeout_s, metadata=metadata)
+            return await stub.Predict(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             # Whatever a replica says instead of an answer, another one, or the same later, may answer.
             message = f"{error.code().name}: {(error.details() or '')[:300]}"
             raise ReplicasUnavailableError(message) from error
-        return answer_from_proto(answer)
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         """Close the channels to all other addresses."""
         addresses = {endpoint.address for endpoint in endpoints}
+        self._apart &= addresses
         stale = [self._channels.pop(address) for address in set(self._channels) - addresses]
+        if not addresses:
+            self._regions.close()
         await asyncio.gather(*(channel.close(grace=60) for channel in stale))
 
     def _channel(self, address: str) -> grpc.aio.Channel:
@@ -91,9 +117,20 @@ def predict_request(version: VersionName, payloads: Sequence[Payload]) -> pb.Pre
     if payloads[0].kind is PayloadKind.ENCODED:
         images = pb.EncodedImages(contents=parts, form=_FORMS[payloads[0].form])
         return pb.PredictRequest(model_version=str(version), encoded=images, outputs=outputs)
-    shape = (sum(payload.items for payload in payloads), *payloads[0].row_shape)
-    tensor = pb.RawTensor(parts=parts, shape=shape, datatype=payloads[0].datatype)
+    tensor = pb.RawTensor(parts=parts, shape=_shape(payloads), datatype=payloads[0].datatype)
     return pb.PredictRequest(model_version=str(version), tensor=tensor, outputs=outputs)
+
+
+def shared_request(version: VersionName, payloads: Sequence[Payload], region: Region) -> pb.PredictRequest:
+    """One call for tensors that lie in a region of this process."""
+    tensor = pb.SharedTensor(
+        pid=os.getpid(), fd=region.fd, nonce=region.nonce, shape=_shape(payloads), datatype=payloads[0].datatype
+    )
+    return pb.PredictRequest(model_version=str(version), shared=tensor, outputs=_outputs(payloads))
+
+
+def _shape(payloads: Sequence[Payload]) -> tuple[int, ...]:
+    return sum(payload.items for payload in payloads), *payloads[0].row_shape
 
 
 def _outputs(payloads: Sequence[Payload]) -> set[str]:

@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from ray import serve
 
 from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.inference.adapters.replica_client import SECRET_KEY
+from enxerto.inference.adapters.replica_memory import RegionError, RegionReader
 from enxerto.inference.adapters.serve_cluster import ERROR_MARK
-from enxerto.inference.domain import BatchAnswer
+from enxerto.inference.domain import ITEM_BYTES, BatchAnswer
 from enxerto.inference.replica.messages import answer_form, response, tensor_arguments
 from enxerto.inference.replica.predictor import Predictor, ShapeError
 from enxerto.inference.v1 import replica_service_pb2 as pb
@@ -66,6 +68,7 @@ class Replica:
             limits = ImageLimits(arguments.max_image_bytes, arguments.max_image_pixels)
             self._predictor = Predictor(model, arguments.threads, limits)
             _check_device(arguments.device, self._predictor.providers)
+            self._regions = RegionReader()
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
 
@@ -79,6 +82,8 @@ class Replica:
             return _refuse(grpc_context, grpc.StatusCode.FAILED_PRECONDITION, f"this replica serves {self._version}")
         try:
             return response(await self._answer(request))
+        except RegionError:
+            return pb.PredictResponse(memory_apart=True)
         except ShapeError as error:
             return _refuse(grpc_context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Exception:
@@ -91,6 +96,11 @@ class Replica:
             return await self._predictor.encoded(
                 request.encoded.contents, answer_form(request.encoded), request.outputs
             )
+        if request.WhichOneof("batch") == "shared":
+            shape, datatype = tuple(request.shared.shape), request.shared.datatype
+            size = math.prod(shape) * ITEM_BYTES.get(datatype, 0)
+            content = self._regions.read(request.shared.pid, request.shared.fd, request.shared.nonce, size)
+            return await self._predictor.tensor([content], shape, datatype, request.outputs)
         return await self._predictor.tensor(*tensor_arguments(request.tensor), names=request.outputs)
 
 

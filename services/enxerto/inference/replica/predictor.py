@@ -112,7 +112,11 @@ class Predictor:
         return BatchAnswer((), pictures, refusals + too_large, decode_s, compute_s, encode_s)
 
     async def tensor(
-        self, parts: Sequence[bytes], shape: tuple[int, ...], datatype: str = "FP32", names: Collection[str] = ()
+        self,
+        parts: Sequence[bytes | memoryview],
+        shape: tuple[int, ...],
+        datatype: str = "FP32",
+        names: Collection[str] = (),
     ) -> BatchAnswer:
         """Answer a tensor.
 

@@ -57,7 +57,7 @@ class Route:
         """Whether the graph can answer a request that another version can."""
         if EMBEDDING.name in payload.outputs and self.version.embedding_dimension is None:
             return False
-        return payload.kind is not PayloadKind.TENSOR or self.version.takes((payload.items, *payload.row_shape))
+        return payload.kind is not PayloadKind.TENSOR or self.version.takes((payload.items, 3, *payload.sides))
 
     def gather_by(self, batches: BatchLimits) -> None:
         """Gather later requests by these limits; those that wait are answered by the ones before."""

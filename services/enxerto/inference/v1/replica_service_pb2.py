@@ -25,29 +25,31 @@ _sym_db = _symbol_database.Default()
 from enxerto.inference.v1 import vision_pb2 as enxerto_dot_inference_dot_v1_dot_vision__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/inference/v1/replica_service.proto\x12\x14\x65nxerto.inference.v1\x1a!enxerto/inference/v1/vision.proto\"\xac\x01\n\x0ePredictRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x36\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32#.enxerto.inference.v1.EncodedImagesH\x00\x12\x31\n\x06tensor\x18\x03 \x01(\x0b\x32\x1f.enxerto.inference.v1.RawTensorH\x00\x12\x0f\n\x07outputs\x18\x04 \x03(\tB\x07\n\x05\x62\x61tch\"Q\n\rEncodedImages\x12\x10\n\x08\x63ontents\x18\x01 \x03(\x0c\x12.\n\x04\x66orm\x18\x02 \x01(\x0e\x32 .enxerto.inference.v1.AnswerForm\";\n\tRawTensor\x12\r\n\x05parts\x18\x01 \x03(\x0c\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x10\n\x08\x64\x61tatype\x18\x03 \x01(\t\"\xe0\x01\n\x0fPredictResponse\x12\x33\n\x07outputs\x18\x01 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.enxerto.inference.v1.ItemOutputs\x12/\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1f.enxerto.inference.v1.ItemError\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x11\n\tcompute_s\x18\x05 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x06 \x01(\x01\"R\n\x0cOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\"\x92\x01\n\x0bItemOutputs\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x33\n\x07outputs\x18\x03 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12/\n\x08segments\x18\x04 \x03(\x0b\x32\x1d.enxerto.inference.v1.Segment\";\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*\x8b\x01\n\nAnswerForm\x12\x1b\n\x17\x41NSWER_FORM_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41NSWER_FORM_PICTURES\x10\x01\x12\x17\n\x13\x41NSWER_FORM_TENSORS\x10\x02\x12\x13\n\x0f\x41NSWER_FORM_RLE\x10\x03\x12\x18\n\x14\x41NSWER_FORM_POLYGONS\x10\x04\x32h\n\x0eReplicaService\x12V\n\x07Predict\x12$.enxerto.inference.v1.PredictRequest\x1a%.enxerto.inference.v1.PredictResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/inference/v1/replica_service.proto\x12\x14\x65nxerto.inference.v1\x1a!enxerto/inference/v1/vision.proto\"\xe2\x01\n\x0ePredictRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x36\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32#.enxerto.inference.v1.EncodedImagesH\x00\x12\x31\n\x06tensor\x18\x03 \x01(\x0b\x32\x1f.enxerto.inference.v1.RawTensorH\x00\x12\x34\n\x06shared\x18\x05 \x01(\x0b\x32\".enxerto.inference.v1.SharedTensorH\x00\x12\x0f\n\x07outputs\x18\x04 \x03(\tB\x07\n\x05\x62\x61tch\"Q\n\rEncodedImages\x12\x10\n\x08\x63ontents\x18\x01 \x03(\x0c\x12.\n\x04\x66orm\x18\x02 \x01(\x0e\x32 .enxerto.inference.v1.AnswerForm\";\n\tRawTensor\x12\r\n\x05parts\x18\x01 \x03(\x0c\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x10\n\x08\x64\x61tatype\x18\x03 \x01(\t\"W\n\x0cSharedTensor\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\n\n\x02\x66\x64\x18\x02 \x01(\x05\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x10\n\x08\x64\x61tatype\x18\x05 \x01(\t\"\xf6\x01\n\x0fPredictResponse\x12\x33\n\x07outputs\x18\x01 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.enxerto.inference.v1.ItemOutputs\x12/\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1f.enxerto.inference.v1.ItemError\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x11\n\tcompute_s\x18\x05 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_apart\x18\x07 \x01(\x08\"R\n\x0cOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\"\x92\x01\n\x0bItemOutputs\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x33\n\x07outputs\x18\x03 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12/\n\x08segments\x18\x04 \x03(\x0b\x32\x1d.enxerto.inference.v1.Segment\";\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*\x8b\x01\n\nAnswerForm\x12\x1b\n\x17\x41NSWER_FORM_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41NSWER_FORM_PICTURES\x10\x01\x12\x17\n\x13\x41NSWER_FORM_TENSORS\x10\x02\x12\x13\n\x0f\x41NSWER_FORM_RLE\x10\x03\x12\x18\n\x14\x41NSWER_FORM_POLYGONS\x10\x04\x32h\n\x0eReplicaService\x12V\n\x07Predict\x12$.enxerto.inference.v1.PredictRequest\x1a%.enxerto.inference.v1.PredictResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enxerto.inference.v1.replica_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANSWERFORM']._serialized_start=944
-  _globals['_ANSWERFORM']._serialized_end=1083
+  _globals['_ANSWERFORM']._serialized_start=1109
+  _globals['_ANSWERFORM']._serialized_end=1248
   _globals['_PREDICTREQUEST']._serialized_start=104
-  _globals['_PREDICTREQUEST']._serialized_end=276
-  _globals['_ENCODEDIMAGES']._serialized_start=278
-  _globals['_ENCODEDIMAGES']._serialized_end=359
-  _globals['_RAWTENSOR']._serialized_start=361
-  _globals['_RAWTENSOR']._serialized_end=420
-  _globals['_PREDICTRESPONSE']._serialized_start=423
-  _globals['_PREDICTRESPONSE']._serialized_end=647
-  _globals['_OUTPUTTENSOR']._serialized_start=649
-  _globals['_OUTPUTTENSOR']._serialized_end=731
-  _globals['_ITEMOUTPUTS']._serialized_start=734
-  _globals['_ITEMOUTPUTS']._serialized_end=880
-  _globals['_ITEMERROR']._serialized_start=882
-  _globals['_ITEMERROR']._serialized_end=941
-  _globals['_REPLICASERVICE']._serialized_start=1085
-  _globals['_REPLICASERVICE']._serialized_end=1189
+  _globals['_PREDICTREQUEST']._serialized_end=330
+  _globals['_ENCODEDIMAGES']._serialized_start=332
+  _globals['_ENCODEDIMAGES']._serialized_end=413
+  _globals['_RAWTENSOR']._serialized_start=415
+  _globals['_RAWTENSOR']._serialized_end=474
+  _globals['_SHAREDTENSOR']._serialized_start=476
+  _globals['_SHAREDTENSOR']._serialized_end=563
+  _globals['_PREDICTRESPONSE']._serialized_start=566
+  _globals['_PREDICTRESPONSE']._serialized_end=812
+  _globals['_OUTPUTTENSOR']._serialized_start=814
+  _globals['_OUTPUTTENSOR']._serialized_end=896
+  _globals['_ITEMOUTPUTS']._serialized_start=899
+  _globals['_ITEMOUTPUTS']._serialized_end=1045
+  _globals['_ITEMERROR']._serialized_start=1047
+  _globals['_ITEMERROR']._serialized_end=1106
+  _globals['_REPLICASERVICE']._serialized_start=1250
+  _globals['_REPLICASERVICE']._serialized_end=1354
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,7 @@ class PredictRequest(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     ENCODED_FIELD_NUMBER: _builtins.int
     TENSOR_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     OUTPUTS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Full name of the version that must answer; another one is FAILED_PRECONDITION."""
@@ -71,6 +72,10 @@ class PredictRequest(_message.Message):
         """Tensors for the graph."""
 
     @_builtins.property
+    def shared(self) -> Global___SharedTensor:
+        """A tensor for the graph, in memory that caller and replica share."""
+
+    @_builtins.property
     def outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Outputs of the graph that the answer is to hold; all of them when empty. For classification and for tensors."""
 
@@ -80,13 +85,14 @@ class PredictRequest(_message.Message):
         model_version: _builtins.str = ...,
         encoded: Global___EncodedImages | None = ...,
         tensor: Global___RawTensor | None = ...,
+        shared: Global___SharedTensor | None = ...,
         outputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "encoded", b"encoded", "tensor", b"tensor"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "encoded", b"encoded", "shared", b"shared", "tensor", b"tensor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "encoded", b"encoded", "model_version", b"model_version", "outputs", b"outputs", "tensor", b"tensor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "encoded", b"encoded", "model_version", b"model_version", "outputs", b"outputs", "shared", b"shared", "tensor", b"tensor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_batch: _TypeAlias = _typing.Literal["encoded", "tensor"]  # noqa: Y015
+    _WhichOneofReturnType_batch: _TypeAlias = _typing.Literal["encoded", "tensor", "shared"]  # noqa: Y015
     _WhichOneofArgType_batch: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_batch) -> _WhichOneofReturnType_batch | None: ...
 
@@ -155,6 +161,46 @@ class RawTensor(_message.Message):
 Global___RawTensor: _TypeAlias = RawTensor  # noqa: Y015
 
 @_typing.final
+class SharedTensor(_message.Message):
+    """A tensor in an anonymous file of the caller's, which the replica maps at `/proc/{pid}/fd/{fd}`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PID_FIELD_NUMBER: _builtins.int
+    FD_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    DATATYPE_FIELD_NUMBER: _builtins.int
+    pid: _builtins.int
+    """The caller's process, as the system of both knows it."""
+    fd: _builtins.int
+    """The caller's file descriptor."""
+    nonce: _builtins.bytes
+    """32 random bytes that the file begins with. The tensor begins at byte 4096, row-major and little-endian."""
+    datatype: _builtins.str
+    """As that of a RawTensor."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sizes of the axes."""
+
+    def __init__(
+        self,
+        *,
+        pid: _builtins.int = ...,
+        fd: _builtins.int = ...,
+        nonce: _builtins.bytes = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+        datatype: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datatype", b"datatype", "fd", b"fd", "nonce", b"nonce", "pid", b"pid", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedTensor: _TypeAlias = SharedTensor  # noqa: Y015
+
+@_typing.final
 class PredictResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -164,12 +210,15 @@ class PredictResponse(_message.Message):
     DECODE_S_FIELD_NUMBER: _builtins.int
     COMPUTE_S_FIELD_NUMBER: _builtins.int
     ENCODE_S_FIELD_NUMBER: _builtins.int
+    MEMORY_APART_FIELD_NUMBER: _builtins.int
     decode_s: _builtins.float
     """Seconds spent decoding."""
     compute_s: _builtins.float
     """Seconds spent in the graph."""
     encode_s: _builtins.float
     """Seconds spent turning the graph's outputs into answers."""
+    memory_apart: _builtins.bool
+    """Nothing was run: the shared memory is not there for this replica, and the tensor has to be sent itself."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputTensor]:
         """The graph's outputs, the items that succeeded along the first axis, in order. Empty when `items` is set."""
@@ -191,10 +240,11 @@ class PredictResponse(_message.Message):
         decode_s: _builtins.float = ...,
         compute_s: _builtins.float = ...,
         encode_s: _builtins.float = ...,
+        memory_apart: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_s", b"compute_s", "decode_s", b"decode_s", "encode_s", b"encode_s", "errors", b"errors", "items", b"items", "outputs", b"outputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_s", b"compute_s", "decode_s", b"decode_s", "encode_s", b"encode_s", "errors", b"errors", "items", b"items", "memory_apart", b"memory_apart", "outputs", b"outputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -100,7 +100,8 @@ class _Patches(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         maps = self.convolution(images)
         rows, columns = maps.shape[2:]
-        tokens = torch.cat((self.class_token.expand(len(maps), -1, -1), maps.flatten(2).transpose(1, 2)), dim=1)
+        # `len` would make a constant of the batch when the network is exported.
+        tokens = torch.cat((self.class_token.expand(maps.shape[0], -1, -1), maps.flatten(2).transpose(1, 2)), dim=1)
         return cast(torch.Tensor, self.dropout(tokens + self._positions_of(rows, columns)))
 
     def _positions_of(self, rows: int, columns: int) -> torch.Tensor:

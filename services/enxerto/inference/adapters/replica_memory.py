@@ -1,0 +1,132 @@
+"""Tensors in memory that the front writes and replicas on the same machine read, so that pixels need not travel.
+
+A region is an anonymous file, found at `/proc/{pid}/fd/{fd}`: it ends with the processes that use it, however they end.
+A replica in another container or on another machine cannot open it, or finds another file there; a nonce in the region
+and in the call tells. Linux only.
+"""
+
+import contextlib
+import fcntl
+import mmap
+import os
+import secrets
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+IS_AVAILABLE = sys.platform == "linux"
+"""Whether this system has anonymous files with seals."""
+
+_HEADER_BYTES = 4096
+_NONCE_BYTES = 32
+_LEAST_BYTES = 2**20
+_KEPT_REGIONS = 32
+
+
+class RegionError(Exception):
+    """A region is not there for this process, or is not what the call says."""
+
+
+class Region:
+    """Memory of this process that others may read."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.nonce = secrets.token_bytes(_NONCE_BYTES)
+        self.fd = os.memfd_create("enxerto-batch", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        size = _HEADER_BYTES + capacity
+        os.ftruncate(self.fd, size)
+        # Reading beyond the end of a file that shrank would kill the reader.
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        self._memory = mmap.mmap(self.fd, size)
+        self._memory[:_NONCE_BYTES] = self.nonce
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        """Put the parts one behind the other."""
+        start = _HEADER_BYTES
+        for part in parts:
+            self._memory[start : start + len(part)] = part
+            start += len(part)
+
+    def close(self) -> None:
+        """Give the memory back; what a reader has mapped stays until it lets go."""
+        self._memory.close()
+        os.close(self.fd)
+
+
+class RegionPool:
+    """Regions that are used again, since fresh memory costs more than copying into it. Belongs to one thread."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        """Hold at most so many bytes, in use and free."""
+        self._limit = limit_bytes
+        self._held = 0
+        self._free: list[Region] = []
+
+    @contextlib.contextmanager
+    def lend(self, size_bytes: int) -> Iterator[Region | None]:
+        """A region of at least that size for the time of one call; None when the limit leaves none."""
+        region = self._take(max(_LEAST_BYTES, 1 << (size_bytes - 1).bit_length()))
+        try:
+            yield region
+        finally:
+            if region is not None:
+                self._free.append(region)
+
+    def _take(self, capacity: int) -> Region | None:
+        for index in range(len(self._free) - 1, -1, -1):
+            if self._free[index].capacity == capacity:
+                return self._free.pop(index)
+        while self._free and self._held + capacity > self._limit:
+            self._close(self._free.pop(0))
+        if self._held + capacity > self._limit:
+            return None
+        region = Region(capacity)
+        self._held += capacity
+        return region
+
+    def _close(self, region: Region) -> None:
+        self._held -= region.capacity
+        region.close()
+
+    def close(self) -> None:
+        """Give everything back that is not in use."""
+        while self._free:
+            self._close(self._free.pop())
+
+
+class RegionReader:
+    """Maps the regions of another process, and keeps the latest mapped."""
+
+    def __init__(self) -> None:
+        self._mapped: OrderedDict[bytes, mmap.mmap] = OrderedDict()
+
+    def read(self, pid: int, fd: int, nonce: bytes, size_bytes: int) -> memoryview:
+        """The first bytes of a region; they are the writer's to change once the call has ended.
+
+        Raises:
+            RegionError: it cannot be opened from here, is another one, or is smaller.
+        """
+        memory = self._mapped.get(nonce)
+        if memory is None:
+            memory = self._mapped[nonce] = _map(pid, fd, nonce)
+            if len(self._mapped) > _KEPT_REGIONS:
+                self._mapped.popitem(last=False)
+        self._mapped.move_to_end(nonce)
+        if size_bytes > len(memory) - _HEADER_BYTES:
+            raise RegionError(f"the region has {len(memory) - _HEADER_BYTES} bytes, not {size_bytes}")
+        return memoryview(memory)[_HEADER_BYTES : _HEADER_BYTES + size_bytes]
+
+
+def _map(pid: int, fd: int, nonce: bytes) -> mmap.mmap:
+    try:
+        with Path(f"/proc/{pid:d}/fd/{fd:d}").open("rb", buffering=0) as file:
+            if not fcntl.fcntl(file, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+                raise RegionError("the file may shrink")
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise RegionError(f"the region cannot be opened: {error}") from error
+    if len(nonce) != _NONCE_BYTES or not secrets.compare_digest(memory[:_NONCE_BYTES], nonce):
+        raise RegionError("another region is there")
+    return memory
