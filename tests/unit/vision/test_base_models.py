@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torchvision.models.vision_transformer import VisionTransformer
 
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.vision.catalogue import BaseModelNotFoundError, get_facts, list_facts
@@ -21,6 +22,7 @@ from enxerto.vision.torch.base_models import (
     preprocess_of,
     register_base_model,
 )
+from enxerto.vision.torch.base_models.families import split_vit
 from enxerto.vision.torch.weights import WeightsSources
 
 _NONE = WeightsSources(download=False)
@@ -204,3 +206,15 @@ def test_a_backbone_without_maps_says_so() -> None:
     backbone = ChainBackbone([("all", flat)], nn.Identity(), 4, name="flat")
     with pytest.raises(InvalidArgumentError, match="flat has no feature pyramid"):
         backbone.pyramid(torch.zeros(1, 3, 128, 192))
+
+
+def test_a_vision_transformer_keeps_its_batch_free() -> None:
+    network = VisionTransformer(32, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8).eval()
+    stages, top = split_vit(network)
+    chain = nn.Sequential(*(stage for _, stage in stages), top)
+    program = torch.export.export(
+        chain, (torch.rand(2, 3, 32, 32),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
+    images = torch.rand(5, 3, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(program.module()(images), chain(images))
