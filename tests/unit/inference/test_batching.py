@@ -195,3 +195,21 @@ async def test_tensors_of_another_datatype_travel_apart() -> None:
     bench.replicas.gate.set()
     await asyncio.gather(*tasks)
     assert bench.sizes == [1, 1, 2, 1]
+
+
+async def test_what_is_urgent_goes_first_and_else_what_came_first() -> None:
+    bench = Bench(concurrency=1, max_items=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    answered: list[int] = []
+
+    async def ask(length: int, priority: int) -> None:
+        payload = Payload(PayloadKind.ENCODED, (b"x" * length,), 1, priority=priority)
+        answered.extend(rows(await bench.batcher.submit(payload, 5.0)))
+
+    asked = [(1, 2), (2, 2), (3, 3), (4, 1), (5, 2), (6, 1)]
+    tasks = [asyncio.ensure_future(ask(length, priority)) for length, priority in asked]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.gather(*tasks)
+    # The first one was on its way already.
+    assert answered == [1, 4, 6, 2, 5, 3]

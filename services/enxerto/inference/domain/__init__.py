@@ -20,6 +20,7 @@ from enxerto.inference.domain.quality import (
     VersionQuality,
 )
 from enxerto.inference.domain.requests import (
+    DEFAULT_PRIORITY,
     ITEM_BYTES,
     MAX_ITEMS,
     AnswerForm,
@@ -51,6 +52,7 @@ from enxerto.inference.domain.versions import Prediction, ServableVersion
 
 __all__ = [
     "CONFIDENCE_BINS",
+    "DEFAULT_PRIORITY",
     "DEFAULT_SAMPLES_BYTES",
     "ITEM_BYTES",
     "MAX_ITEMS",

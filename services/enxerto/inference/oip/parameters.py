@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from enxerto.inference.domain import DEFAULT_PRIORITY
 from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.kernel.errors import Violations
 
@@ -24,6 +25,11 @@ def timeout_s(parameters: Parameters, violations: Violations) -> float | None:
     """Seconds that the request may take; None when it does not say."""
     micros = _whole(parameters, "timeout", "parameters", violations)
     return micros / 1e6 if micros else None
+
+
+def priority(parameters: Parameters, violations: Violations) -> int:
+    """How urgent the request is: 1 goes first; 0 is the default, as with Triton."""
+    return _whole(parameters, "priority", "parameters", violations) or DEFAULT_PRIORITY
 
 
 def classes_wanted(parameters: Parameters, field: str, violations: Violations) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from enxerto.inference.domain import AnswerForm, Payload, PayloadKind, ServableVersion
 from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.inference.oip.outputs import requested_outputs
-from enxerto.inference.oip.parameters import region_slice, timeout_s
+from enxerto.inference.oip.parameters import priority, region_slice, timeout_s
 from enxerto.inference.oip.shared_memory import RegionError, Regions
 from enxerto.inference.oip.tensors import (
     DATATYPES,
@@ -53,7 +53,7 @@ def call(
         InvalidArgumentError: names every field that is wrong.
     """
     violations = Violations()
-    seconds = timeout_s(request.parameters, violations)
+    seconds, urgency = timeout_s(request.parameters, violations), priority(request.parameters, violations)
     requested_outputs(request, version, regions, violations)
     if len(request.inputs) != 1:
         violations.add("inputs", f"must be exactly one tensor, {version.input_name!r}; has {len(request.inputs)}")
@@ -69,7 +69,8 @@ def call(
         payload = _Contents(request, tensor, regions, violations).payload(version.task)
     violations.raise_if_any()
     assert payload is not None
-    return Call(replace(payload, outputs=tuple(output.name for output in request.outputs)), seconds)
+    outputs = tuple(output.name for output in request.outputs)
+    return Call(replace(payload, outputs=outputs, priority=urgency), seconds)
 
 
 def _check_shape(

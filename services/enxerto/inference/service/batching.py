@@ -58,6 +58,11 @@ class _Waiting:
     arrived: float
     share: "asyncio.Future[Share]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The least goes first."""
+        return self.payload.priority, self.arrived
+
 
 class Batcher:
     """The queue of one version of one deployment. Belongs to one event loop."""
@@ -100,7 +105,7 @@ class Batcher:
         now = time.monotonic()
         waiting = _Waiting(payload, now + timeout_s, now)
         self._count(payload, 1)
-        self._queues[payload.kind].append(waiting)
+        _enqueue(self._queues[payload.kind], waiting)
         self._idle.clear()
         self._dispatch()
         return await waiting.share
@@ -141,7 +146,7 @@ class Batcher:
             self._idle.set()
 
     def _oldest(self) -> deque[_Waiting] | None:
-        """The queue whose head has waited longest, without what nobody waits for any more."""
+        """The queue whose head goes first, without what nobody waits for any more."""
         now = time.monotonic()
         heads = []
         for queue in self._queues.values():
@@ -149,7 +154,7 @@ class Batcher:
                 self._drop(queue.popleft())
             if queue:
                 heads.append(queue)
-        return min(heads, key=lambda queue: queue[0].arrived, default=None)
+        return min(heads, key=lambda queue: queue[0].rank, default=None)
 
     def _drop(self, waiting: _Waiting) -> None:
         self._count(waiting.payload, -1)
@@ -205,6 +210,14 @@ class Batcher:
         for waiting, share in zip(batch, shares, strict=True):
             if not waiting.share.done():
                 waiting.share.set_result(share)
+
+
+def _enqueue(queue: deque[_Waiting], waiting: _Waiting) -> None:
+    """Behind everything that is as urgent: for most requests that is the end."""
+    place = len(queue)
+    while place and queue[place - 1].payload.priority > waiting.payload.priority:
+        place -= 1
+    queue.insert(place, waiting)
 
 
 def _shares(batch: Sequence[_Waiting], sent: float, answer: BatchAnswer) -> list[Share]:
