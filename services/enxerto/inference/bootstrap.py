@@ -34,6 +34,7 @@ from enxerto.inference.service import (
     ObservationLimits,
     Observer,
     Pace,
+    ProjectRates,
     Quality,
     Reconciler,
     References,
@@ -129,7 +130,14 @@ def wire(
     observer = Observer(registry, meter, looks, samples.offer)
     seen = Quality(deployments=store, store=quality, registry=registry, observations=observer, clock=clock, meter=meter)
     predictions = CountedPredictions(
-        router, requests, meter, clock, shadowing=shadowing, observer=observer, statistics=statistics
+        router,
+        requests,
+        meter,
+        clock,
+        rates=ProjectRates(settings.project_images_per_s, settings.project_burst_images),
+        shadowing=shadowing,
+        observer=observer,
+        statistics=statistics,
     )
     regions = Regions() if settings.shared_memory else None
     return UseCases(deployments, predictions, reconciler, regions, seen, samples, observer, watched.stop)

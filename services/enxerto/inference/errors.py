@@ -23,6 +23,7 @@ EnxertoError
 │   └── ItemsRefusedError
 ├── ResourceExhaustedError
 │   ├── QueueFullError
+│   ├── RateLimitedError
 │   └── TooManyRegionsError
 ├── PermissionDeniedError
 │   └── SharedMemoryOffError
@@ -48,7 +49,7 @@ from enxerto.kernel.errors import (
     UnavailableError,
     Violation,
 )
-from enxerto.kernel.names import DeploymentName, SampleName, VersionName
+from enxerto.kernel.names import DeploymentName, ProjectName, SampleName, VersionName
 from enxerto.vision.specs import Task
 
 
@@ -169,6 +170,16 @@ class QueueFullError(ResourceExhaustedError):
 
     def __init__(self, name: DeploymentName) -> None:
         super().__init__(f"the queue of {name} is full", subject=str(name), retry_after_s=0.5)
+
+
+class RateLimitedError(ResourceExhaustedError):
+    """A project's callers send more images than it may."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(self, project: ProjectName, images_per_s: float, retry_after_s: float) -> None:
+        text = f"{project} may send {images_per_s:g} images a second"
+        super().__init__(text, subject=str(project), retry_after_s=retry_after_s)
 
 
 class RegistryUnavailableError(UnavailableError):

@@ -65,6 +65,11 @@ class InferenceSettings(ServerSettings):
     """Images that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
     queue_max_bytes: int = Field(default=512 * 2**20, ge=2**20)
     """Bytes that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
+    project_images_per_s: float = Field(default=0, ge=0)
+    """Images a second that the callers of one project may send to each process of the service; more are
+    RESOURCE_EXHAUSTED, 0 is no limit."""
+    project_burst_images: int = Field(default=256, ge=1)
+    """Images that a project may send at once after a pause."""
     request_timeout_s: float = Field(default=30.0, gt=0)
     """How long a request may take whose caller sets no deadline, in seconds."""
     max_items: int = Field(default=64, ge=1, le=4096)

@@ -8,6 +8,7 @@ from enxerto.inference.service.fleet import Fleet
 from enxerto.inference.service.lanes import Lanes
 from enxerto.inference.service.observation import ObservationLimits, Observer
 from enxerto.inference.service.predictions import Predictions, RequestLimits
+from enxerto.inference.service.rates import ProjectRates
 from enxerto.inference.service.reconciler import Pace, Reconciler
 from enxerto.inference.service.references import References
 from enxerto.inference.service.routes import Route
@@ -32,6 +33,7 @@ __all__ = [
     "Observer",
     "Pace",
     "Predictions",
+    "ProjectRates",
     "Quality",
     "Reconciler",
     "References",

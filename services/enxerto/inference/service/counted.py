@@ -8,6 +8,7 @@ from enxerto.inference.domain import Payload, Prediction
 from enxerto.inference.ports import Meter
 from enxerto.inference.service.observation import Observer
 from enxerto.inference.service.predictions import Predictions, RequestLimits
+from enxerto.inference.service.rates import ProjectRates
 from enxerto.inference.service.routing import Router
 from enxerto.inference.service.shadowing import Shadowing
 from enxerto.inference.service.statistics import Statistics, VersionStatistics
@@ -25,11 +26,12 @@ class CountedPredictions(Predictions):
         meter: Meter,
         clock: Clock,
         *,
+        rates: ProjectRates,
         shadowing: Shadowing,
         observer: Observer,
         statistics: Statistics,
     ) -> None:
-        super().__init__(router, limits, meter, clock, shadowing=shadowing, observer=observer)
+        super().__init__(router, limits, meter, clock, rates=rates, shadowing=shadowing, observer=observer)
         self._statistics = statistics
 
     async def answer(

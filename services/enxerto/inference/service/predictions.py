@@ -27,6 +27,7 @@ from enxerto.inference.errors import (
 from enxerto.inference.ports import Meter
 from enxerto.inference.service.batching import Share
 from enxerto.inference.service.observation import Observer, in_full
+from enxerto.inference.service.rates import ProjectRates
 from enxerto.inference.service.routes import Route
 from enxerto.inference.service.routing import Router, Split
 from enxerto.inference.service.shadowing import Shadowing
@@ -63,12 +64,14 @@ class Predictions:
         meter: Meter,
         clock: Clock,
         *,
+        rates: ProjectRates,
         shadowing: Shadowing,
         observer: Observer,
     ) -> None:
         self._router = router
         self._limits = limits
         self._meter = meter
+        self._rates = rates
         self._shadowing = shadowing
         self._clock = clock
         self._observer = observer
@@ -135,6 +138,7 @@ class Predictions:
             TaskMismatchError: the deployment does something else.
             NoEmbeddingError: an embedding is asked for and the graph gives none.
             DeploymentNotFoundError, DeploymentNotReadyError, VersionNotFoundError: see `serving`.
+            RateLimitedError: the project's callers send more than it may.
             QueueFullError, ReplicasUnavailableError: see `Batcher.submit`.
         """
         split = self._router.find(name)
@@ -145,6 +149,7 @@ class Predictions:
             raise NoEmbeddingError(main.version.name)
         if payload.kind is PayloadKind.ENCODED:
             self._refuse(self._unfit(payload.parts), item_field)
+        self._rates.admit(name.parent, payload.items)
         route = split.choose(payload, sticky_key) if number is None else main
         self._refuse(self._beyond(payload, route.version), item_field)
         limit = self._limits.timeout_s
