@@ -176,6 +176,9 @@ def test_a_pyramid_is_the_last_map_of_each_stride(
         torch.testing.assert_close(features, outputs[level.stage])
 
 
+# Free rows and columns take the exporter minutes.
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_pyramid_takes_any_size_and_goes_to_onnx(tmp_path: Path) -> None:
     class Pyramid(nn.Module):
         def __init__(self, backbone: StagedBackbone) -> None:

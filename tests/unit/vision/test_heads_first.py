@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
-from enxerto.vision.finetuning import FinetuneSpec, StopSpec, Strategy, Weights
+from enxerto.vision.finetuning import FinetuneSpec, Optimizer, StopSpec, Strategy, Weights
 from enxerto.vision.snapshots import FolderBlobs, Manifest
 from enxerto.vision.specs import Task
 from enxerto.vision.torch.collectives import Distribution
@@ -114,7 +114,9 @@ def test_what_tuning_spoils_is_not_kept(snapshots: dict[Task, Snapshot], task: T
     with pytest.raises(StoppedByHandError):
         _train(_job(spec, snapshots[task], checkpoints=kept, on_epoch=break_off))
     # Goes on from the end of the first phase, with steps that no network survives.
-    reckless = replace(spec, learning_rate=10.0, backbone_learning_rate_ratio=1.0, gradient_clip_norm=0.0)
+    reckless = replace(
+        spec, optimizer=Optimizer.SGD, learning_rate=10.0, backbone_learning_rate_ratio=1.0, gradient_clip_norm=0.0
+    )
     tuned = _train(_job(reckless, snapshots[task], checkpoints=kept))
     assert tuned.notes["kept"].startswith("the heads")
     assert tuned.best == alone.best
