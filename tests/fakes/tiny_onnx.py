@@ -5,7 +5,7 @@ What they say follows from the colours of a picture, so that a test knows where 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
 from enxerto.vision.contracts import CONTRACTS, OPTIONAL
-from enxerto.vision.specs import PreprocessSpec, Resize, Task
+from enxerto.vision.specs import PreprocessSpec, Resize, Task, TensorSpec
 from registry_requests import upload_messages
 
 LABELS = ("black", "red", "green", "blue")
@@ -254,12 +254,18 @@ class RegistryWriter:
         *,
         data: bytes | None = None,
         agreement: float = 1.0,
+        outputs: Sequence[TensorSpec] = (),
         files: Mapping[str, bytes] = MappingProxyType({}),
     ) -> str:
-        """A new version's name; `data` takes the place of the graph's own bytes, `files` lie beside it."""
+        """A new version's name; `data` and its `outputs` take the place of the graph's own, `files` lie beside it."""
         content = tiny.data if data is None else data
         self.stub.UploadBlob(upload_messages(content), timeout=30)
         version = tiny.version(hashlib.sha256(content).hexdigest(), agreement=agreement)
+        if outputs:
+            del version.outputs[:]
+            version.outputs.extend(
+                tensor_pb2.TensorSpec(name=one.name, datatype=one.datatype, shape=one.shape) for one in outputs
+            )
         for filename, beside in files.items():
             self.stub.UploadBlob(upload_messages(beside), timeout=30)
             digest = hashlib.sha256(beside).hexdigest()

@@ -51,6 +51,7 @@ from enxerto.inference.service import (
 from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.clock import Clock, SystemClock
 from enxerto.kernel.names import DeploymentName
+from enxerto.runtime.allocator import keep_freed_memory
 from enxerto.runtime.errors import StartupError
 from enxerto.runtime.metrics import new_registry
 from enxerto.runtime.ray_dashboard import RayDashboard
@@ -87,7 +88,12 @@ def wire(
         settings.max_answer_bytes,
         settings.stream_max_in_flight,
     )
-    pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
+    pace = Pace(
+        settings.alias_poll_s,
+        min(0.2, settings.alias_poll_s),
+        settings.bring_up_s,
+        look_s=settings.replica_poll_s,
+    )
     router, poked, watched = Router(), asyncio.Event(), WatchedStore(store)
     references, shadowing = References(registry, clock), Shadowing(meter, settings.shadow_report_s)
     statistics = Statistics(clock)
@@ -203,6 +209,7 @@ def _secret(settings: InferenceSettings) -> str:
 
 async def run(settings: InferenceSettings) -> None:
     """Run the service until it is told to stop."""
+    keep_freed_memory()
     metrics = new_registry()
     async with compose(settings, metrics) as wired:
 

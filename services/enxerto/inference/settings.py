@@ -48,7 +48,9 @@ class InferenceSettings(ServerSettings):
     replica_threads: int = Field(default=2, ge=1, le=256)
     """Threads of ONNX Runtime in a replica, and as many for decoding."""
     alias_poll_s: float = Field(default=1.0, gt=0)
-    """How often aliases are followed and replicas looked up, in seconds."""
+    """How often aliases are followed, in seconds."""
+    replica_poll_s: float = Field(default=5.0, gt=0)
+    """How often replicas are looked up while nothing changes and no call to one fails, in seconds."""
     bring_up_s: float = Field(default=300.0, gt=0)
     """A version that does not answer after so many seconds has failed."""
     shadow_report_s: float = Field(default=5.0, ge=0)

@@ -68,6 +68,8 @@ class Commands:
             "num-cpus": self.cpus,
             "object-store-memory": _OBJECT_STORE_BYTES,
             "temp-dir": self.layout.ray_folder,
+            # It only copies what workers write to their drivers, and ours do not listen.
+            "include-log-monitor": "false",
         }
         arguments = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
         arguments += [f"--{name}={value}" for name, value in flags.items()]
@@ -87,6 +89,11 @@ class Commands:
             # The front removes an application only after its own calls to it have ended.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
             "RAY_SERVE_PORT_QUARANTINE_S": "5",
+            # What Serve does ten times a second whether there is work or not; docs/performance.md has its cost.
+            "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
+            "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
+            # A replica only awaits: a thread of its own for that would be two more hops for every batch.
+            "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         }
         return Command(tuple(arguments), self._environment(environment))
 

@@ -67,6 +67,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             # can be counted and the servicer's generator be closed at once.
             async def stream(request: Any, context: Context) -> None:
                 async with self._around(method, identity, context):
+                    await context.send_initial_metadata(((REQUEST_ID_KEY, identity),))
                     responses = serve(request, context)
                     if inspect.isawaitable(responses):
                         await responses
@@ -100,16 +101,18 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         start = time.perf_counter()
         self._metrics.in_flight.labels(service, method).inc()
         code = grpc.StatusCode.OK
+        # With the status, which every call sends: as initial metadata it would be a message more.
+        trailers = ((REQUEST_ID_KEY, identity),)
+        context.set_trailing_metadata(trailers)
         try:
-            await context.send_initial_metadata(((REQUEST_ID_KEY, identity),))
             yield
         except EnxertoError as error:
-            status = to_status(error, TRAILER_BUDGET_BYTES)
-            code = rpc_status.to_status(status).code
-            await context.abort_with_status(rpc_status.to_status(status))
+            status = rpc_status.to_status(to_status(error, TRAILER_BUDGET_BYTES))
+            code = status.code
+            await context.abort(code, status.details, (*status.trailing_metadata, *trailers))
         except NotImplementedError:
             code = grpc.StatusCode.UNIMPLEMENTED
-            await context.abort(code, f"{method} is not served here")
+            await context.abort(code, f"{method} is not served here", trailers)
         except asyncio.CancelledError:
             left_s = context.time_remaining()
             late = left_s is not None and left_s <= _DEADLINE_SLACK_S
@@ -121,7 +124,8 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         except Exception:
             code = grpc.StatusCode.INTERNAL
             logger.exception("unforeseen error", extra={"rpc": full_method})
-            await context.abort_with_status(rpc_status.to_status(internal_status(identity)))
+            status = rpc_status.to_status(internal_status(identity))
+            await context.abort(code, status.details, (*status.trailing_metadata, *trailers))
         finally:
             seconds = time.perf_counter() - start
             self._metrics.in_flight.labels(service, method).dec()

@@ -186,7 +186,7 @@ def deploy(platform: Platform, model: bytes) -> str:
     classifier = OnnxModel(model)
     registry = RegistryWriter(platform.address("registry"))
     tiny = TinyModel(labels=classifier.card.labels.names, size=classifier.card.preprocess.height)
-    version = registry.add_version(registry.create_model("bench"), tiny, data=model)
+    version = registry.add_version(registry.create_model("bench"), tiny, data=model, outputs=classifier.card.outputs)
     registry.close()
     with grpc.insecure_channel(platform.address("inference")) as channel:
         stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)

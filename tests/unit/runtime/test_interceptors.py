@@ -147,7 +147,7 @@ async def test_the_request_id_is_echoed_logged_and_made_where_missing(serve: Any
         for given, kept in (("mine", True), ("x" * 129, False), ("", False)):
             call = running.unary(metadata=(("x-request-id", given),))
             seen = (await call).decode()
-            echoed = dict(await call.initial_metadata())["x-request-id"]
+            echoed = dict(await call.trailing_metadata())["x-request-id"]
             assert seen == echoed
             assert (seen == given) is kept
         assert len((await running.unary()).decode()) == 32

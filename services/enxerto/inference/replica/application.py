@@ -21,6 +21,7 @@ from enxerto.inference.replica.predictor import Predictor, ShapeError
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.errors import EnxertoError
 from enxerto.kernel.names import VersionName
+from enxerto.runtime.allocator import keep_freed_memory
 from enxerto.vision.images import ImageLimits
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Replica:
 
     def __init__(self, arguments: ReplicaArguments) -> None:
         self._version = arguments.model_version
+        keep_freed_memory()
         try:
             self._secret = arguments.secret_file.read_text().strip().encode()
             certificates = Path(arguments.registry_certificates) if arguments.registry_certificates else None
@@ -127,6 +129,8 @@ def build(arguments: dict[str, Any]) -> serve.Application:
         health_check_period_s=_HEALTH_PERIOD_S,
         graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.5,
+        # Each batch is counted and timed by the front.
+        logging_config={"enable_access_log": False},
     )(Replica)
     application: serve.Application = deployment.bind(parsed)
     return application

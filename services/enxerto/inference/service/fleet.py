@@ -52,7 +52,7 @@ class Fleet:
         """Whether an application is on its way out."""
         return bool(self._memory.leaving)
 
-    async def run(self, wanted: Iterable[Application]) -> None:
+    async def run(self, wanted: Iterable[Application], *, look: bool = True) -> None:
         """Tell the cluster what to run, when that changed or when the cluster forgot it; look how it fares.
 
         Raises:
@@ -63,6 +63,8 @@ class Fleet:
         by_name = {leaving.application.name: leaving.application for leaving in memory.leaving}
         by_name |= {application.name: application for application in wanted}
         applications = frozenset(by_name.values())
+        if memory.applied == applications and not look:
+            return
         statuses: Mapping[str, ApplicationStatus] = {}
         if memory.applied == applications:
             statuses = await self._cluster.observe()

@@ -38,6 +38,8 @@ class Pace:
     """A version that does not answer after so long has failed."""
     drain_s: float = 60.0
     """Requests of an old version may take so long before it is removed."""
+    look_s: float = 5.0
+    """Between looks at the replicas when nothing is under way and no call failed."""
     patience_s: float = 1.0
     """A tick waits so long for the trial of a version; a longer one goes on beside it."""
 
@@ -81,25 +83,32 @@ class Reconciler:
 
     async def run(self) -> None:
         """Tick until cancelled."""
+        loop, look_at = asyncio.get_running_loop(), 0.0
         while True:
+            look = self._busy or self._poked.is_set() or loop.time() >= look_at
             self._poked.clear()
             try:
-                await self.tick()
+                await self.tick(look=look)
+                if look:
+                    look_at = loop.time() + self._pace.look_s
             except UnavailableError as error:
                 logger.warning("cannot reconcile now", extra={"error": error.message})
-                self._busy = False
+                self._busy, look_at = False, 0.0
             except Exception:
                 # A tick that fails must not end the service: routes that exist go on answering.
                 logger.exception("a tick of the reconciler failed")
-                self._busy = False
+                self._busy, look_at = False, 0.0
             pause = self._pace.busy_poll_s if self._busy else self._pace.poll_s
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), pause)
                 # A burst of pokes, such as many failing requests, makes one tick.
                 await asyncio.sleep(self._pace.busy_poll_s / 4)
 
-    async def tick(self) -> None:
-        """Look once and do what can be done now.
+    async def tick(self, *, look: bool = True) -> None:
+        """Do once what can be done now.
+
+        Args:
+            look: whether to ask the cluster how its applications fare even if all are as they were wanted.
 
         Raises:
             UnavailableError: the database or the cluster cannot be reached.
@@ -112,7 +121,7 @@ class Reconciler:
         self._shadowing.forget(names)
         living = list(await asyncio.gather(*(self._follow(deployment) for deployment in living)))
         wanted = self._lanes.wanted(living)
-        await self._fleet.run(wanted)
+        await self._fleet.run(wanted, look=look)
         settled = list(await asyncio.gather(*(self._settle(deployment) for deployment in living)))
         await self._lanes.clean(wanted)
         await self._forget(deployments)
