@@ -1,6 +1,5 @@
 """The Serve application of the pool: replicas that answer for all shared deployments."""
 
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,9 @@ from ray import serve
 
 from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.inference.adapters.serve_cluster import ERROR_MARK
-from enxerto.inference.replica.answering import Answering
 from enxerto.inference.replica.application import DRAIN_S, HEALTH_PERIOD_S, START_ATTEMPTS, ReplicaStartError
-from enxerto.inference.replica.messages import arrange_arguments, occupancy
-from enxerto.inference.replica.predictor import Predictor
 from enxerto.inference.replica.residents import ResidentLimits
-from enxerto.inference.replica.shared import shared_predictors
-from enxerto.inference.v1 import replica_service_pb2 as pb
-from enxerto.kernel.names import VersionName
+from enxerto.inference.replica.shared import SharedAnswering, shared_predictors
 from enxerto.vision.images import ImageLimits
 
 # Calls that wait for a model must not keep those out whose models are there: the residents limit how many wait.
@@ -41,32 +35,21 @@ class PoolArguments(BaseModel):
     max_waiting: int
 
 
-class PoolReplica(Answering):
-    """enxerto.inference.v1.ReplicaService, as Serve calls it, for any version of a shared deployment."""
+class PoolReplica(SharedAnswering):
+    """enxerto.inference.v1.ReplicaService, as Serve calls it, for every shared deployment."""
 
     def __init__(self, arguments: PoolArguments) -> None:
         certificates = Path(arguments.registry_certificates) if arguments.registry_certificates else None
-        try:
-            super().__init__(arguments.secret_file.read_text().strip())
-        except OSError as error:
-            raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
-        self._residents = shared_predictors(
+        residents = shared_predictors(
             lambda name: fetch_model(name, arguments.registry_address, certificates, arguments.cache_folder),
             arguments.threads,
             ImageLimits(arguments.max_image_bytes, arguments.max_image_pixels),
             ResidentLimits(arguments.memory_bytes, arguments.wait_s, arguments.max_waiting),
         )
-
-    def using(self, version: str) -> AbstractAsyncContextManager[Predictor]:
-        """The predictor of a version, loaded when it has to be; see `Answering.using`."""
-        return self._residents.using(VersionName.parse(version))
-
-    async def Arrange(self, request: pb.ArrangeRequest, grpc_context: Any) -> pb.ArrangeResponse:  # noqa: N802
-        """Take over which models to hold, and say what is held."""
-        if not self.admits(grpc_context):
-            return pb.ArrangeResponse()
-        await self._residents.arrange(*arrange_arguments(request))
-        return occupancy(self._residents.occupancy)
+        try:
+            super().__init__(arguments.secret_file.read_text().strip(), residents)
+        except OSError as error:
+            raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
 
 
 def build(arguments: dict[str, Any]) -> serve.Application:

@@ -1,14 +1,38 @@
-"""The predictors of a shared replica; knows nothing of Ray or gRPC."""
+"""A shared replica; knows nothing of Ray."""
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
+from enxerto.inference.replica.answering import Answering
+from enxerto.inference.replica.messages import arrange_arguments, occupancy
 from enxerto.inference.replica.predictor import Predictor, Workers
 from enxerto.inference.replica.residents import ResidentLimits, Residents, Source, resident_bytes
+from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.names import VersionName
 from enxerto.vision.images import ImageLimits
+
+
+class SharedAnswering(Answering):
+    """enxerto.inference.v1.ReplicaService for any version that there is room for."""
+
+    def __init__(self, secret: str, residents: Residents[Predictor]) -> None:
+        super().__init__(secret)
+        self._residents = residents
+
+    def using(self, version: str) -> AbstractAsyncContextManager[Predictor]:
+        """The predictor of a version, loaded when it has to be; see `Answering.using`."""
+        return self._residents.using(VersionName.parse(version))
+
+    async def Arrange(self, request: pb.ArrangeRequest, grpc_context: Any) -> pb.ArrangeResponse:  # noqa: N802
+        """Take over which models to hold, and say what is held."""
+        if not self.admits(grpc_context):
+            return pb.ArrangeResponse()
+        await self._residents.arrange(*arrange_arguments(request))
+        return occupancy(self._residents.occupancy)
 
 
 def shared_predictors(
