@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import psutil
 
 from enxerto.client import Client
@@ -65,6 +66,17 @@ class Platform:
     def kill(self, service: str) -> None:
         """SIGKILL a service and wait until it is gone."""
         self.signal(service, signal.SIGKILL).wait(10)
+
+    def restart_with(self, service: str, settings: Mapping[str, str]) -> None:
+        """End a service and start it again on its port with settings of a test's own, until the platform ends."""
+        process = psutil.Process(self.state.processes[service].pid)
+        command, environment = process.cmdline(), {**process.environ(), **settings}
+        process.terminate()
+        process.wait(60)
+        with Path(self.state.processes[service].log).open("ab") as log:
+            subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        with grpc.insecure_channel(self.address(service)) as channel:
+            grpc.channel_ready_future(channel).result(START_S)
 
     def lose_power(self) -> None:
         """SIGKILL everything of the platform at once, as a machine does that loses its power."""

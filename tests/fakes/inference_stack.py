@@ -34,8 +34,9 @@ class FixedClock:
 class World:
     """Everything that outlives the front."""
 
-    def __init__(self, bring_up_s: float = 0.2) -> None:
+    def __init__(self, bring_up_s: float = 0.2, pool_replicas: int = 1) -> None:
         self.bring_up_s = bring_up_s
+        self.pool_replicas = pool_replicas
         self.store = InMemoryDeploymentStore()
         self.registry = InMemoryModelRegistry()
         self.cluster = InMemoryCluster()
@@ -46,7 +47,11 @@ class World:
     def start(self) -> UseCases:
         """A front without memory; the old one is forgotten."""
         settings = InferenceSettings(
-            replica_secret_file="/unused", bring_up_s=self.bring_up_s, database_url="unused", shadow_report_s=0
+            replica_secret_file="/unused",
+            bring_up_s=self.bring_up_s,
+            database_url="unused",
+            shadow_report_s=0,
+            pool_replicas=self.pool_replicas,
         )
         self.front = wire(
             settings,

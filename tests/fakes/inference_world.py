@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,10 @@ from enxerto.inference.domain import (
     Deployment,
     Endpoint,
     ItemRefusal,
+    Occupancy,
     Payload,
     PayloadKind,
+    Pool,
     ServableVersion,
     State,
     Tensor,
@@ -36,7 +38,7 @@ from enxerto.inference.errors import (
 from enxerto.inference.replica.messages import answer_form, response, tensor_arguments
 from enxerto.inference.replica.predictor import Predictor
 from enxerto.inference.v1 import replica_service_pb2 as pb
-from enxerto.kernel.errors import UnavailableError
+from enxerto.kernel.errors import EnxertoError, UnavailableError
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.type.v1 import task_pb2
@@ -157,7 +159,7 @@ class InMemoryCluster:
     """A `ReplicaCluster` whose applications come up when a test says so, or at once."""
 
     def __init__(self) -> None:
-        self.running: dict[str, Application] = {}
+        self.running: dict[str, Application | Pool] = {}
         self.states: dict[str, ApplicationStatus] = {}
         self.broken: set[VersionName] = set()
         self.slow: set[VersionName] = set()
@@ -165,7 +167,7 @@ class InMemoryCluster:
         self.applied: list[frozenset[str]] = []
         self.away = False
 
-    async def apply(self, applications: Sequence[Application]) -> None:
+    async def apply(self, applications: Sequence[Application | Pool]) -> None:
         self._check()
         self.running = {application.name: application for application in applications}
         self.applied.append(frozenset(self.running))
@@ -182,12 +184,13 @@ class InMemoryCluster:
         if self.away:
             raise UnavailableError("the cluster is away")
 
-    def _status(self, application: Application) -> ApplicationStatus:
-        if application.version in self.broken:
+    def _status(self, application: Application | Pool) -> ApplicationStatus:
+        version = None if isinstance(application, Pool) else application.version
+        if version in self.broken:
             return ApplicationStatus(ApplicationState.FAILED, (), "out of luck")
-        if application.version in self.silent:
+        if version in self.silent:
             return ApplicationStatus(ApplicationState.STARTING, known=False)
-        if application.version in self.slow:
+        if version in self.slow:
             return ApplicationStatus(ApplicationState.STARTING)
         ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.scale.replicas))
         return ApplicationStatus(ApplicationState.RUNNING, ends, running=len(ends))
@@ -203,6 +206,18 @@ class InMemoryReplicas:
         self.gate = asyncio.Event()
         self.gate.set()
         self.kept: frozenset[Endpoint] = frozenset()
+        self.arranged: dict[Endpoint, tuple[frozenset[VersionName], frozenset[VersionName]]] = {}
+        self.occupancies: dict[Endpoint, Occupancy] = {}
+        self.refusals: dict[VersionName, EnxertoError] = {}
+        """What replicas of the pool say instead of an answer."""
+
+    async def arrange(
+        self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
+    ) -> Occupancy:
+        if endpoint.address in self.dead:
+            raise ReplicasUnavailableError("connection refused")
+        self.arranged[endpoint] = frozenset(versions), frozenset(pinned)
+        return self.occupancies.get(endpoint, Occupancy(0, 0, 0, 0, 0, 0))
 
     async def predict(
         self, endpoint: Endpoint, version: VersionName, payloads: Sequence[Payload], timeout_s: float
@@ -210,6 +225,8 @@ class InMemoryReplicas:
         self.calls.append((endpoint, version, tuple(payload.items for payload in payloads)))
         if endpoint.address in self.dead:
             raise ReplicasUnavailableError("connection refused")
+        if (refusal := self.refusals.get(version)) is not None:
+            raise refusal
         try:
             await asyncio.wait_for(asyncio.Event().wait() if version in self.stuck else self.gate.wait(), timeout_s)
         except TimeoutError as error:
@@ -257,6 +274,11 @@ class InProcessReplicas:
         self.outputs.append(tuple(tensor.name for tensor in answer.tensors))
         return answer_from_proto(pb.PredictResponse.FromString(response(answer).SerializeToString()))
 
+    async def arrange(
+        self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
+    ) -> Occupancy:
+        raise ReplicasUnavailableError("none of these is shared")
+
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         """Nothing is open."""
 
@@ -271,6 +293,7 @@ class CountingMeter:
         self.waiting = 0
         self.confidences: list[tuple[Task, float]] = []
         self.drift = 0.0, 0
+        self.pool = 0, 0, 0, 0
 
     def batch_answered(self, kind: PayloadKind, items: int, answer: BatchAnswer, round_trip_s: float) -> None:
         self.batches.append(items)
@@ -304,6 +327,13 @@ class CountingMeter:
 
     def deployments(self, counts: Mapping[State, int]) -> None:
         self.states = {state: count for state, count in counts.items() if count}
+
+    def pool_holds(self, models: int, held_bytes: int, budget_bytes: int, waiting: int) -> None:
+        self.pool = models, held_bytes, budget_bytes, waiting
+
+    def pool_changed(self, loads: int, evictions: int) -> None:
+        self.counts["pool_loads"] += loads
+        self.counts["pool_evictions"] += evictions
 
     def queued(self, items: int) -> None:
         self.waiting += items

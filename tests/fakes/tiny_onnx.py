@@ -114,6 +114,8 @@ class TinyModel:
     resize: Resize = Resize.CENTER_CROP
     embeds: bool = False
     """Whether the graph gives the mean colour as its embedding."""
+    copies: int = 1
+    """Of the layer's weights, whose mean answers: makes the model take memory, 12 bytes for each label and copy."""
     data: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,7 +138,7 @@ class TinyModel:
         nodes = [
             helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
             helper.make_node("Flatten", ["mean"], [features]),
-            helper.make_node("MatMul", [features, "weights"], ["logits"]),
+            *self._layer(features),
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
         ]
         graph = helper.make_graph(
@@ -147,9 +149,21 @@ class TinyModel:
                 helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", len(self.labels)]),
                 *([helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3])] if self.embeds else []),
             ],
-            [numpy_helper.from_array(weights, "weights")],
+            [
+                numpy_helper.from_array(weights.repeat(self.copies, axis=1), "weights"),
+                *([numpy_helper.from_array(np.array([0, len(self.labels), self.copies]), "apart")] * (self.copies > 1)),
+            ],
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+    def _layer(self, features: str):
+        if self.copies == 1:
+            return [helper.make_node("MatMul", [features, "weights"], ["logits"])]
+        return [
+            helper.make_node("MatMul", [features, "weights"], ["every"]),
+            helper.make_node("Reshape", ["every", "apart"], ["copies"]),
+            helper.make_node("ReduceMean", ["copies"], ["logits"], axes=[2], keepdims=0),
+        ]
 
     @property
     def preprocess(self) -> PreprocessSpec:

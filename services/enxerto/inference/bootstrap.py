@@ -10,10 +10,10 @@ from enxerto.inference.adapters.prometheus_meter import PrometheusMeter
 from enxerto.inference.adapters.registry_client import RegistryClient, open_channel
 from enxerto.inference.adapters.replica_client import GrpcReplicas
 from enxerto.inference.adapters.sample_files import open_sample_files
-from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluster, ServePorts
+from enxerto.inference.adapters.serve_cluster import PoolOptions, ReplicaOptions, ServeCluster, ServePorts
 from enxerto.inference.adapters.sql_quality import SqlQualityStore
 from enxerto.inference.adapters.sql_store import open_deployment_store
-from enxerto.inference.domain import ServableVersion
+from enxerto.inference.domain import Pool, Scale, ServableVersion
 from enxerto.inference.oip.shared_memory import Regions
 from enxerto.inference.ports import (
     DeploymentStore,
@@ -34,6 +34,7 @@ from enxerto.inference.service import (
     ObservationLimits,
     Observer,
     Pace,
+    Pooling,
     ProjectRates,
     Quality,
     Reconciler,
@@ -97,7 +98,8 @@ def wire(
     router, poked, watched = Router(), asyncio.Event(), WatchedStore(store)
     references, shadowing = References(registry, clock), Shadowing(meter, settings.shadow_report_s)
     statistics = Statistics(clock)
-    fleet = Fleet(cluster, pace.drain_s, poked.set)
+    pooling = Pooling(Pool(Scale(settings.pool_replicas)), replicas, meter)
+    fleet = Fleet(cluster, pooling, pace.drain_s, poked.set)
 
     def new_route(name: DeploymentName, version: ServableVersion, limits: BatchLimits) -> Route:
         counted = statistics.meter(name, version.name, meter)
@@ -170,6 +172,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             settings.replica_threads,
             settings.max_image_pixels,
             settings.max_image_bytes,
+            PoolOptions(settings.pool_memory_bytes, settings.pool_wait_s, settings.pool_max_waiting),
         ),
         ServePorts(settings.serve_http_port, settings.serve_grpc_port),
         settings.replica_path == "direct",

@@ -13,6 +13,7 @@ EnxertoError
 ├── FailedPreconditionError
 │   ├── VersionNotServableError
 │   ├── VersionStartError
+│   ├── ModelTooLargeError
 │   ├── GoldenMismatchError
 │   ├── TaskMismatchError
 │   ├── NoEmbeddingError
@@ -23,6 +24,7 @@ EnxertoError
 │   └── ItemsRefusedError
 ├── ResourceExhaustedError
 │   ├── QueueFullError
+│   ├── NoRoomError
 │   ├── RateLimitedError
 │   └── TooManyRegionsError
 ├── PermissionDeniedError
@@ -116,6 +118,16 @@ class VersionStartError(FailedPreconditionError):
         super().__init__(f"{name}: {why}", [PreconditionViolation("REPLICAS", str(name), why)])
 
 
+class ModelTooLargeError(FailedPreconditionError):
+    """The model takes more memory than shared replicas ever have for it."""
+
+    reason = "MODEL_TOO_LARGE"
+
+    def __init__(self, name: VersionName, why: str) -> None:
+        super().__init__(f"{name}: {why}", [PreconditionViolation("MEMORY", str(name), why)])
+        self.why = why
+
+
 class GoldenMismatchError(FailedPreconditionError):
     """The version does not answer its golden inputs as it did when it was made."""
 
@@ -170,6 +182,16 @@ class QueueFullError(ResourceExhaustedError):
 
     def __init__(self, name: DeploymentName) -> None:
         super().__init__(f"the queue of {name} is full", subject=str(name), retry_after_s=0.5)
+
+
+class NoRoomError(ResourceExhaustedError):
+    """The shared replicas' memory is taken by models that answer, or others are being loaded before this one."""
+
+    reason = "NO_ROOM_FOR_MODEL"
+
+    def __init__(self, name: VersionName, why: str) -> None:
+        super().__init__(f"{name}: {why}", subject=str(name), retry_after_s=1.0)
+        self.why = why
 
 
 class RateLimitedError(ResourceExhaustedError):

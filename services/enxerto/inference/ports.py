@@ -1,6 +1,6 @@
 """What the inference service needs from the world."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -12,8 +12,10 @@ from enxerto.inference.domain import (
     Endpoint,
     FeedbackRecord,
     LiveAccuracy,
+    Occupancy,
     Payload,
     PayloadKind,
+    Pool,
     Sample,
     SamplesUsage,
     SamplingPolicy,
@@ -100,7 +102,7 @@ class ModelRegistry(Protocol):
 class ReplicaCluster(Protocol):
     """What places, heals and scales the replicas."""
 
-    async def apply(self, applications: Sequence[Application]) -> None:
+    async def apply(self, applications: Sequence[Application | Pool]) -> None:
         """Make these, and only these, the applications that run. Returns before they do.
 
         Raises:
@@ -127,7 +129,19 @@ class Replicas(Protocol):
 
         Raises:
             ReplicasUnavailableError: the replica is gone, belongs to someone else, or did not answer in time.
-            QueueFullError: the replica has too much to do.
+            NoRoomError: a replica of the pool has no room for the model now.
+            ModelTooLargeError: it never has.
+            VersionNotServableError: a replica of the pool cannot load it.
+        """
+        ...
+
+    async def arrange(
+        self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
+    ) -> Occupancy:
+        """Tell a replica of the pool which models it is for and which of them stay; read what it holds.
+
+        Raises:
+            ReplicasUnavailableError: the replica does not answer.
         """
         ...
 
@@ -228,7 +242,7 @@ class Meter(Protocol):
         ...
 
     def dropped(self, reason: str) -> None:
-        """A request was given up: `expired`, `queue_full`, `unavailable`."""
+        """A request was given up: `expired`, `queue_full`, `unavailable`, `no_room`."""
         ...
 
     def images_answered(self, kind: PayloadKind, count: int) -> None:
@@ -261,6 +275,14 @@ class Meter(Protocol):
 
     def deployments(self, counts: Mapping[State, int]) -> None:
         """How many deployments there are in each state."""
+        ...
+
+    def pool_holds(self, models: int, held_bytes: int, budget_bytes: int, waiting: int) -> None:
+        """What all replicas of the pool hold, may hold, and how many calls wait for models."""
+        ...
+
+    def pool_changed(self, loads: int, evictions: int) -> None:
+        """So many more models were loaded by the pool, and made room for others."""
         ...
 
     def queued(self, items: int) -> None:

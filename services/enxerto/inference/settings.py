@@ -47,6 +47,15 @@ class InferenceSettings(ServerSettings):
     """GPUs that Ray reserves for a replica of a deployment on GPUs; below 1, several replicas share one."""
     replica_threads: int = Field(default=2, ge=1, le=256)
     """Threads of ONNX Runtime in a replica, and as many for decoding."""
+    pool_replicas: int = Field(default=1, ge=1, le=64)
+    """Shared replicas, which answer for all SHARED deployments; while there is no such deployment there are none."""
+    pool_memory_bytes: int = Field(default=2 * 2**30, ge=1)
+    """Bytes that the models in each shared replica may take, as measured when each is loaded. The process itself and
+    what one batch takes while it is computed come on top."""
+    pool_wait_s: float = Field(default=10.0, gt=0)
+    """How long a call may wait in a shared replica for its model, in seconds; then it is RESOURCE_EXHAUSTED."""
+    pool_max_waiting: int = Field(default=64, ge=1)
+    """Calls that may wait so in each shared replica; more are RESOURCE_EXHAUSTED at once."""
     alias_poll_s: float = Field(default=1.0, gt=0)
     """How often aliases are followed, in seconds."""
     replica_poll_s: float = Field(default=5.0, gt=0)

@@ -7,13 +7,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from enxerto.inference import converters
-from enxerto.inference.adapters.serve_cluster import ReplicaOptions, ServeCluster, ServePorts
+from enxerto.inference.adapters.serve_cluster import PoolOptions, ReplicaOptions, ServeCluster, ServePorts
 from enxerto.inference.domain import (
     Application,
     Autoscaling,
     Batching,
     DeploymentSpec,
     Device,
+    Pool,
     Scale,
     State,
     TrafficShare,
@@ -40,9 +41,9 @@ class RecordingDashboard:
         return {}
 
 
-async def declared(application: Application) -> dict[str, Any]:
+async def declared(application: Application | Pool) -> dict[str, Any]:
     dashboard = RecordingDashboard()
-    options = ReplicaOptions("r:1", None, "/s", "/c", 0.1, 0.5, 2, 100, 100)  # type: ignore[arg-type]
+    options = ReplicaOptions("r:1", None, "/s", "/c", 0.1, 0.5, 2, 100, 100, PoolOptions(1000, 2.0, 3))  # type: ignore[arg-type]
     await ServeCluster(dashboard, options, ServePorts(1, 2), True).apply([application])  # type: ignore[arg-type]
     (declaration,) = dashboard.bodies[0]["applications"]
     return declaration
@@ -75,6 +76,14 @@ async def test_a_gpu_is_reserved_where_one_is_asked_for() -> None:
     on_cpu, on_gpu = [await declared(application(Scale(1), device)) for device in (Device.CPU, Device.GPU)]
     assert "device" not in on_cpu["args"]
     assert (on_gpu["args"]["device"], on_gpu["args"]["gpus"]) == ("GPU", 0.5)
+
+
+async def test_the_pool_has_a_budget_and_no_version() -> None:
+    pool = await declared(Pool(Scale(2)))
+    assert (pool["name"], pool["import_path"]) == ("pool", "enxerto.inference.replica.pool:build")
+    assert pool["deployments"][0]["autoscaling_config"]["max_replicas"] == 2
+    assert [pool["args"][name] for name in ("memory_bytes", "wait_s", "max_waiting")] == [1000, 2.0, 3]
+    assert "model_version" not in pool["args"]
 
 
 def test_a_version_has_replicas_in_proportion_to_its_share() -> None:

@@ -12,6 +12,7 @@ from enxerto.inference.domain import (
     Device,
     Fault,
     FaultKind,
+    Placement,
     Rollout,
     ShadowShare,
     TrafficShare,
@@ -36,6 +37,10 @@ def options_to_json(spec: DeploymentSpec) -> dict[str, Any]:
         options["warm_up_batch_sizes"] = list(spec.warm_up_batch_sizes)
     if spec.shadow is not None:
         options["shadow"] = {"model_version": str(spec.shadow.model_version), "percent": spec.shadow.percent}
+    if spec.placement is not Placement.DEDICATED:
+        options["placement"] = spec.placement.value
+    if spec.pinned:
+        options["pinned"] = True
     return options
 
 
@@ -52,6 +57,8 @@ def options_from_json(options: Mapping[str, Any]) -> dict[str, Any]:
         "device": Device(options.get("device", Device.CPU)),
         "warm_up_batch_sizes": tuple(options.get("warm_up_batch_sizes", ())),
         "shadow": ShadowShare(VersionReference.parse(shadow["model_version"]), shadow["percent"]) if shadow else None,
+        "placement": Placement(options.get("placement", Placement.DEDICATED)),
+        "pinned": options.get("pinned", False),
     }
 
 

@@ -39,6 +39,17 @@ class PrometheusMeter:
         self._agreed = counter("shadow_agreement", "Sum of those images' agreements, each in [0, 1].", "task")
         self._shadow_dropped = counter("shadow_requests_dropped", "Copies for shadows that were given up.", "reason")
         self._deployments = Gauge(f"{_PREFIX}_deployments", "Deployments by state.", ("state",), registry=registry)
+        self._pool = {
+            name: Gauge(f"{_PREFIX}_pool_{name}", text, registry=registry)
+            for name, text in (
+                ("models", "Models that shared replicas hold."),
+                ("held_bytes", "Memory of those models, as measured when each was loaded."),
+                ("budget_bytes", "Memory that models of shared replicas may take."),
+                ("waiting_calls", "Calls to shared replicas that wait for a model."),
+            )
+        }
+        self._pool_loads = counter("pool_loads", "Models that shared replicas have loaded.")
+        self._pool_evictions = counter("pool_evictions", "Models that made room for others in shared replicas.")
         self._queued = Gauge(f"{_PREFIX}_queued_images", "Images that wait for a call.", registry=registry)
         self._confidence = histogram("confidence", "How sure observed answers were.", _CONFIDENCES, "task")
         self._drift = Gauge(
@@ -54,7 +65,7 @@ class PrometheusMeter:
             self._feedback.labels(outcome)
         for outcome in ("uncertain", "drifted", "dropped"):
             self._samples.labels(outcome)
-        for reason in ("expired", "queue_full", "unavailable"):
+        for reason in ("expired", "queue_full", "unavailable", "no_room"):
             self._dropped.labels(reason)
         for reason in ("queue_full", "failed"):
             self._shadow_dropped.labels(reason)
@@ -113,6 +124,17 @@ class PrometheusMeter:
         """Deployments in each state."""
         for state, count in counts.items():
             self._deployments.labels(state.value).set(count)
+
+    def pool_holds(self, models: int, held_bytes: int, budget_bytes: int, waiting: int) -> None:
+        """What the pool holds."""
+        found = {"models": models, "held_bytes": held_bytes, "budget_bytes": budget_bytes, "waiting_calls": waiting}
+        for name, value in found.items():
+            self._pool[name].set(value)
+
+    def pool_changed(self, loads: int, evictions: int) -> None:
+        """Models came and went."""
+        self._pool_loads.inc(loads)
+        self._pool_evictions.inc(evictions)
 
     def queued(self, items: int) -> None:
         """Images wait, more or fewer."""

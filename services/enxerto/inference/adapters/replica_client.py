@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import grpc
@@ -14,6 +14,7 @@ from enxerto.inference.domain import (
     BatchAnswer,
     Endpoint,
     ItemRefusal,
+    Occupancy,
     Outline,
     Payload,
     PayloadKind,
@@ -21,7 +22,12 @@ from enxerto.inference.domain import (
     Segment,
     Tensor,
 )
-from enxerto.inference.errors import ReplicasUnavailableError
+from enxerto.inference.errors import (
+    ModelTooLargeError,
+    NoRoomError,
+    ReplicasUnavailableError,
+    VersionNotServableError,
+)
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.inference.v1 import replica_service_pb2_grpc, vision_pb2
 from enxerto.kernel.names import VersionName
@@ -29,6 +35,7 @@ from enxerto.kernel.names import VersionName
 SECRET_KEY = "x-enxerto-replica-secret"  # noqa: S105 - the name of the field, not a secret
 APPLICATION_KEY = "application"
 
+_ARRANGE_S = 2.0
 _MAX_MESSAGE_BYTES = 256 * 2**20
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
@@ -85,14 +92,32 @@ class GrpcReplicas:
         return answer_from_proto(await self._call(endpoint, predict_request(version, payloads), left_s))
 
     async def _call(self, endpoint: Endpoint, request: pb.PredictRequest, timeout_s: float) -> pb.PredictResponse:
-        metadata = ((SECRET_KEY, self._secret), (APPLICATION_KEY, endpoint.application))
+        metadata = self._metadata(endpoint)
         stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
         try:
-            return await stub.Predict(request, timeout=timeout_s, metadata=metadata)
+            answer = await stub.Predict(request, timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             # Whatever a replica says instead of an answer, another one, or the same later, may answer.
             message = f"{error.code().name}: {(error.details() or '')[:300]}"
             raise ReplicasUnavailableError(message) from error
+        check_loaded(request, answer)
+        return answer
+
+    async def arrange(
+        self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
+    ) -> Occupancy:
+        """Tell a replica of the pool what it is for; see `Replicas.arrange`."""
+        stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
+        request = arrange_request(versions, pinned)
+        try:
+            answer = await stub.Arrange(request, timeout=_ARRANGE_S, metadata=self._metadata(endpoint))
+        except grpc.aio.AioRpcError as error:
+            message = f"{error.code().name}: {(error.details() or '')[:300]}"
+            raise ReplicasUnavailableError(message) from error
+        return occupancy_from_proto(answer)
+
+    def _metadata(self, endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
+        return (SECRET_KEY, self._secret), (APPLICATION_KEY, endpoint.application)
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         """Close the channels to all other addresses."""
@@ -138,6 +163,39 @@ def _outputs(payloads: Sequence[Payload]) -> set[str]:
     if not all(payload.outputs for payload in payloads):
         return set()
     return {name for payload in payloads for name in payload.outputs}
+
+
+def arrange_request(versions: Collection[VersionName], pinned: Collection[VersionName]) -> pb.ArrangeRequest:
+    """What a replica of the pool is told."""
+    return pb.ArrangeRequest(model_versions=map(str, versions), pinned_versions=map(str, pinned))
+
+
+def occupancy_from_proto(message: pb.ArrangeResponse) -> Occupancy:
+    """What a replica of the pool holds."""
+    return Occupancy(
+        message.model_count,
+        message.held_bytes,
+        message.budget_bytes,
+        message.load_count,
+        message.eviction_count,
+        message.waiting_count,
+    )
+
+
+def check_loaded(request: pb.PredictRequest, response: pb.PredictResponse) -> None:
+    """Hold that a replica of the pool had the model.
+
+    Raises:
+        NoRoomError, ModelTooLargeError, VersionNotServableError: see `Replicas.predict`.
+    """
+    if not response.HasField("not_loaded"):
+        return
+    version, said = VersionName.parse(request.model_version), response.not_loaded
+    if said.reason == pb.NotLoaded.REASON_TOO_LARGE:
+        raise ModelTooLargeError(version, said.message)
+    if said.reason == pb.NotLoaded.REASON_NOT_SERVABLE:
+        raise VersionNotServableError(version, said.message)
+    raise NoRoomError(version, said.message)
 
 
 def answer_from_proto(response: pb.PredictResponse) -> BatchAnswer:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus, Device, Endpoint, Scale
+from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus, Device, Endpoint, Pool, Scale
 from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
 
@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 _PATH = "/api/serve/applications/"
 _SERVICER = "enxerto.inference.v1.replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server"
+_REPLICA_PROGRAM = "enxerto.inference.replica.application:build"
+_POOL_PROGRAM = "enxerto.inference.replica.pool:build"
 _REPLICA_DEPLOYMENT = "replica"
 _REPLICA_ACTOR = "SERVE_REPLICA::"
 _STATES = {
@@ -25,6 +27,18 @@ _STATES = {
     "DEPLOY_FAILED": ApplicationState.FAILED,
     "DELETING": ApplicationState.STOPPING,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """What the pool's replicas are started with besides."""
+
+    memory_bytes: int
+    """That their models may take."""
+    wait_s: float
+    """How long a call may wait for its model."""
+    max_waiting: int
+    """Calls that may wait for models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,7 @@ class ReplicaOptions:
     """Threads of ONNX Runtime, and of decoding."""
     max_image_pixels: int
     max_image_bytes: int
+    pool: PoolOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ class ServeCluster:
         self._ports = ports
         self._direct = direct
 
-    async def apply(self, applications: Sequence[Application]) -> None:
+    async def apply(self, applications: Sequence[Application | Pool]) -> None:
         """Declare the applications; see `ReplicaCluster.apply`."""
         body = {
             "http_options": {"host": "127.0.0.1", "port": self._ports.http},
@@ -89,10 +104,9 @@ class ServeCluster:
         except RayRefusedError as error:
             raise UnavailableError(f"Ray Serve refused: {error}", retry_after_s=2.0) from error
 
-    def _declaration(self, application: Application) -> dict[str, Any]:
+    def _declaration(self, application: Application | Pool) -> dict[str, Any]:
         options = self._options
-        arguments = {
-            "model_version": str(application.version),
+        arguments: dict[str, Any] = {
             "registry_address": options.registry_address,
             "registry_certificates": str(options.registry_certificates or ""),
             "secret_file": str(options.secret_file),
@@ -102,14 +116,23 @@ class ServeCluster:
             "max_image_pixels": options.max_image_pixels,
             "max_image_bytes": options.max_image_bytes,
         }
-        if application.device is Device.GPU:
+        if isinstance(application, Pool):
+            pool = options.pool
+            arguments |= {
+                "memory_bytes": pool.memory_bytes,
+                "wait_s": pool.wait_s,
+                "max_waiting": pool.max_waiting,
+            }
+        else:
+            arguments |= {"model_version": str(application.version)}
+        if isinstance(application, Application) and application.device is Device.GPU:
             # Other arguments make Serve start the replicas anew: those on the CPU keep what they were declared with.
             arguments |= {"device": application.device.value, "gpus": options.gpus}
         return {
             "name": application.name,
             # Serve reports the addresses of applications with a route only.
             "route_prefix": f"/{application.name}",
-            "import_path": "enxerto.inference.replica.application:build",
+            "import_path": _POOL_PROGRAM if isinstance(application, Pool) else _REPLICA_PROGRAM,
             "args": arguments,
             "deployments": [{"name": _REPLICA_DEPLOYMENT, **_size(application.scale)}],
         }
@@ -188,4 +211,4 @@ def _message(application: Mapping[str, Any]) -> str:
 ERROR_MARK = "cannot serve: "
 """What the errors of a replica's start begin with, so that they are found in Serve's message."""
 
-__all__ = ["ERROR_MARK", "ReplicaOptions", "ServeCluster", "ServePorts", "statuses"]
+__all__ = ["ERROR_MARK", "PoolOptions", "ReplicaOptions", "ServeCluster", "ServePorts", "statuses"]

@@ -109,6 +109,8 @@ def deployment_to_proto(deployment: Deployment) -> deployment_pb2.Deployment:
         device=deployment_pb2.Deployment.Device.Value(f"DEVICE_{spec.device.value}"),
         warm_up_batch_sizes=spec.warm_up_batch_sizes,
         shadow=_shadow(spec.shadow, deployment) if spec.shadow else None,
+        placement=deployment_pb2.Deployment.Placement.Value(f"PLACEMENT_{spec.placement.value}"),
+        pinned=spec.pinned,
         create_time=timestamp(deployment.create_time),
         update_time=timestamp(deployment.update_time),
         etag=deployment.etag,

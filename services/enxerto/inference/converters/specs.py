@@ -11,6 +11,7 @@ from enxerto.inference.domain import (
     Autoscaling,
     Batching,
     Device,
+    Placement,
     ShadowShare,
     TrafficShare,
 )
@@ -28,6 +29,11 @@ _DEVICES = {
     deployment_pb2.Deployment.DEVICE_UNSPECIFIED: Device.CPU,
     deployment_pb2.Deployment.DEVICE_CPU: Device.CPU,
     deployment_pb2.Deployment.DEVICE_GPU: Device.GPU,
+}
+_PLACEMENTS = {
+    deployment_pb2.Deployment.PLACEMENT_UNSPECIFIED: Placement.DEDICATED,
+    deployment_pb2.Deployment.PLACEMENT_DEDICATED: Placement.DEDICATED,
+    deployment_pb2.Deployment.PLACEMENT_SHARED: Placement.SHARED,
 }
 
 _Read = Callable[[deployment_pb2.Deployment, Violations], Any]
@@ -130,6 +136,17 @@ def _device(message: deployment_pb2.Deployment, violations: Violations) -> Devic
     return device or Device.CPU
 
 
+def _placement(message: deployment_pb2.Deployment, violations: Violations) -> Placement:
+    placement = _PLACEMENTS.get(message.placement)
+    if placement is None:
+        violations.add("deployment.placement", f"{message.placement} is not a placement")
+    return placement or Placement.DEDICATED
+
+
+def _pinned(message: deployment_pb2.Deployment, violations: Violations) -> bool:
+    return message.pinned
+
+
 def _warm_up(message: deployment_pb2.Deployment, violations: Violations) -> tuple[int, ...]:
     sizes = tuple(message.warm_up_batch_sizes)
     if len(sizes) > _MAX_WARM_UPS or not all(1 <= size <= MAX_ITEMS for size in sizes):
@@ -157,5 +174,6 @@ _READERS: dict[str, _Read] = {
     "batching": _batching,
     "warm_up_batch_sizes": _warm_up,
     "shadow": _shadow,
+    "pinned": _pinned,
 }
-_IMMUTABLE: dict[str, _Read] = {"device": _device}
+_IMMUTABLE: dict[str, _Read] = {"device": _device, "placement": _placement}

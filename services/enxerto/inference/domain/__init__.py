@@ -1,6 +1,13 @@
 """Deployments, what they serve, and what travels to a replica."""
 
-from enxerto.inference.domain.cluster import Application, ApplicationState, ApplicationStatus, Endpoint
+from enxerto.inference.domain.cluster import (
+    Application,
+    ApplicationState,
+    ApplicationStatus,
+    Endpoint,
+    Occupancy,
+    Pool,
+)
 from enxerto.inference.domain.comparisons import Comparison
 from enxerto.inference.domain.deployments import Deployment, State
 from enxerto.inference.domain.quality import (
@@ -43,6 +50,7 @@ from enxerto.inference.domain.specs import (
     Batching,
     DeploymentSpec,
     Device,
+    Placement,
     Scale,
     ShadowShare,
     TrafficShare,
@@ -80,10 +88,13 @@ __all__ = [
     "FeedbackRecord",
     "ItemRefusal",
     "LiveAccuracy",
+    "Occupancy",
     "Outline",
     "Payload",
     "PayloadKind",
     "PictureAnswer",
+    "Placement",
+    "Pool",
     "Prediction",
     "PredictionId",
     "Rollout",

@@ -15,12 +15,44 @@ class Application:
     version: VersionName
     scale: Scale
     device: Device = Device.CPU
+    shared: bool = False
+    """Whether the pool answers for it, on as many of its replicas as the scale says."""
+    pinned: bool = False
+    """Whether the pool keeps its model in memory."""
 
     @property
     def name(self) -> str:
         """Unique in the cluster; ids hold no dots, so it is unambiguous."""
         version, deployment = self.version, self.deployment
         return f"{deployment.project}.{deployment.deployment}.{version.project}.{version.model}.v{version.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The replicas that answer for all shared deployments."""
+
+    scale: Scale
+
+    @property
+    def name(self) -> str:
+        """Unique in the cluster: without a dot it is no deployment's."""
+        return "pool"
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """How full a replica of the pool is."""
+
+    models: int
+    held_bytes: int
+    """What the models take, as measured when each was loaded."""
+    budget_bytes: int
+    loads: int
+    """Since the replica started."""
+    evictions: int
+    """Models that made room for others, since the replica started."""
+    waiting: int
+    """Calls that wait for a model."""
 
 
 class ApplicationState(enum.StrEnum):

@@ -37,6 +37,15 @@ class Device(enum.StrEnum):
     GPU = "GPU"
 
 
+class Placement(enum.StrEnum):
+    """Which replicas answer."""
+
+    DEDICATED = "DEDICATED"
+    """A deployment's own."""
+    SHARED = "SHARED"
+    """Those that hold the models of many deployments in turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class Autoscaling:
     """Replicas between two bounds, as many as the load wants."""
@@ -90,6 +99,14 @@ class DeploymentSpec:
     warm_up_batch_sizes: tuple[int, ...] = ()
     """Batches that go through every replica of a version before it gets requests; empty is one image."""
     shadow: ShadowShare | None = None
+    placement: Placement = Placement.DEDICATED
+    pinned: bool = False
+    """SHARED: whether its models stay in memory."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether replicas answer that hold other deployments' models too."""
+        return self.placement is Placement.SHARED
 
     @property
     def companions(self) -> tuple[VersionReference, ...]:

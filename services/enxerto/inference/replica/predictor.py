@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,11 +45,25 @@ class _Decoded:
     refusals: tuple[ItemRefusal, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Threads that the predictors of a process share."""
+
+    pixels: Executor
+    compute: Executor
+    """One thread: two batches at once would compete for the same cores."""
+
+
 class Predictor:
     """One graph with its threads. Calls overlap: one batch is decoded while another computes."""
 
     def __init__(
-        self, model: Path, threads: int, limits: ImageLimits, max_answer_bytes: int = MAX_ANSWER_BYTES
+        self,
+        model: Path,
+        threads: int,
+        limits: ImageLimits,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        workers: Workers | None = None,
     ) -> None:
         """Load and warm up.
 
@@ -58,16 +72,16 @@ class Predictor:
             threads: of ONNX Runtime, and as many for decoding and encoding.
             limits: what an encoded image may cost.
             max_answer_bytes: of a batch's masks and paintings, over all callers.
+            workers: shared with other predictors, which then also keep no memory of their own for activations.
 
         Raises:
             ModelCardError: the file is not one that can be served.
         """
-        self._model = OnnxModel(model, threads=threads)
+        self._model = OnnxModel(model, threads=threads, keeps_activations=workers is None)
         self._limits = limits
         self._max_answer_bytes = max_answer_bytes
-        self._pixels = ThreadPoolExecutor(threads, "pixels")
-        # Two batches at once in one session would compete for the same cores.
-        self._compute = ThreadPoolExecutor(1, "compute")
+        workers = workers or Workers(ThreadPoolExecutor(threads, "pixels"), ThreadPoolExecutor(1, "compute"))
+        self._pixels, self._compute = workers.pixels, workers.compute
         self._threads = threads
         card = self._model.card
         self._task = card.task

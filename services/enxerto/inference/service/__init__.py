@@ -7,6 +7,7 @@ from enxerto.inference.service.feedback import Quality
 from enxerto.inference.service.fleet import Fleet
 from enxerto.inference.service.lanes import Lanes
 from enxerto.inference.service.observation import ObservationLimits, Observer
+from enxerto.inference.service.pooling import Pooling
 from enxerto.inference.service.predictions import Predictions, RequestLimits
 from enxerto.inference.service.rates import ProjectRates
 from enxerto.inference.service.reconciler import Pace, Reconciler
@@ -32,6 +33,7 @@ __all__ = [
     "ObservationLimits",
     "Observer",
     "Pace",
+    "Pooling",
     "Predictions",
     "ProjectRates",
     "Quality",

@@ -93,6 +93,7 @@ class Batcher:
 
         Raises:
             QueueFullError: too much waits already.
+            NoRoomError: a replica of the pool has no room for the model now.
             ReplicasUnavailableError: no replica answered.
         """
         limits = self._limits

@@ -12,6 +12,7 @@ from enxerto.inference.domain import (
     Batching,
     Deployment,
     DeploymentSpec,
+    Device,
     ServableVersion,
     ShadowShare,
     State,
@@ -49,6 +50,7 @@ class SpecChange:
     batching: Batching | Kept = KEPT
     warm_up_batch_sizes: tuple[int, ...] | Kept = KEPT
     shadow: ShadowShare | Kept | None = KEPT
+    pinned: bool | Kept = KEPT
 
     def apply(self, spec: DeploymentSpec) -> DeploymentSpec:
         """The spec with what changes.
@@ -78,6 +80,14 @@ def check(spec: DeploymentSpec) -> None:
         violations.add("deployment.shadow.model_version", "names a version that is named before")
     if sum(share.percent for share in spec.traffic) > MAX_TRAFFIC_PERCENT:
         violations.add("deployment.traffic", f"must leave a share to the main version: at most {MAX_TRAFFIC_PERCENT}")
+    if spec.shared and spec.autoscaling is not None:
+        violations.add(
+            "deployment.autoscaling", "is for dedicated replicas: shared ones are as many as the service has"
+        )
+    if spec.shared and spec.device is not Device.CPU:
+        violations.add("deployment.device", "shared replicas are on the CPU")
+    if spec.pinned and not spec.shared:
+        violations.add("deployment.pinned", "is for shared replicas: dedicated ones hold one model")
     violations.raise_if_any()
 
 

@@ -5,8 +5,9 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus
+from enxerto.inference.domain import Application, ApplicationState, ApplicationStatus, Pool
 from enxerto.inference.ports import ReplicaCluster
+from enxerto.inference.service.pooling import Pooling
 from enxerto.inference.service.routes import Route
 from enxerto.kernel.names import DeploymentName, VersionName
 
@@ -23,7 +24,9 @@ class _Leaving:
 class _Memory:
     """What this process knows besides the cluster; lost with it, and found again."""
 
-    applied: frozenset[Application] | None = None
+    applied: frozenset[Application | Pool] | None = None
+    wanted: frozenset[Application] = frozenset()
+    """By the deployments, when the cluster was last told."""
     leaving: list[_Leaving] = field(default_factory=list)
     since: dict[str, float] = field(default_factory=dict)
     """Seconds of the loop's clock, by the application's name."""
@@ -32,15 +35,17 @@ class _Memory:
 class Fleet:
     """The one owner of the cluster's list of applications."""
 
-    def __init__(self, cluster: ReplicaCluster, drain_s: float, poke: Callable[[], None]) -> None:
+    def __init__(self, cluster: ReplicaCluster, pooling: Pooling, drain_s: float, poke: Callable[[], None]) -> None:
         """Own the list.
 
         Args:
             cluster: what runs it.
+            pooling: of the shared ones.
             drain_s: an application that leaves is removed after so long, whatever it still has to do.
             poke: told when one is drained.
         """
         self._cluster = cluster
+        self._pooling = pooling
         self._drain_s = drain_s
         self._poke = poke
         self._memory = _Memory()
@@ -55,6 +60,10 @@ class Fleet:
     async def run(self, wanted: Iterable[Application], *, look: bool = True) -> None:
         """Tell the cluster what to run, when that changed or when the cluster forgot it; look how it fares.
 
+        Args:
+            wanted: what is to run.
+            look: whether to ask the cluster even when nothing changed.
+
         Raises:
             UnavailableError: the cluster cannot be reached.
         """
@@ -62,19 +71,24 @@ class Fleet:
         memory.leaving = [leaving for leaving in memory.leaving if not leaving.done.done()]
         by_name = {leaving.application.name: leaving.application for leaving in memory.leaving}
         by_name |= {application.name: application for application in wanted}
-        applications = frozenset(by_name.values())
-        if memory.applied == applications and not look:
+        before, memory.wanted = memory.wanted, frozenset(by_name.values())
+        applications = self._pooling.hosts(memory.wanted)
+        if memory.wanted == before and memory.applied == applications and not look:
             return
+        hosts = {application.name for application in applications}
         statuses: Mapping[str, ApplicationStatus] = {}
         if memory.applied == applications:
             statuses = await self._cluster.observe()
-        if memory.applied != applications or any(name not in statuses for name in by_name):
+        if memory.applied != applications or any(name not in statuses for name in hosts):
             await self._cluster.apply(sorted(applications, key=lambda application: application.name))
             memory.applied = applications
             statuses = await self._cluster.observe()
         now = asyncio.get_running_loop().time()
         memory.since = {name: memory.since.get(name, now) for name in by_name}
         self.statuses = {name: self._remembered(name, status) for name, status in statuses.items()}
+        pools = [one.name for one in applications if isinstance(one, Pool)]
+        endpoints = [endpoint for name in pools if name in self.statuses for endpoint in self.statuses[name].endpoints]
+        await self._pooling.arrange(endpoints, memory.wanted)
 
     def _remembered(self, name: str, status: ApplicationStatus) -> ApplicationStatus:
         """With the replicas that there were, when the cluster does not say which there are."""
@@ -85,11 +99,19 @@ class Fleet:
 
     def status(self, application: Application) -> ApplicationStatus:
         """How an application fares."""
-        return self.statuses.get(application.name, ApplicationStatus(ApplicationState.STARTING))
+        host = self._pooling.host(application)
+        status = self.statuses.get(host.name, ApplicationStatus(ApplicationState.STARTING))
+        return self._pooling.status(application, status) if application.shared else status
+
+    def runs(self, deployment: DeploymentName) -> bool:
+        """Whether something of a deployment runs, or has requests to finish."""
+        prefix = f"{deployment.project}.{deployment.deployment}."
+        draining = any(leaving.application.deployment == deployment for leaving in self._memory.leaving)
+        return draining or any(name.startswith(prefix) for name in self.statuses)
 
     def applied(self, deployment: DeploymentName, version: VersionName) -> Application | None:
         """A version's application as the cluster was last told to run it."""
-        found = (one for one in self._memory.applied or () if (one.deployment, one.version) == (deployment, version))
+        found = (one for one in self._memory.wanted if (one.deployment, one.version) == (deployment, version))
         return next(found, None)
 
     def waited_s(self, application: Application) -> float:

@@ -15,7 +15,7 @@ from enxerto.inference.domain import (
     Scale,
     ServableVersion,
 )
-from enxerto.inference.errors import VersionStartError
+from enxerto.inference.errors import NoRoomError, VersionStartError
 from enxerto.inference.ports import Meter
 from enxerto.inference.service.batching import BatchLimits
 from enxerto.inference.service.fleet import Fleet
@@ -138,7 +138,7 @@ class Lanes:
                 return True
             try:
                 route = await self._trials.outcome(application.name, lambda: self._try(deployment, application, fresh))
-            except UnavailableError as error:
+            except (UnavailableError, NoRoomError) as error:
                 self._troubles[application.name] = error.message
                 extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
                 logger.warning("not yet", extra=extra)
@@ -211,4 +211,5 @@ class Lanes:
 
 
 def _application(deployment: Deployment, version: VersionName, percent: int = 100) -> Application:
-    return Application(deployment.name, version, deployment.spec.scale(percent), deployment.spec.device)
+    spec = deployment.spec
+    return Application(deployment.name, version, spec.scale(percent), spec.device, spec.shared, spec.pinned)

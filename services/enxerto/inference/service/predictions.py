@@ -19,6 +19,7 @@ from enxerto.inference.errors import (
     DeploymentNotReadyError,
     ItemsRefusedError,
     NoEmbeddingError,
+    NoRoomError,
     QueueFullError,
     ReplicasUnavailableError,
     TaskMismatchError,
@@ -139,7 +140,7 @@ class Predictions:
             NoEmbeddingError: an embedding is asked for and the graph gives none.
             DeploymentNotFoundError, DeploymentNotReadyError, VersionNotFoundError: see `serving`.
             RateLimitedError: the project's callers send more than it may.
-            QueueFullError, ReplicasUnavailableError: see `Batcher.submit`.
+            QueueFullError, NoRoomError, ReplicasUnavailableError: see `Batcher.submit`.
         """
         split = self._router.find(name)
         main = self._route(split, number)
@@ -180,7 +181,7 @@ class Predictions:
         start = time.monotonic()
         try:
             return route, await route.submit(payload, timeout_s)
-        except (ReplicasUnavailableError, QueueFullError):
+        except (ReplicasUnavailableError, QueueFullError, NoRoomError):
             left = start + timeout_s - time.monotonic()
             if left <= 0:
                 raise

@@ -173,8 +173,7 @@ class Reconciler:
     async def _forget(self, deployments: Sequence[Deployment]) -> None:
         """Remove what was deleted, once nothing of it runs."""
         for deployment in deployments:
-            prefix = f"{deployment.name.project}.{deployment.name.deployment}."
-            if deployment.state is State.DELETING and not any(name.startswith(prefix) for name in self._fleet.statuses):
+            if deployment.state is State.DELETING and not self._fleet.runs(deployment.name):
                 await self._store.remove(deployment.name)
 
     async def _write(self, before: Deployment, after: Deployment) -> Deployment:

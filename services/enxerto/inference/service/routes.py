@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
-from enxerto.inference.errors import GoldenMismatchError, ReplicasUnavailableError, VersionNotServableError
+from enxerto.inference.errors import GoldenMismatchError, NoRoomError, ReplicasUnavailableError, VersionNotServableError
 from enxerto.inference.ports import Meter, Replicas
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
 from enxerto.kernel.names import DeploymentName
@@ -136,6 +136,10 @@ class Route:
                 return await self._replicas.predict(
                     endpoint, self.version.name, payloads, max(deadline - time.monotonic(), 0.001)
                 )
+            except NoRoomError:
+                # It has waited for room already; the next replica would let go what is used more.
+                self._meter.dropped("no_room")
+                raise
             except ReplicasUnavailableError as error:
                 self._meter.replica_failed()
                 self._on_failure()

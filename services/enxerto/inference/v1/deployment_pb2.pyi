@@ -86,6 +86,33 @@ class Deployment(_message.Message):
     DEVICE_GPU: Deployment.Device.ValueType  # 2
     """An NVIDIA GPU through ONNX Runtime's CUDA provider; a replica that finds none does not start."""
 
+    class _Placement:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PlacementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Deployment._Placement.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PLACEMENT_UNSPECIFIED: Deployment._Placement.ValueType  # 0
+        """Read as PLACEMENT_DEDICATED."""
+        PLACEMENT_DEDICATED: Deployment._Placement.ValueType  # 1
+        """Replicas of its own, which hold its model and no other."""
+        PLACEMENT_SHARED: Deployment._Placement.ValueType  # 2
+        """The service's shared replicas. They hold as many models as their memory allows and load the others when they are asked
+        for; those that were not asked for longest make room. CPU only.
+        """
+
+    class Placement(_Placement, metaclass=_PlacementEnumTypeWrapper):
+        """Which replicas answer."""
+
+    PLACEMENT_UNSPECIFIED: Deployment.Placement.ValueType  # 0
+    """Read as PLACEMENT_DEDICATED."""
+    PLACEMENT_DEDICATED: Deployment.Placement.ValueType  # 1
+    """Replicas of its own, which hold its model and no other."""
+    PLACEMENT_SHARED: Deployment.Placement.ValueType  # 2
+    """The service's shared replicas. They hold as many models as their memory allows and load the others when they are asked
+    for; those that were not asked for longest make room. CPU only.
+    """
+
     @_typing.final
     class LabelsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
@@ -123,6 +150,8 @@ class Deployment(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     WARM_UP_BATCH_SIZES_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/deployments/{deployment}`."""
     model_version: _builtins.str
@@ -142,6 +171,12 @@ class Deployment(_message.Message):
     """Output only. Changes with every update; send it back to refuse a lost update."""
     device: Global___Deployment.Device.ValueType
     """Optional, immutable. What replicas compute on."""
+    placement: Global___Deployment.Placement.ValueType
+    """Optional, immutable. Which replicas answer. With PLACEMENT_SHARED, `replicas` is how many of the shared replicas answer for a
+    version, at most as many as there are, and `autoscaling` is refused.
+    """
+    pinned: _builtins.bool
+    """Optional. The models of this deployment never make room for others; with PLACEMENT_SHARED only."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Output only. Why the target version does not answer."""
@@ -203,10 +238,12 @@ class Deployment(_message.Message):
         device: Global___Deployment.Device.ValueType = ...,
         warm_up_batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
         shadow: Global___Shadow | None = ...,
+        placement: Global___Deployment.Placement.ValueType = ...,
+        pinned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "pinned", b"pinned", "placement", b"placement", "replicas", b"replicas", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,6 +53,74 @@ ANSWER_FORM_POLYGONS: AnswerForm.ValueType  # 4
 Global___AnswerForm: _TypeAlias = AnswerForm  # noqa: Y015
 
 @_typing.final
+class ArrangeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSIONS_FIELD_NUMBER: _builtins.int
+    PINNED_VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Full names of the versions that may be asked for; models of others are let go."""
+
+    @_builtins.property
+    def pinned_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those among them that never make room for others."""
+
+    def __init__(
+        self,
+        *,
+        model_versions: _abc.Iterable[_builtins.str] | None = ...,
+        pinned_versions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_versions", b"model_versions", "pinned_versions", b"pinned_versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArrangeRequest: _TypeAlias = ArrangeRequest  # noqa: Y015
+
+@_typing.final
+class ArrangeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_COUNT_FIELD_NUMBER: _builtins.int
+    HELD_BYTES_FIELD_NUMBER: _builtins.int
+    BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    LOAD_COUNT_FIELD_NUMBER: _builtins.int
+    EVICTION_COUNT_FIELD_NUMBER: _builtins.int
+    WAITING_COUNT_FIELD_NUMBER: _builtins.int
+    model_count: _builtins.int
+    """Models in memory."""
+    held_bytes: _builtins.int
+    """Bytes that they take, as measured when each was loaded."""
+    budget_bytes: _builtins.int
+    """Bytes that they may take."""
+    load_count: _builtins.int
+    """Models loaded since the replica started."""
+    eviction_count: _builtins.int
+    """Models that made room for others since the replica started."""
+    waiting_count: _builtins.int
+    """Calls that wait for a model."""
+    def __init__(
+        self,
+        *,
+        model_count: _builtins.int = ...,
+        held_bytes: _builtins.int = ...,
+        budget_bytes: _builtins.int = ...,
+        load_count: _builtins.int = ...,
+        eviction_count: _builtins.int = ...,
+        waiting_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "eviction_count", b"eviction_count", "held_bytes", b"held_bytes", "load_count", b"load_count", "model_count", b"model_count", "waiting_count", b"waiting_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArrangeResponse: _TypeAlias = ArrangeResponse  # noqa: Y015
+
+@_typing.final
 class PredictRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -211,6 +279,7 @@ class PredictResponse(_message.Message):
     COMPUTE_S_FIELD_NUMBER: _builtins.int
     ENCODE_S_FIELD_NUMBER: _builtins.int
     MEMORY_APART_FIELD_NUMBER: _builtins.int
+    NOT_LOADED_FIELD_NUMBER: _builtins.int
     decode_s: _builtins.float
     """Seconds spent decoding."""
     compute_s: _builtins.float
@@ -231,6 +300,10 @@ class PredictResponse(_message.Message):
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemError]:
         """Items that could not be decoded; the others are unaffected."""
 
+    @_builtins.property
+    def not_loaded(self) -> Global___NotLoaded:
+        """Nothing was run: a shared replica does not hold the model. Nothing else is set."""
+
     def __init__(
         self,
         *,
@@ -241,14 +314,68 @@ class PredictResponse(_message.Message):
         compute_s: _builtins.float = ...,
         encode_s: _builtins.float = ...,
         memory_apart: _builtins.bool = ...,
+        not_loaded: Global___NotLoaded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["not_loaded", b"not_loaded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_s", b"compute_s", "decode_s", b"decode_s", "encode_s", b"encode_s", "errors", b"errors", "items", b"items", "memory_apart", b"memory_apart", "outputs", b"outputs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_s", b"compute_s", "decode_s", b"decode_s", "encode_s", b"encode_s", "errors", b"errors", "items", b"items", "memory_apart", b"memory_apart", "not_loaded", b"not_loaded", "outputs", b"outputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
+
+@_typing.final
+class NotLoaded(_message.Message):
+    """Why a shared replica does not hold a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[NotLoaded._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: NotLoaded._Reason.ValueType  # 0
+        """Not set."""
+        REASON_NO_ROOM_NOW: NotLoaded._Reason.ValueType  # 1
+        """Other models answer, or are being loaded; later there may be room."""
+        REASON_TOO_LARGE: NotLoaded._Reason.ValueType  # 2
+        """It takes more than the budget, or than what pinned models leave of it."""
+        REASON_NOT_SERVABLE: NotLoaded._Reason.ValueType  # 3
+        """Its file cannot be served."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """What may be done about it."""
+
+    REASON_UNSPECIFIED: NotLoaded.Reason.ValueType  # 0
+    """Not set."""
+    REASON_NO_ROOM_NOW: NotLoaded.Reason.ValueType  # 1
+    """Other models answer, or are being loaded; later there may be room."""
+    REASON_TOO_LARGE: NotLoaded.Reason.ValueType  # 2
+    """It takes more than the budget, or than what pinned models leave of it."""
+    REASON_NOT_SERVABLE: NotLoaded.Reason.ValueType  # 3
+    """Its file cannot be served."""
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: Global___NotLoaded.Reason.ValueType
+    """What may be done about it."""
+    message: _builtins.str
+    """For people."""
+    def __init__(
+        self,
+        *,
+        reason: Global___NotLoaded.Reason.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotLoaded: _TypeAlias = NotLoaded  # noqa: Y015
 
 @_typing.final
 class OutputTensor(_message.Message):

@@ -41,6 +41,11 @@ class ReplicaServiceStub:
                 request_serializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.PredictRequest.SerializeToString,
                 response_deserializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.Arrange = channel.unary_unary(
+                '/enxerto.inference.v1.ReplicaService/Arrange',
+                request_serializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeRequest.SerializeToString,
+                response_deserializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer:
@@ -55,6 +60,13 @@ class ReplicaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Arrange(self, request, context):
+        """Says which models a shared replica is for, and reads what it holds. A replica of one deployment does not answer it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +74,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.PredictRequest.FromString,
                     response_serializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.PredictResponse.SerializeToString,
+            ),
+            'Arrange': grpc.unary_unary_rpc_method_handler(
+                    servicer.Arrange,
+                    request_deserializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeRequest.FromString,
+                    response_serializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -93,6 +110,33 @@ class ReplicaService:
             '/enxerto.inference.v1.ReplicaService/Predict',
             enxerto_dot_inference_dot_v1_dot_replica__service__pb2.PredictRequest.SerializeToString,
             enxerto_dot_inference_dot_v1_dot_replica__service__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Arrange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.inference.v1.ReplicaService/Arrange',
+            enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeRequest.SerializeToString,
+            enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

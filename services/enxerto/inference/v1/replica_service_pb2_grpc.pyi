@@ -37,6 +37,8 @@ class ReplicaServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ReplicaServiceAsyncStub: ...
     Predict: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.PredictRequest, _replica_service_pb2.PredictResponse]
     """Runs one batch through the graph."""
+    Arrange: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.ArrangeRequest, _replica_service_pb2.ArrangeResponse]
+    """Says which models a shared replica is for, and reads what it holds. A replica of one deployment does not answer it."""
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
@@ -47,6 +49,8 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Predict: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.PredictRequest, _replica_service_pb2.PredictResponse]  # type: ignore[assignment]
     """Runs one batch through the graph."""
+    Arrange: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.ArrangeRequest, _replica_service_pb2.ArrangeResponse]  # type: ignore[assignment]
+    """Says which models a shared replica is for, and reads what it holds. A replica of one deployment does not answer it."""
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     """Between the front and the replicas behind Ray Serve; not for other callers. Every call carries the shared secret in the
@@ -60,5 +64,13 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replica_service_pb2.PredictResponse, _abc.Awaitable[_replica_service_pb2.PredictResponse]]:
         """Runs one batch through the graph."""
+
+    @_abc_1.abstractmethod
+    def Arrange(
+        self,
+        request: _replica_service_pb2.ArrangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_service_pb2.ArrangeResponse, _abc.Awaitable[_replica_service_pb2.ArrangeResponse]]:
+        """Says which models a shared replica is for, and reads what it holds. A replica of one deployment does not answer it."""
 
 def add_ReplicaServiceServicer_to_server(servicer: ReplicaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -75,13 +75,16 @@ def choose_providers(available: Sequence[str], *, tensorrt: bool = False) -> tup
 class OnnxModel:
     """One exported network in ONNX Runtime; `run` may be called from several threads."""
 
-    def __init__(self, model: Path | bytes, *, threads: int = 1, tensorrt: bool = False) -> None:
+    def __init__(
+        self, model: Path | bytes, *, threads: int = 1, tensorrt: bool = False, keeps_activations: bool = True
+    ) -> None:
         """Load a file, or its bytes.
 
         Args:
             model: path or content.
             threads: of one call, on the CPU.
             tensorrt: whether to use it where it is available.
+            keeps_activations: whether the memory of the largest batch so far stays for the next one, on the CPU.
 
         Raises:
             ModelCardError: it is not an ONNX file that this package exported.
@@ -91,6 +94,7 @@ class OnnxModel:
         options.inter_op_num_threads = 1
         # Spinning takes whole cores from the other sessions of the machine while this one waits.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = keeps_activations
         options.log_severity_level = _ERRORS_ONLY
         providers = list(choose_providers(ort.get_available_providers(), tensorrt=tensorrt))
         content = str(model) if isinstance(model, Path) else model

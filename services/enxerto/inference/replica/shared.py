@@ -1,0 +1,65 @@
+"""A shared replica; knows nothing of Ray."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from enxerto.inference.replica.answering import Answering
+from enxerto.inference.replica.messages import arrange_arguments, occupancy
+from enxerto.inference.replica.predictor import Predictor, Workers
+from enxerto.inference.replica.residents import ResidentLimits, Residents, Source, resident_bytes
+from enxerto.inference.v1 import replica_service_pb2 as pb
+from enxerto.kernel.names import VersionName
+from enxerto.vision.images import ImageLimits
+
+
+class SharedAnswering(Answering):
+    """enxerto.inference.v1.ReplicaService for any version that there is room for."""
+
+    def __init__(self, secret: str, residents: Residents[Predictor]) -> None:
+        super().__init__(secret)
+        self._residents = residents
+
+    def using(self, version: str) -> AbstractAsyncContextManager[Predictor]:
+        """The predictor of a version, loaded when it has to be; see `Answering.using`."""
+        return self._residents.using(VersionName.parse(version))
+
+    async def Arrange(self, request: pb.ArrangeRequest, grpc_context: Any) -> pb.ArrangeResponse:  # noqa: N802
+        """Take over which models to hold, and say what is held."""
+        if not self.admits(grpc_context):
+            return pb.ArrangeResponse()
+        await self._residents.arrange(*arrange_arguments(request))
+        return occupancy(self._residents.occupancy)
+
+
+def shared_predictors(
+    fetch: Callable[[VersionName], Path], threads: int, images: ImageLimits, limits: ResidentLimits
+) -> Residents[Predictor]:
+    """Predictors that take turns in the same threads, within a budget.
+
+    Their sessions keep no memory for activations: one of EfficientNet-Lite0 takes 13 MiB so, and 400 MiB when it keeps
+    what a batch of 32 needed. What a model takes is then its weights, which are measured while no batch is in a graph.
+
+    Args:
+        fetch: the path of a version's ONNX file.
+        threads: of ONNX Runtime, and as many for decoding and encoding.
+        images: what an encoded image may cost.
+        limits: of what is held.
+    """
+    workers = Workers(ThreadPoolExecutor(threads, "pixels"), ThreadPoolExecutor(1, "compute"))
+    paths: dict[VersionName, Path] = {}
+
+    def find(version: VersionName) -> Source[Predictor]:
+        # Versions never change: what was fetched once needs no registry to come back.
+        path = paths.get(version)
+        if path is None or not path.exists():
+            path = paths[version] = fetch(version)
+        return Source(path.stat().st_size, lambda: Predictor(path, threads, images, workers=workers))
+
+    async def measure() -> int:
+        return await asyncio.get_running_loop().run_in_executor(workers.compute, resident_bytes)
+
+    return Residents(find, limits, measure)
