@@ -17,9 +17,9 @@ from enxerto.inference.v1.vision_service_pb2 import (
     SegmentRequest,
     StylizeRequest,
 )
-from fakes.inference_front import Front, deployment, plain, running_front
 from fakes.tiny_onnx import TinyDetector, TinyModel, TinyNegative, TinySegmenter
 from grpc_details import FailedCall
+from inference_front import Front, deployment, plain, running_front
 
 MODELS = {
     "class": TinyModel(embeds=True), "detect": TinyDetector(), "segment": TinySegmenter(), "style": TinyNegative()
