@@ -11,6 +11,7 @@ mapfile -t services < <(printf '%s\n' "${contracts[@]}" | grep -E '(_service|/oi
 include=(-I. -Ienxerto/inference/oip=inference -Ithird_party)
 "$python" -m grpc_tools.protoc "${include[@]}" --python_out="$out" --mypy_out="quiet:$out" "${contracts[@]}"
 "$python" -m grpc_tools.protoc "${include[@]}" --grpc_python_out="$out" --mypy_grpc_out="quiet:$out" "${services[@]}"
-for folder in type/v1 registry/v1 training/v1 inference/v1 inference/oip; do
+# Nothing is written by hand beside these; inference/oip has modules of its own.
+for folder in type/v1 registry/v1 training/v1 inference/v1; do
   printf '"""Generated from protos/ by protos/generate.sh; never edited."""\n' > "$out/enxerto/$folder/__init__.py"
 done

@@ -1,13 +1,15 @@
-"""The front's own server over predictors of this process in the place of Ray, with a deployment of every task."""
+"""The front's own server on loopback, over predictors of this process in the place of Ray."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+from PIL import Image
 
 from enxerto.inference.bootstrap import wire
 from enxerto.inference.domain import DeploymentSpec
@@ -15,10 +17,9 @@ from enxerto.inference.oip import open_inference_pb2 as oip
 from enxerto.inference.oip.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from enxerto.inference.server import UseCases, build_server
 from enxerto.inference.settings import InferenceSettings
-from enxerto.inference.v1 import vision_service_pb2_grpc
+from enxerto.inference.v1 import quality_service_pb2_grpc, vision_pb2, vision_service_pb2_grpc
 from enxerto.kernel.names import DeploymentName, VersionReference
 from enxerto.runtime.metrics import new_registry
-from enxerto.runtime.server import GrpcServer
 from fakes.inference_world import (
     CountingMeter,
     InMemoryCluster,
@@ -28,29 +29,37 @@ from fakes.inference_world import (
 )
 from fakes.quality_stores import InMemoryQualityStore, InMemorySampleFiles
 from fakes.tiny_onnx import TinyDetector, TinyModel, TinyNegative, TinySegmenter
+from inference_images import encode
 
 MODELS = {"class": TinyModel(), "detect": TinyDetector(), "segment": TinySegmenter(), "style": TinyNegative()}
 ALIAS = "production"
 DTYPES = {"FP32": "<f4", "INT64": "<i8", "UINT8": "u1", "BOOL": "?"}
 
 
-class FixedClock:
+class SettableClock:
+    """A `Clock` that tests move."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
     def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
+        return self.time
 
 
-World = tuple[InMemoryModelRegistry, InProcessReplicas, CountingMeter]
-
-
+@dataclass
 class Front:
-    """Stubs of a front that serves every task, and what it is made of."""
+    """Its stubs, and what is behind it."""
 
-    def __init__(self, server: GrpcServer, channel: grpc.aio.Channel, use_cases: UseCases, world: World) -> None:
-        self.address = f"127.0.0.1:{server.port}"
-        self.vision = vision_service_pb2_grpc.VisionServiceStub(channel)
-        self.open = GRPCInferenceServiceStub(channel)
-        self.use_cases = use_cases
-        self.registry, self.replicas, self.meter = world
+    address: str
+    vision: vision_service_pb2_grpc.VisionServiceStub
+    open: GRPCInferenceServiceStub
+    quality: quality_service_pb2_grpc.QualityServiceStub
+    use_cases: UseCases
+    registry: InMemoryModelRegistry
+    replicas: InProcessReplicas
+    files: InMemorySampleFiles
+    clock: SettableClock
+    meter: CountingMeter
 
     async def infer(self, model: str, tensor: np.ndarray | list[bytes], *outputs: str) -> dict[str, np.ndarray]:
         """Raw contents in and out."""
@@ -75,11 +84,12 @@ def infer_request(model: str, tensor: np.ndarray | list[bytes], **fields: Any) -
 
 
 @contextlib.asynccontextmanager
-async def running_front(folder: Path, **changes: Any) -> AsyncIterator[Front]:
-    """Serve `MODELS`, each by its alias; `changes` are settings."""
+async def running_front(folder: Path, models: Mapping[str, TinyModel] = MODELS, **changes: Any) -> AsyncIterator[Front]:
+    """Serve each model by its alias as a deployment of its key's name; `changes` are settings."""
     fixed = {"replica_secret_file": "/unused", "database_url": "unused", "port": 0, "metrics_port": 0, "drain_s": 0}
     settings = InferenceSettings(**{**fixed, "home": folder, **changes})
-    registry, replicas, meter = InMemoryModelRegistry(), InProcessReplicas(folder), CountingMeter()
+    registry, replicas, clock = InMemoryModelRegistry(), InProcessReplicas(folder), SettableClock()
+    files, meter = InMemorySampleFiles(), CountingMeter()
     use_cases = wire(
         settings,
         store=InMemoryDeploymentStore(),
@@ -87,11 +97,11 @@ async def running_front(folder: Path, **changes: Any) -> AsyncIterator[Front]:
         cluster=InMemoryCluster(),
         replicas=replicas,
         quality=InMemoryQualityStore(),
-        sample_files=InMemorySampleFiles(),
-        clock=FixedClock(),
+        sample_files=files,
+        clock=clock,
         meter=meter,
     )
-    for name, tiny in MODELS.items():
+    for name, tiny in models.items():
         version = registry.add_tiny(1, tiny, name)
         replicas.load(version, tiny)
         registry.point(ALIAS, version)
@@ -102,4 +112,26 @@ async def running_front(folder: Path, **changes: Any) -> AsyncIterator[Front]:
         await use_cases.reconciler.tick()
     server = build_server(settings, new_registry(), use_cases)
     async with server.running(), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Front(server, channel, use_cases, (registry, replicas, meter))
+        yield Front(
+            address=f"127.0.0.1:{server.port}",
+            vision=vision_service_pb2_grpc.VisionServiceStub(channel),
+            open=GRPCInferenceServiceStub(channel),
+            quality=quality_service_pb2_grpc.QualityServiceStub(channel),
+            use_cases=use_cases,
+            registry=registry,
+            replicas=replicas,
+            files=files,
+            clock=clock,
+            meter=meter,
+        )
+
+
+def deployment(name: str) -> str:
+    """The full name."""
+    return str(DeploymentName("default", name))
+
+
+def plain(*colours: tuple[int, int, int], size: tuple[int, int] = (24, 24)) -> list[vision_pb2.Image]:
+    """A picture of each colour."""
+    pixels = [np.full((size[1], size[0], 3), colour, np.uint8) for colour in colours]
+    return [vision_pb2.Image(content=encode(Image.fromarray(one), "PNG")) for one in pixels]

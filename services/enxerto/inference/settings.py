@@ -86,7 +86,7 @@ class InferenceSettings(ServerSettings):
     max_items: int = Field(default=64, ge=1, le=4096)
     """Images in one request."""
     stream_max_in_flight: int = Field(default=16, ge=1, le=1024)
-    """Requests of one stream that are worked on at once; more are read when answers were taken."""
+    """Requests of one `PredictStream` that are worked on at once; more are read when answers were taken."""
     max_image_bytes: int = Field(default=24 * 2**20, ge=1)
     """Bytes of one encoded image."""
     max_image_pixels: int = Field(default=50_000_000, ge=1)

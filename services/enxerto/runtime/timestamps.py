@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -11,4 +12,11 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
         return None
     result = Timestamp()
     result.FromDatetime(moment.astimezone(UTC))
+    return result
+
+
+def duration(seconds: float) -> Duration:
+    """A protobuf duration, to the nanosecond."""
+    result = Duration()
+    result.FromNanoseconds(round(seconds * 1e9))
     return result

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+from obstore.store import ObjectStore
 
 from enxerto.kernel.clock import SystemClock
 from enxerto.runtime.metrics import new_registry
@@ -51,12 +55,171 @@ from enxerto.vision.images import ImageLimits
 MIGRATIONS = Path(__file__).parent / "adapters" / "migrations"
 
 
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """What the use cases reach the world through."""
+
+    datasets: SqlDatasetStore
+    runs: SqlRunStore
+    sweeps: SqlSweepStore
+    catalogue: SqlWeightsCatalogue
+    vault: RegistryWeightsVault
+    jobs: RayJobRunner
+    output: ObjectJobOutput
+    registry: GrpcRegistry
+    importer: DatasetImporter
+    uploads: ObjectUploadStore
+    leftovers: StoredLeftovers
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every use case has around it."""
+
+    telemetry: PrometheusTelemetry
+    signals: Signals
+    clock: SystemClock
+
+
+Loop = Callable[[], Awaitable[None]]
+
+
 async def run(settings: TrainingSettings) -> None:
     """Run the training service until it is signalled."""
-    store = open_store(settings.blob_url)
     metrics = new_registry()
-    telemetry, signals, clock = PrometheusTelemetry(metrics), Signals(), SystemClock()
-    scratch = settings.cache_folder / "scratch"
+    around = Surroundings(PrometheusTelemetry(metrics), Signals(), SystemClock())
+    async with _opened(settings) as adapters:
+        datasets, data_loops = _wire_datasets(settings, adapters, around)
+        training, runs, reconcile = _wire_runs(settings, adapters, around)
+        sweeps, drive = _wire_sweeps(adapters, around, runs)
+        await serve(
+            settings,
+            metrics,
+            datasets,
+            training,
+            sweeps,
+            background=[reconcile, drive, *data_loops],
+            on_drain=around.signals.stop,
+        )
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: TrainingSettings) -> AsyncIterator[Adapters]:
+    """Open every connection; closes them at the end."""
+    store, scratch = open_store(settings.blob_url), settings.cache_folder / "scratch"
+    async with (
+        opened_engine(settings.database_url, MIGRATIONS, "the training service") as engine,
+        open_channel(settings.registry_address, settings.registry_ca) as channel,
+        RayDashboard(settings.ray_dashboard_url, settings.ray_token_file) as dashboard,
+    ):
+        registry = GrpcRegistry(channel, StoredBlobs(store, settings.cache_folder / "blobs"))
+        yield Adapters(
+            datasets=SqlDatasetStore(engine),
+            runs=SqlRunStore(engine),
+            sweeps=SqlSweepStore(engine),
+            catalogue=SqlWeightsCatalogue(engine),
+            vault=RegistryWeightsVault(store, registry, scratch),
+            jobs=RayJobRunner(dashboard, store, _worker_layout(settings), _grows_to(settings)),
+            output=ObjectJobOutput(store),
+            registry=registry,
+            importer=_importer(settings, store, scratch),
+            uploads=ObjectUploadStore(store, scratch),
+            leftovers=StoredLeftovers(store, scratch),
+        )
+
+
+def _wire_datasets(
+    settings: TrainingSettings, adapters: Adapters, around: Surroundings
+) -> tuple[DatasetServicer, list[Loop]]:
+    """The datasets, and the loops that import them and clear what is left over."""
+    # Whoever comes to refer to an uploaded archive, and whoever deletes archives that nobody refers to, hold it.
+    references = asyncio.Lock()
+    datasets = Datasets(
+        adapters.datasets,
+        adapters.uploads,
+        adapters.importer,
+        around.signals,
+        around.clock,
+        max_archive_bytes=settings.max_archive_bytes,
+        references=references,
+    )
+    imports = Imports(
+        store=adapters.datasets,
+        importer=adapters.importer,
+        encode=encode_status,
+        telemetry=around.telemetry,
+        signals=around.signals,
+        clock=around.clock,
+    )
+    housekeeping = Housekeeping(
+        adapters.datasets,
+        adapters.leftovers,
+        around.clock,
+        keep_s=settings.leftovers_keep_s,
+        references=references,
+    )
+    return DatasetServicer(datasets), [imports.run, housekeeping.run]
+
+
+def _wire_runs(
+    settings: TrainingSettings, adapters: Adapters, around: Surroundings
+) -> tuple[TrainingServicer, Runs, Loop]:
+    """Runs and what is asked before one, and the loop that drives them."""
+    rules = QueueRules(settings.max_running_runs_per_project, settings.cpus_per_worker)
+    queue = Queue(adapters.jobs, around.telemetry, rules)
+    weights = WeightsSupply(adapters.catalogue, adapters.vault)
+    inquiries = Inquiries(adapters.jobs, adapters.output, decode_status, around.signals)
+    runs = Runs(
+        runs=adapters.runs,
+        datasets=adapters.datasets,
+        output=adapters.output,
+        queue=queue,
+        telemetry=around.telemetry,
+        signals=around.signals,
+        clock=around.clock,
+    )
+    reconciler = Reconciler(
+        runs=adapters.runs,
+        datasets=adapters.datasets,
+        jobs=adapters.jobs,
+        output=adapters.output,
+        registry=adapters.registry,
+        queue=queue,
+        weights=weights,
+        encode=encode_status,
+        telemetry=around.telemetry,
+        signals=around.signals,
+        clock=around.clock,
+        interval_s=settings.reconcile_interval_s,
+    )
+    servicer = TrainingServicer(
+        runs,
+        BaseModels(),
+        Questions(adapters.datasets, weights, inquiries, spec_to_json),
+        weights,
+        WeightsImports(
+            adapters.catalogue, adapters.vault, inquiries, around.clock, max_bytes=settings.max_weights_bytes
+        ),
+    )
+    return servicer, runs, reconciler.run
+
+
+def _wire_sweeps(adapters: Adapters, around: Surroundings, runs: Runs) -> tuple[SweepServicer, Loop]:
+    """Searches, and the loop that asks for their trials."""
+    driver = SweepDriver(
+        sweeps=adapters.sweeps,
+        store=adapters.runs,
+        runs=runs,
+        searches=_search,
+        trial_specs=trial_spec,
+        encode=encode_status,
+        signals=around.signals,
+        clock=around.clock,
+    )
+    return SweepServicer(Sweeps(adapters.sweeps, adapters.datasets, around.signals, around.clock)), driver.run
+
+
+def _importer(settings: TrainingSettings, store: ObjectStore, scratch: Path) -> DatasetImporter:
     sources = ImportSources(
         store,
         scratch,
@@ -65,8 +228,11 @@ async def run(settings: TrainingSettings) -> None:
         ArchiveLimits(total_bytes=settings.max_unpacked_bytes, entries=settings.max_archive_members),
     )
     limits = ImageLimits(size_bytes=settings.max_image_bytes, pixels=settings.max_image_pixels)
-    importer = DatasetImporter(sources, store, scratch, limits, settings.concurrent_imports)
-    layout = WorkerLayout(
+    return DatasetImporter(sources, store, scratch, limits, settings.concurrent_imports)
+
+
+def _worker_layout(settings: TrainingSettings) -> WorkerLayout:
+    return WorkerLayout(
         python=settings.worker_python,
         blob_url=settings.blob_url,
         cache_folder=settings.worker_cache_folder or settings.cache_folder / "worker",
@@ -75,89 +241,6 @@ async def run(settings: TrainingSettings) -> None:
         worker_restarts=settings.worker_restarts,
         cpus_per_worker=settings.cpus_per_worker,
     )
-    async with contextlib.AsyncExitStack() as stack:
-        database = opened_engine(settings.database_url, MIGRATIONS, "the training service")
-        engine = await stack.enter_async_context(database)
-        channel = await stack.enter_async_context(open_channel(settings.registry_address, settings.registry_ca))
-        dashboard = await stack.enter_async_context(RayDashboard(settings.ray_dashboard_url, settings.ray_token_file))
-        datasets, runs, sweeps = SqlDatasetStore(engine), SqlRunStore(engine), SqlSweepStore(engine)
-        jobs, output = RayJobRunner(dashboard, store, layout, _grows_to(settings)), ObjectJobOutput(store)
-        registry = GrpcRegistry(channel, StoredBlobs(store, settings.cache_folder / "blobs"))
-        rules = QueueRules(settings.max_running_runs_per_project, settings.cpus_per_worker)
-        queue = Queue(jobs, telemetry, rules)
-        catalogue, vault = SqlWeightsCatalogue(engine), RegistryWeightsVault(store, registry, scratch)
-        weights = WeightsSupply(catalogue, vault)
-        inquiries = Inquiries(jobs, output, decode_status, signals)
-        reconciler = Reconciler(
-            runs=runs,
-            datasets=datasets,
-            jobs=jobs,
-            output=output,
-            registry=registry,
-            queue=queue,
-            weights=weights,
-            encode=encode_status,
-            telemetry=telemetry,
-            signals=signals,
-            clock=clock,
-            interval_s=settings.reconcile_interval_s,
-        )
-        imports = Imports(
-            store=datasets,
-            importer=importer,
-            encode=encode_status,
-            telemetry=telemetry,
-            signals=signals,
-            clock=clock,
-        )
-        uploads = ObjectUploadStore(store, scratch)
-        references = asyncio.Lock()
-        dataset_cases = Datasets(
-            datasets,
-            uploads,
-            importer,
-            signals,
-            clock,
-            max_archive_bytes=settings.max_archive_bytes,
-            references=references,
-        )
-        leftovers = StoredLeftovers(store, scratch)
-        housekeeping = Housekeeping(datasets, leftovers, clock, keep_s=settings.leftovers_keep_s, references=references)
-        run_cases = Runs(
-            runs=runs,
-            datasets=datasets,
-            output=output,
-            queue=queue,
-            telemetry=telemetry,
-            signals=signals,
-            clock=clock,
-        )
-        driver = SweepDriver(
-            sweeps=sweeps,
-            store=runs,
-            runs=run_cases,
-            searches=_search,
-            trial_specs=trial_spec,
-            encode=encode_status,
-            signals=signals,
-            clock=clock,
-        )
-        training = TrainingServicer(
-            run_cases,
-            BaseModels(),
-            Questions(datasets, weights, inquiries, spec_to_json),
-            weights,
-            WeightsImports(catalogue, vault, inquiries, clock, max_bytes=settings.max_weights_bytes),
-        )
-        await serve(
-            settings,
-            metrics,
-            DatasetServicer(dataset_cases),
-            training,
-            SweepServicer(Sweeps(sweeps, datasets, signals, clock)),
-            background=[reconciler.run, imports.run, driver.run, housekeeping.run],
-            on_drain=signals.stop,
-        )
 
 
 def _grows_to(settings: TrainingSettings) -> ClusterSize | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from enxerto.client import Client, DeadlineExceededError, Detection, InvalidArgumentError, NotFoundError, Prediction
-from fakes.inference_front import Front, plain, running_front
 from fakes.tiny_onnx import TinyDetector, TinyModel
+from inference_front import Front, plain, running_front
 
 RED = plain((255, 0, 0))[0].content
 

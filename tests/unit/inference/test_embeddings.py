@@ -10,9 +10,9 @@ import pytest
 
 from enxerto.inference.oip import open_inference_pb2 as oip
 from enxerto.inference.v1.vision_service_pb2 import ClassifyRequest, EmbedRequest
-from fakes.inference_front import Front, deployment, plain, running_front
 from fakes.tiny_onnx import TinyDetector, TinyModel
 from grpc_details import failed_call
+from inference_front import Front, deployment, plain, running_front
 
 MODELS = {"new": TinyModel(embeds=True), "old": TinyModel(), "detect": TinyDetector()}
 COLOURS = [(255, 0, 0), (0, 51, 0), (102, 0, 204)]

@@ -29,9 +29,9 @@ from enxerto.inference.v1.vision_service_pb2 import ClassifyRequest, ClassifyRes
 from enxerto.kernel.names import DeploymentName, VersionName
 from enxerto.vision.embeddings import EmbeddingReference
 from enxerto.vision.specs import Task
-from fakes.inference_front import Front, deployment, plain, running_front
 from fakes.tiny_onnx import LABELS, TinyDetector, TinyModel, TinySegmenter
 from grpc_details import failed_call
+from inference_front import Front, deployment, plain, running_front
 
 MODELS = {"class": TinyModel(embeds=True), "plain": TinyModel(), "detect": TinyDetector(), "segment": TinySegmenter()}
 CLASS = DeploymentName("default", "class")

@@ -17,9 +17,9 @@ from enxerto.inference.v1.vision_service_pb2 import (
     SegmentRequest,
     StylizeRequest,
 )
-from fakes.inference_front import Front, deployment, plain, running_front
 from fakes.tiny_onnx import TinyDetector, TinyModel, TinyNegative, TinySegmenter
 from grpc_details import FailedCall
+from inference_front import Front, deployment, plain, running_front
 
 MODELS = {
     "class": TinyModel(embeds=True), "detect": TinyDetector(), "segment": TinySegmenter(), "style": TinyNegative()
@@ -140,6 +140,48 @@ async def test_what_is_under_way_is_cancelled_with_the_stream() -> None:
     with pytest.raises(asyncio.CancelledError):
         await first
     assert work.cancelled == MOST
+
+
+async def test_what_is_under_way_is_cancelled_when_nobody_reads_on() -> None:
+    started: list[int] = []
+    cancelled: list[int] = []
+
+    async def answer(number: int) -> int:
+        started.append(number)
+        if number:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(number)
+                raise
+        return number
+
+    answers = in_order(Work().requests(10), answer, MOST)
+    assert await anext(answers) == 0
+    await settled()
+    assert started == [0, 1, 2, 3]
+    await answers.aclose()
+    assert cancelled == [1, 2, 3]
+
+
+async def test_the_order_is_the_requests_whatever_ends_first_and_no_more_run_than_may() -> None:
+    running = most = 0
+    gates = [asyncio.Event() for _ in range(7)]
+
+    async def answer(number: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        # The later one of each pair lets the earlier one go.
+        if number % 2 == 0 and number + 1 < len(gates):
+            await gates[number + 1].wait()
+        gates[number].set()
+        running -= 1
+        return number
+
+    answers = in_order(Work().requests(7), answer, 3)
+    assert [number async for number in answers] == list(range(7))
+    assert 2 <= most <= 3
 
 
 async def test_a_source_that_breaks_ends_the_stream_after_what_was_read() -> None:

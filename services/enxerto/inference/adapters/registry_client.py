@@ -8,6 +8,7 @@ import grpc
 
 from enxerto.inference.domain import ServableVersion
 from enxerto.inference.errors import RegistryUnavailableError, VersionNotFoundError, VersionNotServableError
+from enxerto.kernel.errors import EnxertoError
 from enxerto.kernel.names import VersionName, VersionReference
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
@@ -40,61 +41,72 @@ class RegistryClient:
 
     async def resolve(self, reference: VersionReference) -> ServableVersion:
         """The version that a number or an alias means now; see `ModelRegistry.resolve`."""
-        request = registry_service_pb2.GetModelVersionRequest(name=str(reference))
-        try:
-            version = await self._stub.GetModelVersion(request, timeout=_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            if error.code() in _GONE:
-                raise VersionNotFoundError(str(reference)) from error
-            raise RegistryUnavailableError(f"the registry answered {error.code().name}", retry_after_s=2.0) from error
-        return servable(version)
+        return servable(await self._version(str(reference)))
 
     async def golden(self, version: ServableVersion) -> Golden | None:
         """The inputs that a version came with; see `ModelRegistry.golden`."""
-        name, sha256 = version.name, version.golden_sha256
-        if not sha256:
+        name = version.name
+        if not version.golden_sha256:
             return None
-        request = registry_service_pb2.DownloadBlobRequest(parent=f"projects/{name.project}", sha256=sha256)
-        content = bytearray()
+        gone = VersionNotServableError(name, "has golden inputs that the registry does not have")
+        content = await self._blob(name, version.golden_sha256, MAX_GOLDEN_BYTES, gone)
+        if content is None:
+            raise VersionNotServableError(name, f"has golden inputs of more than {MAX_GOLDEN_BYTES} bytes")
         try:
-            async for message in self._stub.DownloadBlob(request, timeout=_DOWNLOAD_S):
-                content += message.chunk
-                if len(content) > MAX_GOLDEN_BYTES:
-                    raise VersionNotServableError(name, f"has golden inputs of more than {MAX_GOLDEN_BYTES} bytes")
-        except grpc.aio.AioRpcError as error:
-            if error.code() in _GONE:
-                raise VersionNotServableError(name, "has golden inputs that the registry does not have") from error
-            raise RegistryUnavailableError(f"the registry answered {error.code().name}", retry_after_s=2.0) from error
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise RegistryUnavailableError(f"the golden inputs of {name} came damaged", retry_after_s=2.0)
-        try:
-            return await asyncio.to_thread(read_golden, bytes(content), version.task)
+            return await asyncio.to_thread(read_golden, content, version.task)
         except GoldenError as error:
             raise VersionNotServableError(name, f"has golden inputs that cannot be used: {error.message}") from error
 
     async def embedding_reference(self, name: VersionName) -> EmbeddingReference | None:
         """The artefact that the training left; see `ModelRegistry.embedding_reference`."""
+        version = await self._version(str(name))
+        sha256 = _artifact(version, REFERENCE_FILE)
+        if not sha256:
+            return None
+        content = await self._blob(name, sha256, _MAX_REFERENCE_BYTES, VersionNotFoundError(str(name)))
         try:
-            request = registry_service_pb2.GetModelVersionRequest(name=str(name))
-            version = await self._stub.GetModelVersion(request, timeout=_TIMEOUT_S)
-            digests = [one.sha256 for one in version.artifacts if one.filename == REFERENCE_FILE]
-            if not digests:
-                return None
-            download = registry_service_pb2.DownloadBlobRequest(parent=f"projects/{name.project}", sha256=digests[0])
-            content = bytearray()
-            async for message in self._stub.DownloadBlob(download, timeout=_TIMEOUT_S):
-                content += message.chunk
-                if len(content) > _MAX_REFERENCE_BYTES:
-                    return None
-        except grpc.aio.AioRpcError as error:
-            if error.code() in _GONE:
-                raise VersionNotFoundError(str(name)) from error
-            raise RegistryUnavailableError(f"the registry answered {error.code().name}", retry_after_s=2.0) from error
-        try:
-            return EmbeddingReference.from_json(bytes(content))
+            return EmbeddingReference.from_json(content) if content is not None else None
         except ValueError:
             # A file of that name which somebody else registered.
             return None
+
+    async def _version(self, name: str) -> model_version_pb2.ModelVersion:
+        request = registry_service_pb2.GetModelVersionRequest(name=name)
+        try:
+            return await self._stub.GetModelVersion(request, timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise _meant(error, VersionNotFoundError(name)) from error
+
+    async def _blob(self, name: VersionName, sha256: str, most_bytes: int, gone: EnxertoError) -> bytes | None:
+        """One file of a version, checked; None when it has more bytes than that.
+
+        Raises:
+            gone: the registry does not have it.
+            RegistryUnavailableError: the registry cannot be reached, or sent something else.
+        """
+        request = registry_service_pb2.DownloadBlobRequest(parent=f"projects/{name.project}", sha256=sha256)
+        content = bytearray()
+        try:
+            async for message in self._stub.DownloadBlob(request, timeout=_DOWNLOAD_S):
+                content += message.chunk
+                if len(content) > most_bytes:
+                    return None
+        except grpc.aio.AioRpcError as error:
+            raise _meant(error, gone) from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise RegistryUnavailableError(f"a file of {name} came damaged", retry_after_s=2.0)
+        return bytes(content)
+
+
+def _meant(error: grpc.aio.AioRpcError, gone: EnxertoError) -> EnxertoError:
+    if error.code() in _GONE:
+        return gone
+    return RegistryUnavailableError(f"the registry answered {error.code().name}", retry_after_s=2.0)
+
+
+def _artifact(version: model_version_pb2.ModelVersion, filename: str) -> str:
+    """The digest of a version's file; empty when it has none of that name."""
+    return next((file.sha256 for file in version.artifacts if file.filename == filename), "")
 
 
 def servable(version: model_version_pb2.ModelVersion) -> ServableVersion:
@@ -121,8 +133,7 @@ def servable(version: model_version_pb2.ModelVersion) -> ServableVersion:
     labels = tuple(version.label_map.names)
     if not labels and task is not Task.STYLE:
         raise VersionNotServableError(name, "needs a label map")
-    golden = next((file.sha256 for file in version.artifacts if file.filename == GOLDEN_FILE), "")
-    outputs = _outputs(name, task, version)
+    golden, outputs = _artifact(version, GOLDEN_FILE), _outputs(name, task, version)
     return ServableVersion(name, task, labels, height, width, outputs, resize, graph_input.name, golden)
 
 

@@ -1,17 +1,14 @@
 """Answers of the vision service, written."""
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from google.protobuf.duration_pb2 import Duration
 
-from enxerto.inference.domain import PictureAnswer, Prediction, PredictionId, Segment, Tensor
+from enxerto.inference.domain import PictureAnswer, Prediction, PredictionId, Segment
 from enxerto.inference.v1 import vision_pb2, vision_service_pb2
 from enxerto.kernel.names import DeploymentName
-from enxerto.vision.contracts import DTYPES, EMBEDDING
+from enxerto.runtime.timestamps import duration
+from enxerto.vision.contracts import EMBEDDING
 
 _PNG = "image/png"
 
@@ -21,7 +18,7 @@ def classification_to_proto(
 ) -> vision_service_pb2.ClassifyResponse:
     """The most likely classes of each image, from probabilities of shape (items, classes)."""
     labels = prediction.version.labels
-    rows = _array(prediction.tensor("probabilities"), prediction.items)
+    rows = prediction.tensor("probabilities").values
     order = np.argsort(-rows, axis=1, kind="stable")[:, :top_k]
     results = [
         vision_pb2.Classification(
@@ -62,7 +59,7 @@ def detection_to_proto(
 def _detection(
     picture: PictureAnswer, labels: Sequence[str], score_threshold: float | None, max_objects: int
 ) -> vision_pb2.Detection:
-    boxes, scores, classes, accepted = (_array(picture.tensor(name)) for name in _DETECTION)
+    boxes, scores, classes, accepted = (picture.tensor(name).of_one for name in _DETECTION)
     # The graph's float32 scores are compared with the float32 of the request.
     wanted = accepted if score_threshold is None else scores >= np.float32(score_threshold)
     kept = np.flatnonzero(wanted)
@@ -96,7 +93,7 @@ def segmentation_to_proto(prediction: Prediction) -> vision_service_pb2.SegmentR
             height=picture.height,
             png=next((tensor.content for tensor in picture.tensors if tensor.name == "classes"), b""),
             segments=[_segment(segment, labels) for segment in picture.segments],
-            confidence=float(_array(picture.tensor("confidence"))[0]),
+            confidence=float(picture.tensor("confidence").of_one[0]),
         )
         for picture in prediction.pictures
     ]
@@ -130,7 +127,7 @@ def stylized_to_proto(prediction: Prediction) -> vision_service_pb2.StylizeRespo
 
 def embeddings_to_proto(prediction: Prediction) -> vision_service_pb2.EmbedResponse:
     """The embeddings, of shape (items, dimension)."""
-    rows = _array(prediction.tensor(EMBEDDING.name), prediction.items)
+    rows = prediction.tensor(EMBEDDING.name).values
     return vision_service_pb2.EmbedResponse(
         model_version=str(prediction.version.name),
         results=[vision_pb2.Embedding(values=row) for row in rows.tolist()],
@@ -139,23 +136,11 @@ def embeddings_to_proto(prediction: Prediction) -> vision_service_pb2.EmbedRespo
     )
 
 
-def _array(tensor: Tensor, items: int | None = None) -> npt.NDArray[Any]:
-    """The numbers; of shape (items, *row_shape) for a batch, and row_shape for one image."""
-    shape = tensor.row_shape if items is None else (items, *tensor.row_shape)
-    return np.frombuffer(tensor.content, np.dtype(DTYPES[tensor.datatype]).newbyteorder("<")).reshape(shape)
-
-
 def _timings(prediction: Prediction) -> vision_pb2.Timings:
     timing = prediction.timing
     return vision_pb2.Timings(
-        queue=_duration(timing.queue_s),
-        decode=_duration(timing.decode_s),
-        compute=_duration(timing.compute_s),
-        encode=_duration(timing.encode_s),
+        queue=duration(timing.queue_s),
+        decode=duration(timing.decode_s),
+        compute=duration(timing.compute_s),
+        encode=duration(timing.encode_s),
     )
-
-
-def _duration(seconds: float) -> Duration:
-    result = Duration()
-    result.FromTimedelta(timedelta(seconds=seconds))
-    return result

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyProto
-from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from enxerto.inference.converters.specs import changed_fields, spec_fields
@@ -24,7 +23,7 @@ from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import DeploymentName, ProjectName, check_id
 from enxerto.kernel.paging import PageRequest, page_request
-from enxerto.runtime.timestamps import timestamp
+from enxerto.runtime.timestamps import duration, timestamp
 
 _MAX_REQUEST_ID = 128
 
@@ -130,14 +129,14 @@ def _autoscaling(bounds: Autoscaling) -> deployment_pb2.Autoscaling:
         min_replicas=bounds.min_replicas,
         max_replicas=bounds.max_replicas,
         target_ongoing_batches=bounds.target_ongoing_batches,
-        upscale_delay=_duration(bounds.upscale_delay_s),
-        downscale_delay=_duration(bounds.downscale_delay_s),
+        upscale_delay=duration(bounds.upscale_delay_s),
+        downscale_delay=duration(bounds.downscale_delay_s),
     )
 
 
 def _batching(batching: Batching) -> deployment_pb2.Batching:
     delay_s = batching.max_delay_s
-    delay = None if delay_s is None else _duration(delay_s)
+    delay = None if delay_s is None else duration(delay_s)
     return deployment_pb2.Batching(max_size=batching.max_size or 0, max_delay=delay)
 
 
@@ -171,10 +170,6 @@ def _outcome(rollout: Rollout | None) -> dict[str, Any]:
         "target_version": str(rollout.target or ""),
         "error": _status(rollout.fault) if rollout.fault else None,
     }
-
-
-def _duration(seconds: float) -> Duration:
-    return Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))
 
 
 def _state(state: State) -> deployment_pb2.Deployment.State.ValueType:

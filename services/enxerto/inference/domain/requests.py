@@ -109,6 +109,11 @@ class Tensor:
         values = np.frombuffer(self.content, DTYPES[self.datatype])
         return values.reshape(-1, *self.row_shape)
 
+    @property
+    def of_one(self) -> npt.NDArray[Any]:
+        """An answer to one image, as an array of `row_shape`; nothing is copied."""
+        return np.frombuffer(self.content, DTYPES[self.datatype]).reshape(self.row_shape)
+
     def rows(self, start: int, end: int) -> "Tensor":
         """Some images' rows; nothing is copied when they are all."""
         if start == 0 and end * self.row_bytes == len(self.content):

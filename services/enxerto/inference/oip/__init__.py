@@ -1,1 +1,1 @@
-"""Generated from protos/ by protos/generate.sh; never edited."""
+"""The Open Inference Protocol with Triton's extensions; what is generated here comes from protos/."""

@@ -66,7 +66,7 @@ def _formed(tensor: Tensor, output: RequestedOutput, prediction: Prediction) -> 
     if not output.classes:
         return tensor
     labels = prediction.version.labels
-    scores = np.frombuffer(tensor.content, "<f4").reshape(prediction.items, -1)
+    scores = tensor.values
     best = np.argsort(-scores, axis=1, kind="stable")[:, : output.classes]
     texts = [
         f"{row[index]:f}:{index}:{labels[index]}".encode()

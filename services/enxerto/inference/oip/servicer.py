@@ -1,5 +1,6 @@
 """The Open Inference Protocol: convert, call, convert. A model is a deployment."""
 
+import contextlib
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from functools import partial
@@ -26,8 +27,7 @@ from enxerto.inference.oip.repository import check_repository, index_to_proto, u
 from enxerto.inference.oip.requests import call
 from enxerto.inference.oip.shared_memory import Regions, is_local
 from enxerto.inference.oip.statistics import statistics_to_proto
-from enxerto.inference.oip.streams import answered_in_order
-from enxerto.inference.service import CountedPredictions, Deployments
+from enxerto.inference.service import CountedPredictions, Deployments, in_order
 from enxerto.kernel.errors import (
     EnxertoError,
     InvalidArgumentError,
@@ -109,8 +109,9 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Run models over one stream."""
         answer = partial(self._infer_or_say_why, context=context)
-        async for response in answered_in_order(request_iterator, answer, _STREAM_WIDTH):
-            yield response
+        async with contextlib.aclosing(in_order(request_iterator, answer, _STREAM_WIDTH)) as responses:
+            async for response in responses:
+                yield response
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         """List the deployments."""

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from enxerto.inference.domain import AnswerForm, Payload, PayloadKind, PictureAnswer, Prediction, Tensor
-from enxerto.vision.contracts import DTYPES
 from enxerto.vision.geometry import overlaps
 from enxerto.vision.specs import Task
 
@@ -57,7 +56,7 @@ def _picture(picture: PictureAnswer) -> _Row:
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:
     if tensor.datatype != "BYTES":
-        return np.frombuffer(tensor.content, DTYPES[tensor.datatype]).reshape(tensor.row_shape)
+        return tensor.of_one
     with Image.open(io.BytesIO(tensor.content)) as picture:
         return np.asarray(picture)
 

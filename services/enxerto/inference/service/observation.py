@@ -19,13 +19,12 @@ from enxerto.inference.domain import (
     PictureAnswer,
     Prediction,
     ServableVersion,
-    Tensor,
     VersionQuality,
 )
 from enxerto.inference.ports import Meter, ModelRegistry
 from enxerto.kernel.errors import EnxertoError
 from enxerto.kernel.names import DeploymentName, VersionName
-from enxerto.vision.contracts import DTYPES, EMBEDDING
+from enxerto.vision.contracts import EMBEDDING
 from enxerto.vision.embeddings import EmbeddingReference, Embeddings, Moments, RunningMoments
 from enxerto.vision.specs import Task
 
@@ -193,7 +192,7 @@ class Observer:
     def _place(self, watched: _Watched, prediction: Prediction) -> Moments | None:
         if watched.moments is None:
             return None
-        embeddings: Embeddings = _array(prediction.tensor(EMBEDDING.name), prediction.items)
+        embeddings: Embeddings = prediction.tensor(EMBEDDING.name).values
         if np.isfinite(embeddings).all():
             watched.moments.add(embeddings)
         return watched.reference.distances(embeddings) if watched.reference else None
@@ -233,23 +232,18 @@ def _answers(prediction: Prediction) -> tuple[npt.NDArray[Any], npt.NDArray[Any]
     """(items,) confidences; and (items,) most likely classes, or none."""
     task, none = prediction.version.task, np.zeros(0, np.int64)
     if task is Task.CLASSIFICATION:
-        rows = _array(prediction.tensor("probabilities"), prediction.items)
+        rows = prediction.tensor("probabilities").values
         return rows.max(axis=1), rows.argmax(axis=1)
     if task is Task.SEGMENTATION:
         if prediction.tensors:
-            return _array(prediction.tensor("confidence"), prediction.items), none
-        return np.array([_array(one.tensor("confidence"))[0] for one in prediction.pictures]), none
+            return prediction.tensor("confidence").values, none
+        return np.array([one.tensor("confidence").of_one[0] for one in prediction.pictures]), none
     if prediction.tensors:
-        scores, accepted = (_array(prediction.tensor(name), prediction.items) for name in ("scores", "accepted"))
+        scores, accepted = (prediction.tensor(name).values for name in ("scores", "accepted"))
         return np.where(accepted, scores, 0).max(axis=1, initial=0), none
     return np.array([_surest(one) for one in prediction.pictures]), none
 
 
 def _surest(picture: PictureAnswer) -> float:
-    scores, accepted = _array(picture.tensor("scores")), _array(picture.tensor("accepted"))
+    scores, accepted = picture.tensor("scores").of_one, picture.tensor("accepted").of_one
     return float(scores[accepted].max(initial=0))
-
-
-def _array(tensor: Tensor, items: int | None = None) -> npt.NDArray[Any]:
-    shape = tensor.row_shape if items is None else (items, *tensor.row_shape)
-    return np.frombuffer(tensor.content, np.dtype(DTYPES[tensor.datatype]).newbyteorder("<")).reshape(shape)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import BaseModelName, ProjectName, SnapshotName, is_sha256
 from enxerto.kernel.paging import PageRequest, page_request
-from enxerto.training.converters.fields import duration_to_proto
+from enxerto.runtime.timestamps import duration
 from enxerto.training.converters.runs import progress_to_proto
 from enxerto.training.domain import BaseModelRanking, Progress, TrainingEstimate
 from enxerto.training.service.base_models import base_model_id, find_base_model
@@ -133,8 +133,8 @@ def estimate_to_proto(found: Progress | TrainingEstimate) -> training_service_pb
         return training_service_pb2.EstimateTrainingRunResponse(progress=progress_to_proto(found))
     return training_service_pb2.EstimateTrainingRunResponse(
         estimate=training_service_pb2.TrainingEstimate(
-            duration=duration_to_proto(found.duration_s),
-            epoch_duration=duration_to_proto(found.epoch_duration_s),
+            duration=duration(found.duration_s),
+            epoch_duration=duration(found.epoch_duration_s),
             images_per_second=found.images_per_second,
             memory_bytes=found.memory_bytes,
             gpu_memory_bytes=found.gpu_memory_bytes,
@@ -153,7 +153,7 @@ def ranking_to_proto(found: Progress | BaseModelRanking) -> training_service_pb2
             base_model=_resource(one.base_model),
             probe_accuracy=one.probe_accuracy,
             knn_accuracy=one.knn_accuracy,
-            time_per_image=duration_to_proto(one.time_per_image_s),
+            time_per_image=duration(one.time_per_image_s),
             parameter_count=one.parameter_count,
         )
         for one in found.scores

@@ -65,13 +65,6 @@ def status_to_proto(error: bytes | None) -> Status | None:
     return None if error is None else Status.FromString(error)
 
 
-def duration_to_proto(seconds: float) -> Duration:
-    """Seconds as the contract has them."""
-    result = Duration()
-    result.FromNanoseconds(round(seconds * 1e9))
-    return result
-
-
 def seconds(given: Duration) -> float:
-    """The reverse of `duration_to_proto`."""
+    """How long a duration is."""
     return given.seconds + given.nanos / 1e9

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import ProjectName, RunFileName, RunName, check_id
-from enxerto.runtime.timestamps import timestamp
-from enxerto.training.converters.fields import duration_to_proto, idempotency, read_labels, status_to_proto
+from enxerto.runtime.timestamps import duration, timestamp
+from enxerto.training.converters.fields import idempotency, read_labels, status_to_proto
 from enxerto.training.converters.specs import SpecReader, spec_to_proto
 from enxerto.training.domain import (
     Checkpoint,
@@ -163,7 +163,7 @@ def progress_to_proto(progress: Progress) -> training_run_pb2.Progress:
         images_done=progress.images_done,
         image_count=progress.image_count,
         images_per_second=progress.images_per_second,
-        eta=None if progress.eta_s is None else duration_to_proto(progress.eta_s),
+        eta=None if progress.eta_s is None else duration(progress.eta_s),
         step=progress.step,
         step_count=progress.step_count,
         learning_rate=progress.learning_rate,

@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import BaseModelName, ModelName, ProjectName, SnapshotName
-from enxerto.training.converters.fields import duration_to_proto, seconds
+from enxerto.runtime.timestamps import duration
+from enxerto.training.converters.fields import seconds
 from enxerto.training.domain import RunSpec
 from enxerto.training.service.base_models import base_model_id, base_model_ids, find_base_model
 from enxerto.training.v1 import training_run_pb2
@@ -257,7 +258,7 @@ def spec_to_proto(spec: RunSpec) -> training_run_pb2.TrainingSpec:
         ),
         stop=v1.StopRule(
             early_stopping_patience=tune.stop.early_stopping_patience,
-            max_duration=duration_to_proto(tune.stop.max_duration_s) if tune.stop.max_duration_s else None,
+            max_duration=duration(tune.stop.max_duration_s) if tune.stop.max_duration_s else None,
             target_score=tune.stop.target_score,
         ),
         quantization=v1.Quantization(
@@ -265,7 +266,7 @@ def spec_to_proto(spec: RunSpec) -> training_run_pb2.TrainingSpec:
         ),
         checkpoints=v1.CheckpointRule(
             every_epochs=tune.checkpoints.every_epochs,
-            every_duration=duration_to_proto(tune.checkpoints.every_s) if tune.checkpoints.every_s else None,
+            every_duration=duration(tune.checkpoints.every_s) if tune.checkpoints.every_s else None,
         ),
         style=v1.StyleOptions(content_weight=tune.style.content_weight, steps=tune.style.steps, **style),
         **numbers,
