@@ -55,6 +55,10 @@ def deploy(
     batch_size: BatchSizeOption = None,
     batch_delay: BatchDelayOption = None,
     device: Annotated[str, typer.Option(help="cpu or gpu, for a new deployment.")] = "",
+    shared: Annotated[
+        bool, typer.Option("--shared", help="For a new deployment: share replicas that hold many models in turn.")
+    ] = False,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Shared: never make room for other models.")] = False,
     wait: Annotated[bool, typer.Option(help="Return when the version answers.")] = True,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,6 +67,10 @@ def deploy(
     settings = _settings(replicas, (min_replicas, max_replicas), traffic, shadow, (batch_size, batch_delay))
     if device:
         settings["device"] = device
+    if shared:
+        settings["placement"] = "shared"
+    if pinned:
+        settings["pinned"] = True
     with session(context).client() as client, console(stderr=True).status(f"deploying {version}"):
         deployment = client.deploy(name, version, wait=wait, **settings)
     _show(deployment, as_json=as_json)
@@ -78,10 +86,15 @@ def update(
     shadow: ShadowOption = "",
     batch_size: BatchSizeOption = None,
     batch_delay: BatchDelayOption = None,
+    pinned: Annotated[
+        bool | None, typer.Option("--pinned/--not-pinned", help="Shared: whether it never makes room for other models.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change how a deployment answers without failing a request; what is left out stays as it is."""
     settings = _settings(replicas, (min_replicas, max_replicas), traffic, shadow, (batch_size, batch_delay))
+    if pinned is not None:
+        settings["pinned"] = pinned
     if not settings:
         raise typer.BadParameter("say what is to change")
     with session(context).client() as client:

@@ -8,6 +8,8 @@ from enxerto.client._names import Names
 from enxerto.client._settings import fill
 from enxerto.inference.v1 import deployment_pb2
 
+_PLAIN = ("replicas", "autoscaling", "batching", "device", "placement", "pinned")
+
 
 class AutoscalingSettings(TypedDict, total=False):
     """Replicas between two bounds."""
@@ -44,6 +46,10 @@ class DeploymentSettings(TypedDict, total=False):
     warm_up_batch_sizes: Sequence[int]
     device: str
     """`cpu` or `gpu`; only for a new deployment."""
+    placement: str
+    """`dedicated` or `shared`, for replicas that hold many deployments' models in turn; only for a new deployment."""
+    pinned: bool
+    """Shared: whether its models never make room for others."""
 
 
 def deployment_message(
@@ -63,9 +69,7 @@ def deployment_message(
     message = deployment_pb2.Deployment()
     if unknown := sorted(set(settings) - set(DeploymentSettings.__annotations__)):
         raise TypeError(f"no such setting of a deployment: {', '.join(unknown)}")
-    plain = {
-        name: value for name, value in settings.items() if name in ("replicas", "autoscaling", "batching", "device")
-    }
+    plain = {name: value for name, value in settings.items() if name in _PLAIN}
     fill(message, plain, "")
     message.labels.update(settings.get("labels", {}))
     message.warm_up_batch_sizes.extend(settings.get("warm_up_batch_sizes", ()))

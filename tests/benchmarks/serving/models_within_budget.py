@@ -189,9 +189,10 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--base-model", default="efficientnet_lite0")
+    parser.add_argument("--side", type=int, default=96, help="of the input, pixels: small, for loads are what is tried")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        models = variants(export_model(Path(folder), arguments.base_model))
+        models = variants(export_model(Path(folder), arguments.base_model, arguments.side))
     size = max(map(len, models))
     card = OnnxModel(models[0]).card.preprocess
     noise = np.random.default_rng(0).random((IMAGES, 3, card.height, card.width), np.float32)

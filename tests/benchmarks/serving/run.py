@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -46,8 +46,14 @@ CLASSES = 12
 BATCHES = (1, 4, 8, 16)
 
 
-def export_model(folder: Path, base_model: str) -> bytes:
-    """A base model with random weights and a head of `CLASSES`; its speed is that of a trained one."""
+def export_model(folder: Path, base_model: str, side: int = 0) -> bytes:
+    """A base model with random weights and a head of `CLASSES`; its speed is that of a trained one.
+
+    Args:
+        folder: for files on the way.
+        base_model: of the catalogue.
+        side: of its input, pixels; the base model's own when 0.
+    """
     import torch
 
     from enxerto.vision.finetuning import Weights
@@ -60,14 +66,15 @@ def export_model(folder: Path, base_model: str) -> bytes:
     torch.set_num_threads(THREADS)
     facts = get_base_model(base_model).facts
     backbone, _ = build_backbone(base_model, Weights.NONE, WeightsSources())
-    network = GraftedNetwork(backbone, ClassifierHead(facts.feature_dim, CLASSES), facts.preprocess)
+    preprocess = replace(facts.preprocess, height=side, width=side) if side else facts.preprocess
+    network = GraftedNetwork(backbone, ClassifierHead(facts.feature_dim, CLASSES), preprocess)
     path = folder / "model.onnx"
     export(
         ServedClassifier(network),
         path,
         task=Task.CLASSIFICATION,
         class_names=tuple(f"class-{index}" for index in range(CLASSES)),
-        preprocess=facts.preprocess,
+        preprocess=preprocess,
         provenance={"base_model": base_model},
     )
     return path.read_bytes()

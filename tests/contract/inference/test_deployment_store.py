@@ -17,6 +17,7 @@ from enxerto.inference.domain import (
     Device,
     Fault,
     FaultKind,
+    Placement,
     Rollout,
     ShadowShare,
     State,
@@ -102,6 +103,8 @@ async def test_what_else_a_user_decides_survives(store: DeploymentStore) -> None
         device=Device.GPU,
         warm_up_batch_sizes=(1, 8),
         shadow=ShadowShare(CANDIDATE, 30),
+        placement=Placement.SHARED,
+        pinned=True,
     )
     created = await store.create(dataclasses.replace(plain, spec=spec), "r")
     assert (await store.get(created.name)).spec == spec

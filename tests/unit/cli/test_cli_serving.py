@@ -51,5 +51,11 @@ def test_options_become_fields(command, scripted: ScriptedServices) -> None:
     update = scripted.requests("UpdateDeployment")[0]
     assert set(update.update_mask.paths) == {"traffic", "shadow", "autoscaling"}
     assert not update.deployment.traffic
+    command("deploy", "m@2", "--no-wait", "--shared", "--pinned")
+    shared = scripted.requests("CreateDeployment")[1].deployment
+    assert (shared.placement, shared.pinned) == (deployment_pb2.Deployment.PLACEMENT_SHARED, True)
+    command("deployments", "update", "d", "--not-pinned")
+    update = scripted.requests("UpdateDeployment")[1]
+    assert (list(update.update_mask.paths), update.deployment.pinned) == (["pinned"], False)
     assert command("deployments", "update", "d").returncode == 2
     assert command("deployments", "update", "d", "--traffic", "m@candidate").returncode == 2

@@ -140,7 +140,9 @@ def test_settings_of_a_deployment_go_by_their_names(client: Client, services: Sc
         autoscaling={"max_replicas": 4, "upscale_delay": 2.5},
         batching={"max_size": 8},
         warm_up_batch_sizes=[1, 8],
+        pinned=True,
     )
+    assert changed.settings["pinned"]
     assert changed.traffic[0].model_version == "projects/default/models/flowers/versions/candidate"
     assert changed.shadow is not None
     assert (changed.shadow.model_version, changed.shadow.percent) == ("projects/default/models/flowers/versions/7", 50)
@@ -168,3 +170,11 @@ def test_a_sticky_key_travels_as_metadata(client: Client, services: ScriptedServ
     client.classify("flowers", [b"x"])
     keys = [metadata.get("x-enxerto-sticky-key") for name, _, metadata in services.calls if name == "Classify"]
     assert keys == ["user-7", None]
+
+
+def test_a_deployment_may_share_replicas(client: Client, services: ScriptedServices) -> None:
+    services.on("CreateDeployment", lambda request, _context: request.deployment)
+    deployed = client.deploy("flowers", "flowers@3", placement="shared", wait=False)
+    (request,) = services.requests("CreateDeployment")
+    assert request.deployment.placement == deployment_pb2.Deployment.PLACEMENT_SHARED
+    assert deployed.settings["placement"] == "SHARED"

@@ -14,6 +14,7 @@ from enxerto.inference.domain import (
     Batching,
     DeploymentSpec,
     Device,
+    Placement,
     Pool,
     Scale,
     State,
@@ -161,7 +162,10 @@ def test_what_a_user_asks_for_is_read_and_shown() -> None:
         batching={"max_size": 8, "max_delay": Duration()},
         device=deployment_pb2.Deployment.DEVICE_GPU,
         warm_up_batch_sizes=[1, 8],
+        placement=deployment_pb2.Deployment.PLACEMENT_SHARED,
+        pinned=True,
     )
+    assert (spec.placement, spec.pinned) == (Placement.SHARED, True)
     assert spec.traffic == (TrafficShare(VersionReference("default", "pets", "7"), 5),)
     assert spec.autoscaling == Autoscaling(1, 4, 1.0, 3.0, 600.0)
     assert (spec.batching, spec.device, spec.warm_up_batch_sizes) == (Batching(8, 0.0), Device.GPU, (1, 8))
@@ -181,6 +185,7 @@ def test_what_a_user_asks_for_is_read_and_shown() -> None:
         ({"warm_up_batch_sizes": [0]}, ["warm_up_batch_sizes"]),
         ({"warm_up_batch_sizes": [1] * 9}, ["warm_up_batch_sizes"]),
         ({"device": 9}, ["device"]),
+        ({"placement": 9}, ["placement"]),
         ({"traffic": [{"percent": 0}]}, ["traffic[0].model_version", "traffic[0].percent"]),
         ({"traffic": [{"model_version": "x", "percent": 100}]}, ["traffic[0].model_version", "traffic[0].percent"]),
     ],
@@ -209,3 +214,5 @@ def test_an_update_changes_what_it_names_or_what_is_set() -> None:
     assert update([], batching={"max_size": 9}) == {**before, "batching": Batching(9)}
     with pytest.raises(InvalidArgumentError, match="immutable"):
         update(["device"])
+    with pytest.raises(InvalidArgumentError, match="immutable"):
+        update(["placement"])

@@ -83,7 +83,12 @@ def deployment(message: deployment_pb2.Deployment) -> results.Deployment:
 
 
 def _settings(message: deployment_pb2.Deployment) -> dict[str, Any]:
-    settings: dict[str, Any] = {"device": enum_name(deployment_pb2.Deployment.Device, message.device)}
+    settings: dict[str, Any] = {
+        "device": enum_name(deployment_pb2.Deployment.Device, message.device),
+        "placement": enum_name(deployment_pb2.Deployment.Placement, message.placement),
+    }
+    if message.pinned:
+        settings["pinned"] = True
     for group in ("autoscaling", "batching"):
         if message.HasField(group):
             settings[group] = read_fields(getattr(message, group))

@@ -107,6 +107,7 @@ class ServeCluster:
     def _declaration(self, application: Application | Pool) -> dict[str, Any]:
         options = self._options
         arguments: dict[str, Any] = {
+            **({} if isinstance(application, Pool) else {"model_version": str(application.version)}),
             "registry_address": options.registry_address,
             "registry_certificates": str(options.registry_certificates or ""),
             "secret_file": str(options.secret_file),
@@ -123,9 +124,7 @@ class ServeCluster:
                 "wait_s": pool.wait_s,
                 "max_waiting": pool.max_waiting,
             }
-        else:
-            arguments |= {"model_version": str(application.version)}
-        if isinstance(application, Application) and application.device is Device.GPU:
+        elif application.device is Device.GPU:
             # Other arguments make Serve start the replicas anew: those on the CPU keep what they were declared with.
             arguments |= {"device": application.device.value, "gpus": options.gpus}
         return {

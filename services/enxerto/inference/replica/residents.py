@@ -138,9 +138,12 @@ class Residents(Generic[M]):
         """Hold none but these versions, and let pinned ones stay. Models of others go when they have answered."""
         self._pinned = frozenset(pinned)
         self._sizes = {version: size for version, size in self._sizes.items() if version in versions}
-        for version in self._models.keys() - set(versions):
+        unneeded = [version for version in self._models if version not in versions]
+        for version in unneeded:
             self._models[version].leaving = True
-            if not self._models[version].users:
+        for version in unneeded:
+            resident = self._models.get(version)
+            if resident is not None and resident.leaving and not resident.users:
                 await self._let_go(version)
 
     def _usable(self, version: VersionName) -> _Resident[M] | None:
@@ -166,7 +169,7 @@ class Residents(Generic[M]):
                 # A caller who gives up does not take the model from the others.
                 await asyncio.wait({loading}, timeout=max(0.0, deadline - loop.time()))
                 if not loading.done():
-                    raise NoRoomError(version, f"there was no room for the model within {limits.wait_s:g} s")
+                    raise NoRoomError(version, f"the model was not loaded within {limits.wait_s:g} s")
                 loading.result()
             return resident
         finally:
