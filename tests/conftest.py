@@ -1,5 +1,6 @@
 """Fixtures of the whole suite."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +9,23 @@ import pytest
 from enxerto.cli.sample import write_digits
 from platforms import Platform, running_platform
 
+CONTRACT = Path(__file__).parent / "contract"
+
+
+def pytest_configure() -> None:
+    """Share the cores among pytest's workers: each takes all of them otherwise, and they wait for each other."""
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that share the platform on one worker, so that there is one of it."""
+    """Keep the tests that share the platform, or the database servers, on one worker, so that there is one of each."""
     for item in items:
         if "platform" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("platform"))
             item.add_marker(pytest.mark.ray)
+        elif item.path.is_relative_to(CONTRACT):
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest.fixture(scope="session")

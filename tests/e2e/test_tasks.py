@@ -1,7 +1,7 @@
 """Every base model of the catalogue through the front door: import, train, export, register, deploy, answer.
 
 What the platform answers is compared with what the version's downloaded graph answers in ONNX Runtime alone. One
-family of each task protects main; the others are slow.
+family of each other task than classification, whose loop is in test_loop.py, protects main; the others are slow.
 """
 
 import io
@@ -109,7 +109,7 @@ def test_no_base_model_is_without_a_row() -> None:
     assert {facts.name for facts in list_facts()} <= named
     # What a row's name no longer means would be silently as every other row.
     assert {*FAST.values(), *OVERRIDES, *(name for name, _ in OTHER_ENCODERS)} <= named
-    assert {family.task for family in rows() if family.is_fast} == set(Task)
+    assert {family.task for family in rows() if family.is_fast} == set(Task) - {Task.CLASSIFICATION}
 
 
 @pytest.mark.timeout(ROW_S)

@@ -38,7 +38,8 @@ def annotate(folder: Path) -> None:
     """Write `instances.json` for the pictures of a folder."""
     generator = np.random.default_rng(0)
     turns = np.linspace(0, 2 * np.pi, 20, endpoint=False)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for number, file in enumerate(sorted(folder.rglob("*.jpg"))):
         name = file.relative_to(folder).as_posix()
         images.append({"id": number, "file_name": name, "width": 64, "height": 64})

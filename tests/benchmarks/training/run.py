@@ -119,11 +119,11 @@ def plain_extraction(job: Job) -> Times:
     passes = {}
     with torch.inference_mode():
         for split in (Split.TRAIN, Split.VAL):
-            features, labels = [], []
+            outputs, answers = [], []
             for pixels, part in source_of(job).stream(split, job.facts.preprocess, BATCH):
-                features.append(model.features(to_unit(as_batch(pixels), job.compute)))
-                labels.append(torch.from_numpy(part))
-            passes[split] = torch.cat(features), torch.cat(labels)
+                outputs.append(model.features(to_unit(as_batch(pixels), job.compute)))
+                answers.append(torch.from_numpy(part))
+            passes[split] = torch.cat(outputs), torch.cat(answers)
     (features, labels), (val, _) = ((x.clone(), y.clone()) for x, y in passes.values())
     optimizer = torch.optim.AdamW(head.parameters(), spec.learning_rate)
     for _ in range(spec.epochs):

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -109,7 +110,10 @@ def measure(platform: Platform, folder: Path, watch: Watch, epochs: int, minutes
     with timed("import"):
         snapshot = client.import_dataset("scale", folder)
     runs = {}
-    lengths = {"FEATURE_EXTRACTION": {"epochs": epochs}, "FINE_TUNE": {"stop": {"max_duration": minutes * 60}}}
+    lengths: dict[str, dict[str, Any]] = {
+        "FEATURE_EXTRACTION": {"epochs": epochs},
+        "FINE_TUNE": {"stop": {"max_duration": minutes * 60}},
+    }
     for strategy, length in lengths.items():
         with timed(strategy):
             run = client.train(

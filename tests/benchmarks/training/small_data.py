@@ -24,12 +24,12 @@ from enxerto.vision.blobs import FolderBlobs
 from enxerto.vision.catalogue import get_facts
 from enxerto.vision.datasets.samples import Annotation, StoredSample
 from enxerto.vision.finetuning import FinetuneSpec, Strategy
-from enxerto.vision.images import Float32Images
 from enxerto.vision.snapshots import Manifest
 from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.devices import Compute
-from enxerto.vision.torch.recipe import Job, Trained
+from enxerto.vision.torch.export import torch_network
+from enxerto.vision.torch.recipe import Job
 from enxerto.vision.torch.recipes import get_recipe
 from enxerto.vision.torch.weights import WeightsSources
 from fakes.datasets import write_snapshot_of
@@ -75,18 +75,9 @@ def measure(data: tuple[Manifest, FolderBlobs], strategy: Strategy, seed: int, s
     started = time.perf_counter()
     trained = recipe.train(job)
     seconds = time.perf_counter() - started
-    return recipe.evaluate(predictor(trained), job, Split.TEST, trained).score, trained.notes.get("kept", ""), seconds
-
-
-def predictor(trained: Trained):
-    """The served module as a function of arrays."""
-
-    def predict(images: Float32Images):
-        assert trained.served is not None
-        with torch.inference_mode():
-            return {"probabilities": trained.served(torch.from_numpy(images))[0].numpy()}
-
-    return predict
+    assert trained.served is not None
+    score = recipe.evaluate(torch_network(trained.served, spec.task), job, Split.TEST, trained).score
+    return score, trained.notes.get("kept", ""), seconds
 
 
 def main() -> None:

@@ -146,7 +146,8 @@ class Composer:
         width, height = (max(4, round(side * shrink)) for side in cut_out.size)
         small = cut_out.resize((width, height), Image.Resampling.LANCZOS)
         layer = Image.new("RGBA", picture.size)
-        layer.paste(small, tuple(int(self._generator.integers(self._size - side)) for side in small.size))
+        left, top = (int(self._generator.integers(self._size - side)) for side in small.size)
+        layer.paste(small, (left, top))
         placed = Image.alpha_composite(picture.convert("RGBA"), layer).convert("RGB")
         return placed, np.asarray(layer.getchannel("A")) >= OPAQUE
 
@@ -155,8 +156,8 @@ def _boxed(labels: list[int], shapes: list[np.ndarray]) -> Annotation:
     boxes = []
     for label, shape in zip(labels, shapes, strict=True):
         rows, columns = np.nonzero(shape)
-        edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        boxes.append(Box(label, *(float(edge) for edge in edges)))
+        right, bottom = columns.max() + 1, rows.max() + 1
+        boxes.append(Box(label, float(columns.min()), float(rows.min()), float(right), float(bottom)))
     return Annotation(boxes=tuple(boxes))
 
 

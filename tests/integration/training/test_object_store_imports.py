@@ -24,6 +24,9 @@ from servers import S3Server, s3_server
 from training_calls import create_dataset, imported, refusal, start_import, validate
 from training_stack import Stack, running_stack
 
+# The store and the services are started once.
+pytestmark = pytest.mark.xdist_group("s3-imports")
+
 READY, FAILED = dataset_pb2.Snapshot.STATE_READY, dataset_pb2.Snapshot.STATE_FAILED
 
 

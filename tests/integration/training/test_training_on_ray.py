@@ -19,6 +19,8 @@ State = training_run_pb2.TrainingRun
 ENDLESS = training_run_pb2.StopRule(early_stopping_patience=0)
 
 
+# The same through the client is in tests/e2e/test_operations.py.
+@pytest.mark.slow
 def test_a_run_and_its_watch_stream_survive_the_death_of_the_service(cluster, snapshot):
     with cluster.stubs() as (_, training):
         name = start_run(training, snapshot, "survivor", epochs=5)
@@ -86,6 +88,8 @@ def test_cancelling_a_run_frees_its_workers(cluster, ray, snapshot):
     eventually(lambda: None if ray.train_workers() else True, 30)
 
 
+# How a worker says it is in tests/unit/training/test_training_worker.py.
+@pytest.mark.slow
 def test_a_run_without_weights_fails_with_what_to_do(cluster, snapshot):
     with cluster.stubs() as (_, training):
         run = ended(training, start_run(training, snapshot, "weightless", base_model="baseModels/resnet18"))

@@ -155,6 +155,8 @@ async def test_a_failure_says_why_and_is_not_tried_again(tmp_path: Path) -> None
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in status.details)
     assert (status.code, info.reason) == (code_pb2.FAILED_PRECONDITION, "WEIGHTS_UNAVAILABLE")
+    assert "efficientnet_lite0" in status.message
+    assert "Traceback" not in str(status)
     assert failed_for_good(order)
     before = len(await read_log(order))
     train(order, Distribution())

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,30 @@ class StoppedByHandError(Exception):
     pass
 
 
-def test_feature_extraction_learns_and_says_what_it_kept(shapes: Shapes) -> None:
+@dataclass(frozen=True)
+class Probe:
+    """A run of FEATURE_EXTRACTION."""
+
+    job: Job
+    trained: Trained
+    reports: list[EpochReport]
+
+
+of_the_probe = pytest.mark.xdist_group("probe")
+"""On one of pytest's workers, so that it is trained once."""
+
+
+@pytest.fixture(scope="module")
+def probe(shapes: Shapes) -> Probe:
+    """As the defaults are."""
     reports: list[EpochReport] = []
-    trained = RECIPE.train(_job(shapes, hooks={"on_epoch": reports.append}))
+    job = _job(shapes, hooks={"on_epoch": reports.append})
+    return Probe(job, RECIPE.train(job), reports)
+
+
+@of_the_probe
+def test_feature_extraction_learns_and_says_what_it_kept(shapes: Shapes, probe: Probe) -> None:
+    trained, reports = probe.trained, probe.reports
     assert trained.history == tuple(reports)
     assert trained.history[trained.best].score == max(report.score for report in reports)
     assert trained.history[trained.best].score > 0.5
@@ -132,9 +153,10 @@ def test_feature_extraction_learns_and_says_what_it_kept(shapes: Shapes) -> None
     assert RECIPE.train(_job(shapes, weights=Weights.NONE, epochs=1)).weights_sha256 == ""
 
 
-def test_what_is_served_are_the_networks_calibrated_answers(shapes: Shapes) -> None:
-    for spec in ({}, {"head": HeadSpec(hidden_units=8, dropout=0.5)}):
-        trained = RECIPE.train(_job(shapes, **spec))
+@of_the_probe
+def test_what_is_served_are_the_networks_calibrated_answers(shapes: Shapes, probe: Probe) -> None:
+    hidden = RECIPE.train(_job(shapes, head=HeadSpec(hidden_units=8, dropout=0.5)))
+    for trained in (probe.trained, hidden):
         assert trained.network is not None
         images = torch.rand(3, 3, 64, 64)
         with torch.inference_mode():
@@ -143,9 +165,9 @@ def test_what_is_served_are_the_networks_calibrated_answers(shapes: Shapes) -> N
         torch.testing.assert_close(served, logits.softmax(1), atol=2e-3, rtol=1e-2)
 
 
-def test_evaluation_is_of_the_whole_split_and_of_every_class(shapes: Shapes) -> None:
-    job = _job(shapes)
-    trained = RECIPE.train(job)
+@of_the_probe
+def test_evaluation_is_of_the_whole_split_and_of_every_class(probe: Probe) -> None:
+    job, trained = probe.job, probe.trained
     evaluation = RECIPE.evaluate(_predict(trained), job, Split.TEST, trained)
     names = {metric.name for metric in evaluation.metrics}
     assert evaluation.metrics[0].name == evaluation.score_name == "accuracy"
@@ -168,9 +190,9 @@ def test_evaluation_is_of_the_whole_split_and_of_every_class(shapes: Shapes) -> 
     json.dumps(dict(evaluation.detail))
 
 
-def test_calibration_images_are_training_images_drawn_once(shapes: Shapes) -> None:
-    job = _job(shapes)
-    preprocess = RECIPE.train(_job(shapes, epochs=1)).preprocess
+@of_the_probe
+def test_calibration_images_are_training_images_drawn_once(probe: Probe) -> None:
+    job, preprocess = probe.job, probe.trained.preprocess
     images = RECIPE.calibration_images(job, preprocess, 5)
     assert images.shape == (5, 3, 64, 64)
     assert len({image.tobytes() for image in images}) == 5
@@ -313,28 +335,36 @@ def _shared(data: Shapes, strategy: Strategy, where: Distribution | None = None)
     return trained, [(report.phase.value, report.score, report.val_loss) for report in trained.history]
 
 
-def _worker(rank: int, folder: Path, blobs: Path, strategy: Strategy) -> None:
+def _worker(rank: int, folder: Path, blobs: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     data = Manifest.from_bytes((folder / "manifest").read_bytes()), FolderBlobs(blobs)
-    trained, told = _shared(data, strategy, Distribution(rank, 2, rank, 2))
-    torch.save((_state(trained), told), folder / f"out{rank}")
+    for strategy in Strategy:
+        trained, told = _shared(data, strategy, Distribution(rank, 2, rank, 2))
+        torch.save((_state(trained), told), folder / f"{strategy.value}{rank}")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
-def test_two_workers_end_alike_and_as_one_does(doubtful: Shapes, tmp_path: Path, strategy: Strategy) -> None:
+@pytest.fixture(scope="module")
+def by_two(doubtful: Shapes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with what each of two workers has at the end of each strategy."""
     manifest, blobs = doubtful
-    (tmp_path / "manifest").write_bytes(manifest.to_bytes())
-    arguments = (str(tmp_path), str(blobs.folder), strategy.value)
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "manifest").write_bytes(manifest.to_bytes())
     workers = [
         subprocess.Popen(
-            [sys.executable, __file__, str(rank), *arguments],
+            [sys.executable, __file__, str(rank), str(folder), str(blobs.folder)],
             env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         )
         for rank in range(2)
     ]
     assert [worker.wait(400) for worker in workers] == [0, 0]
-    (first, told), (second, told_by_second) = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
+    return folder
+
+
+@pytest.mark.xdist_group("two-workers")
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_two_workers_end_alike_and_as_one_does(doubtful: Shapes, by_two: Path, strategy: Strategy) -> None:
+    (first, told), (second, told_by_second) = (torch.load(by_two / f"{strategy.value}{rank}") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert told == told_by_second
     alone, told_alone = _shared(doubtful, strategy)
@@ -349,4 +379,4 @@ def test_two_workers_end_alike_and_as_one_does(doubtful: Shapes, tmp_path: Path,
 
 
 if __name__ == "__main__":
-    _worker(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Strategy(sys.argv[4]))
+    _worker(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

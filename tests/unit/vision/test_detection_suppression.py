@@ -26,6 +26,10 @@ def random_candidates(images: int, count: int, classes: int, seed: int = 0) -> C
     return Candidates(boxes, scores, torch.randint(classes, (images, count), generator=generator))
 
 
+# The graph is exported once.
+pytestmark = pytest.mark.xdist_group("suppression")
+
+
 class Selection(nn.Module):
     def forward(
         self, boxes: torch.Tensor, scores: torch.Tensor, classes: torch.Tensor

@@ -15,6 +15,8 @@ from enxerto.vision.onnx.session import OnnxModel, choose_providers
 from enxerto.vision.specs import PreprocessSpec, Resize, Task, TensorSpec
 from enxerto.vision.torch.export import ExportError, check_parity, export, torch_network
 
+# Every task's graph is exported once.
+pytestmark = pytest.mark.xdist_group("export")
 NAMES = ("a", "b", "c")
 PROVENANCE = {"dataset_digest": "0123", "base_model": "tiny"}
 

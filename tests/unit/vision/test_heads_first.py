@@ -1,9 +1,11 @@
 """Detection and segmentation train the heads first: what FINE_TUNE promises, interruptions, and two workers."""
 
+import functools
 import json
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,10 @@ from enxerto.vision.torch.recipes import get_recipe
 from fakes.datasets import detection_scenes, segmentation_scenes, snapshot_of
 from fakes.dense_jobs import family, job, tiny_encoder
 
+# Runs that several tests hold others against are trained once.
+pytestmark = pytest.mark.xdist_group("heads-first")
 Snapshot = tuple[Manifest, FolderBlobs]
+Unbroken = Callable[[Task, Strategy], Trained]
 DENSE = (Task.DETECTION, Task.SEGMENTATION)
 NAMES = {Task.DETECTION: "ssdlite", Task.SEGMENTATION: "unet"}
 EPOCHS = 3
@@ -77,6 +82,12 @@ def _train(job: Job) -> Trained:
         return get_recipe(job.spec.task).train(job)
 
 
+@pytest.fixture(scope="module")
+def unbroken(snapshots: dict[Task, Snapshot]) -> Unbroken:
+    """Runs of the usual spec that nothing interrupts."""
+    return functools.cache(lambda task, strategy: _train(_job(_spec(task, strategy), snapshots[task])))
+
+
 def _state(trained: Trained) -> dict[str, torch.Tensor]:
     assert trained.network is not None
     return dict(trained.network.state_dict())
@@ -92,9 +103,8 @@ def _told(reports: tuple[EpochReport, ...]) -> list[tuple[Phase, int, float, flo
 
 
 @pytest.mark.parametrize("task", DENSE)
-def test_tuning_never_ends_below_the_heads_alone(snapshots: dict[Task, Snapshot], task: Task) -> None:
-    alone = _train(_job(_spec(task, Strategy.FEATURE_EXTRACTION), snapshots[task]))
-    tuned = _train(_job(_spec(task, Strategy.FINE_TUNE), snapshots[task]))
+def test_tuning_never_ends_below_the_heads_alone(unbroken: Unbroken, task: Task) -> None:
+    alone, tuned = unbroken(task, Strategy.FEATURE_EXTRACTION), unbroken(task, Strategy.FINE_TUNE)
     assert _told(tuned.history[:EPOCHS]) == _told(alone.history)
     assert [one.phase for one in tuned.history[EPOCHS:]] == [Phase.FINE_TUNE] * EPOCHS
     best, floor = tuned.history[tuned.best], alone.history[alone.best]
@@ -102,8 +112,8 @@ def test_tuning_never_ends_below_the_heads_alone(snapshots: dict[Task, Snapshot]
 
 
 @pytest.mark.parametrize("task", DENSE)
-def test_what_tuning_spoils_is_not_kept(snapshots: dict[Task, Snapshot], task: Task) -> None:
-    alone = _train(_job(_spec(task, Strategy.FEATURE_EXTRACTION), snapshots[task]))
+def test_what_tuning_spoils_is_not_kept(snapshots: dict[Task, Snapshot], unbroken: Unbroken, task: Task) -> None:
+    alone = unbroken(task, Strategy.FEATURE_EXTRACTION)
     kept = MemoryCheckpoints()
 
     def break_off(report: EpochReport) -> None:
@@ -125,9 +135,10 @@ def test_what_tuning_spoils_is_not_kept(snapshots: dict[Task, Snapshot], task: T
 
 @pytest.mark.parametrize("task", DENSE)
 @pytest.mark.parametrize("phase", [Phase.TRAIN, Phase.FINE_TUNE])
-def test_an_interrupted_run_ends_as_an_unbroken_one(snapshots: dict[Task, Snapshot], task: Task, phase: Phase) -> None:
-    spec, data = _spec(task, Strategy.FINE_TUNE), snapshots[task]
-    unbroken = _train(_job(spec, data))
+def test_an_interrupted_run_ends_as_an_unbroken_one(
+    snapshots: dict[Task, Snapshot], unbroken: Unbroken, task: Task, phase: Phase
+) -> None:
+    spec, data, whole = _spec(task, Strategy.FINE_TUNE), snapshots[task], unbroken(task, Strategy.FINE_TUNE)
     kept = MemoryCheckpoints()
 
     def break_off(report: EpochReport) -> None:
@@ -139,8 +150,8 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(snapshots: dict[Task, Snapsh
     assert kept.last is not None
     assert (kept.last.phase, kept.last.epoch) == (phase.value, 1)
     resumed = _train(_job(spec, data, checkpoints=kept))
-    assert _same(resumed, unbroken)
-    assert _told(resumed.history) == _told(unbroken.history)
+    assert _same(resumed, whole)
+    assert _told(resumed.history) == _told(whole.history)
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.specs import PreprocessSpec, Resize, Task
 from enxerto.vision.torch.export import export
 
+# What is made smaller is exported once.
+pytestmark = pytest.mark.xdist_group("quantization")
 SMALLER = [mode for mode in QuantizationMode if mode is not QuantizationMode.NONE]
 SPEC = PreprocessSpec(32, 32, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
 
@@ -48,6 +50,12 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _export(Network(), Task.CLASSIFICATION, tmp_path_factory.mktemp("c") / "model.onnx", SPEC)
 
 
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = PreprocessSpec(32, 32, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, Resize.LETTERBOX)
+    return _export(Masks(), Task.SEGMENTATION, tmp_path_factory.mktemp("m") / "model.onnx", spec)
+
+
 def _export(network: nn.Module, task: Task, path: Path, spec: PreprocessSpec) -> Path:
     torch.manual_seed(0)
     export(network.eval(), path, task=task, class_names=("a", "b", "c", "d"), preprocess=spec, provenance={"run": "r"})
@@ -75,11 +83,9 @@ def test_a_smaller_classifier_answers_nearly_the_same(mode: QuantizationMode, cl
 
 
 @pytest.mark.parametrize("mode", SMALLER)
-def test_masks_of_a_smaller_graph_are_nearly_the_same(mode: QuantizationMode, tmp_path: Path) -> None:
-    spec = PreprocessSpec(32, 32, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, Resize.LETTERBOX)
-    source = _export(Masks(), Task.SEGMENTATION, tmp_path / "masks.onnx", spec)
-    quantize(source, tmp_path / "smaller.onnx", mode, _images())
-    expected, actual = OnnxModel(source).run(_images(3)), OnnxModel(tmp_path / "smaller.onnx").run(_images(3))
+def test_masks_of_a_smaller_graph_are_nearly_the_same(mode: QuantizationMode, masks: Path, tmp_path: Path) -> None:
+    quantize(masks, tmp_path / "smaller.onnx", mode, _images())
+    expected, actual = OnnxModel(masks).run(_images(3)), OnnxModel(tmp_path / "smaller.onnx").run(_images(3))
     assert actual["classes"].dtype == np.uint8
     assert (actual["classes"] == expected["classes"]).mean() > 0.9
 

@@ -19,6 +19,9 @@ from fakes.dense_jobs import family, job, tiny_encoder
 
 Snapshot = tuple[Manifest, FolderBlobs]
 RECIPE = StyleRecipe()
+of_the_fast = pytest.mark.xdist_group("fast-style")
+of_gatys = pytest.mark.xdist_group("gatys")
+"""Both: on one of pytest's workers, so that it is trained once."""
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,7 @@ def fast(pictures: Snapshot) -> tuple[Job, Trained]:
     return work, RECIPE.train(work)
 
 
+@of_the_fast
 def test_the_losses_of_the_network_fall(fast: tuple[Job, Trained]) -> None:
     _, trained = fast
     losses = [report.val_loss for report in trained.history]
@@ -53,6 +57,7 @@ def test_the_losses_of_the_network_fall(fast: tuple[Job, Trained]) -> None:
     assert trained.notes["style_weight"] == "2"
 
 
+@of_the_fast
 def test_the_network_exports_with_free_sizes(fast: tuple[Job, Trained], tmp_path: Path) -> None:
     _, trained = fast
     assert trained.served is not None
@@ -73,6 +78,7 @@ def test_the_network_exports_with_free_sizes(fast: tuple[Job, Trained], tmp_path
         assert model.run(images)["pictures"].shape == images.shape
 
 
+@of_the_fast
 def test_the_answers_are_measured_and_shown(fast: tuple[Job, Trained]) -> None:
     work, trained = fast
     assert trained.served is not None
@@ -90,6 +96,7 @@ def test_the_answers_are_measured_and_shown(fast: tuple[Job, Trained]) -> None:
     assert unchanged["style_loss"] > values["style_loss"]
 
 
+@of_the_fast
 def test_calibration_squares_are_content(fast: tuple[Job, Trained]) -> None:
     work, trained = fast
     images = RECIPE.calibration_images(work, trained.preprocess, 100)
@@ -100,9 +107,15 @@ def _gatys(**values: object) -> FinetuneSpec:
     return _spec("gatys", **{"style": StyleSpec(steps=30), **values})
 
 
-def test_gatys_optimises_every_picture(pictures: Snapshot) -> None:
+@pytest.fixture(scope="module")
+def painted(pictures: Snapshot) -> tuple[Job, Trained]:
     work = _job(_gatys(), pictures)
-    trained = RECIPE.train(work)
+    return work, RECIPE.train(work)
+
+
+@of_gatys
+def test_gatys_optimises_every_picture(painted: tuple[Job, Trained]) -> None:
+    work, trained = painted
     assert trained.network is None
     assert trained.served is None
     names = [file.name for file in trained.files]
@@ -142,9 +155,9 @@ class _Memory:
         return self.last
 
 
-def test_gatys_goes_on_where_it_was_interrupted(pictures: Snapshot) -> None:
-    memory = _Memory()
-    whole = RECIPE.train(_job(_gatys(), pictures))
+@of_gatys
+def test_gatys_goes_on_where_it_was_interrupted(pictures: Snapshot, painted: tuple[Job, Trained]) -> None:
+    memory, (_, whole) = _Memory(), painted
 
     def interrupt(report: object) -> None:
         if memory.last is not None and memory.last.epoch == 3:
