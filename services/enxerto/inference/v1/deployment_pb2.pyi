@@ -281,8 +281,8 @@ class ShadowComparison(_message.Message):
     agreement: _builtins.float
     """Mean over the images, in [0, 1]. Classification: 1 where the most likely label is the same. Detection: twice the accepted boxes
     of the same label that overlap by 0.5 or more, over all accepted boxes of both. Segmentation: mean intersection over union of
-    the labels in either mask; masks asked for as run lengths or outlines are not compared. Style: 1 less the mean difference
-    of the colours in [0, 1].
+    the labels in either mask, in whatever form it was asked for. Style: 1 less the mean difference of the colours in [0, 1].
+    Requests for other outputs only, such as those of Embed, are not copied.
     """
     dropped_count: _builtins.int
     """Copies that were given up because too many waited."""
@@ -379,7 +379,8 @@ Global___Batching: _TypeAlias = Batching  # noqa: Y015
 @_typing.final
 class TrafficTarget(_message.Message):
     """A version that answers a share of a deployment's requests. It follows its alias as a deployment does. While it is not up,
-    its share goes to the main version.
+    its share goes to the main version, and so do the requests that its graph cannot answer: tensors of a shape that it does not
+    take, and Embed when it gives no embedding.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
