@@ -185,10 +185,12 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             clock=SystemClock(),
             meter=PrometheusMeter(metrics),
         )
-        yield wired
-        if wired.regions is not None:
-            wired.regions.unregister()
-        await replicas.keep(frozenset())
+        try:
+            yield wired
+        finally:
+            if wired.regions is not None:
+                wired.regions.unregister()
+            await replicas.keep(frozenset())
 
 
 def _secret(settings: InferenceSettings) -> str:
