@@ -24,6 +24,7 @@ class BatchingSettings(TypedDict, total=False):
 
     max_size: int
     max_delay: float | timedelta
+    preferred_sizes: Sequence[int]
 
 
 class DeploymentSettings(TypedDict, total=False):
@@ -42,8 +43,13 @@ class DeploymentSettings(TypedDict, total=False):
     """None leaves `replicas` as they are."""
     batching: BatchingSettings
     warm_up_batch_sizes: Sequence[int]
+    default_priority: int
+    """Of requests that do not say: 1 goes first, 2 by default."""
     device: str
     """`cpu` or `gpu`; only for a new deployment."""
+
+
+_PLAIN = ("replicas", "autoscaling", "batching", "default_priority", "device")
 
 
 def deployment_message(
@@ -63,9 +69,7 @@ def deployment_message(
     message = deployment_pb2.Deployment()
     if unknown := sorted(set(settings) - set(DeploymentSettings.__annotations__)):
         raise TypeError(f"no such setting of a deployment: {', '.join(unknown)}")
-    plain = {
-        name: value for name, value in settings.items() if name in ("replicas", "autoscaling", "batching", "device")
-    }
+    plain = {name: value for name, value in settings.items() if name in _PLAIN}
     fill(message, plain, "")
     message.labels.update(settings.get("labels", {}))
     message.warm_up_batch_sizes.extend(settings.get("warm_up_batch_sizes", ()))

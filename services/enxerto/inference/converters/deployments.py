@@ -109,6 +109,7 @@ def deployment_to_proto(deployment: Deployment) -> deployment_pb2.Deployment:
         device=deployment_pb2.Deployment.Device.Value(f"DEVICE_{spec.device.value}"),
         warm_up_batch_sizes=spec.warm_up_batch_sizes,
         shadow=_shadow(spec.shadow, deployment) if spec.shadow else None,
+        default_priority=spec.default_priority,
         create_time=timestamp(deployment.create_time),
         update_time=timestamp(deployment.update_time),
         etag=deployment.etag,
@@ -136,7 +137,9 @@ def _autoscaling(bounds: Autoscaling) -> deployment_pb2.Autoscaling:
 def _batching(batching: Batching) -> deployment_pb2.Batching:
     delay_s = batching.max_delay_s
     delay = None if delay_s is None else _duration(delay_s)
-    return deployment_pb2.Batching(max_size=batching.max_size or 0, max_delay=delay)
+    return deployment_pb2.Batching(
+        max_size=batching.max_size or 0, max_delay=delay, preferred_sizes=batching.preferred_sizes
+    )
 
 
 def _shadow(share: ShadowShare, deployment: Deployment) -> deployment_pb2.Shadow:

@@ -4,6 +4,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from enxerto.inference.domain.requests import DEFAULT_PRIORITY
 from enxerto.kernel.names import VersionReference
 
 MAX_REPLICAS = 64
@@ -58,7 +59,9 @@ class Batching:
     max_size: int | None = None
     """Images in one call to a replica."""
     max_delay_s: float | None = None
-    """How long a request may wait for company while another call is in flight."""
+    """How long a request may wait for company while another call is in flight, or for a preferred size."""
+    preferred_sizes: tuple[int, ...] = ()
+    """Images in one call, ascending, that are worth waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class DeploymentSpec:
     warm_up_batch_sizes: tuple[int, ...] = ()
     """Batches that go through every replica of a version before it gets requests; empty is one image."""
     shadow: ShadowShare | None = None
+    default_priority: int = DEFAULT_PRIORITY
+    """Of requests that do not say, from 1."""
 
     @property
     def companions(self) -> tuple[VersionReference, ...]:

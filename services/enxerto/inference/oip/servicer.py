@@ -16,7 +16,6 @@ from enxerto.inference.oip.metadata import (
     EXTENSIONS,
     SERVER_NAME,
     SHARED_MEMORY_EXTENSION,
-    Batching,
     config_to_proto,
     metadata_to_proto,
 )
@@ -53,13 +52,11 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         self,
         predictions: CountedPredictions,
         deployments: Deployments,
-        batching: Batching,
         regions: Regions | None,
         ready: Callable[[], bool],
     ) -> None:
         self._predictions = predictions
         self._deployments = deployments
-        self._batching = batching
         self._regions = regions
         self._ready = ready
 
@@ -91,8 +88,10 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         """How a model is served."""
-        version = self._predictions.serving(*await self._which(request.name, request.version))
-        return pb.ModelConfigResponse(config=config_to_proto(request.name, version, self._batching))
+        which = await self._which(request.name, request.version)
+        version, gathering = self._predictions.serving(*which), self._predictions.gathering(*which)
+        config = config_to_proto(request.name, version, self._predictions.max_items, gathering)
+        return pb.ModelConfigResponse(config=config)
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         """What was served."""

@@ -49,6 +49,7 @@ class SpecChange:
     batching: Batching | Kept = KEPT
     warm_up_batch_sizes: tuple[int, ...] | Kept = KEPT
     shadow: ShadowShare | Kept | None = KEPT
+    default_priority: int | Kept = KEPT
 
     def apply(self, spec: DeploymentSpec) -> DeploymentSpec:
         """The spec with what changes.

@@ -194,8 +194,10 @@ class Lanes:
         defaults, asked = self._default_limits, spec.batching
         return replace(
             defaults,
-            max_items=asked.max_size or defaults.max_items,
+            max_items=asked.max_size or max((defaults.max_items, *asked.preferred_sizes)),
             max_delay_s=defaults.max_delay_s if asked.max_delay_s is None else asked.max_delay_s,
+            preferred_sizes=asked.preferred_sizes,
+            default_priority=spec.default_priority,
         )
 
     def _leaving(self, name: DeploymentName, version: VersionName, route: Route) -> Application:

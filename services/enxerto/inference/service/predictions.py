@@ -25,7 +25,7 @@ from enxerto.inference.errors import (
     VersionNotFoundError,
 )
 from enxerto.inference.ports import Meter
-from enxerto.inference.service.batching import Share
+from enxerto.inference.service.batching import BatchLimits, Share
 from enxerto.inference.service.observation import Observer, in_full
 from enxerto.inference.service.rates import ProjectRates
 from enxerto.inference.service.routes import Route
@@ -102,6 +102,10 @@ class Predictions:
             VersionNotFoundError: that version is not up.
         """
         return self._route(self._router.find(name), number).version
+
+    def gathering(self, name: DeploymentName, number: int | None = None) -> BatchLimits:
+        """How the requests for that version are gathered into calls; see `serving`."""
+        return self._route(self._router.find(name), number).gathering
 
     def ready(self, name: DeploymentName, number: int | None = None) -> bool:
         """Whether the deployment answers, with the version that the caller insists on, if any."""

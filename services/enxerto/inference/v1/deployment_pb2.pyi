@@ -123,6 +123,7 @@ class Deployment(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     WARM_UP_BATCH_SIZES_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
+    DEFAULT_PRIORITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/deployments/{deployment}`."""
     model_version: _builtins.str
@@ -142,6 +143,10 @@ class Deployment(_message.Message):
     """Output only. Changes with every update; send it back to refuse a lost update."""
     device: Global___Deployment.Device.ValueType
     """Optional, immutable. What replicas compute on."""
+    default_priority: _builtins.int
+    """Optional. How urgent requests are that do not say, from 1; 2 by default. Of what waits for this deployment the smallest
+    number goes first. It says nothing of other deployments: each has its own queue and its own replicas.
+    """
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Output only. Why the target version does not answer."""
@@ -203,10 +208,11 @@ class Deployment(_message.Message):
         device: Global___Deployment.Device.ValueType = ...,
         warm_up_batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
         shadow: Global___Shadow | None = ...,
+        default_priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "default_priority", b"default_priority", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,21 +362,33 @@ class Batching(_message.Message):
 
     MAX_SIZE_FIELD_NUMBER: _builtins.int
     MAX_DELAY_FIELD_NUMBER: _builtins.int
+    PREFERRED_SIZES_FIELD_NUMBER: _builtins.int
     max_size: _builtins.int
     """Optional. Images in one call, at most 4,096."""
     @_builtins.property
     def max_delay(self) -> _duration_pb2.Duration:
-        """Optional. How long a request may wait for company while another call is in flight, at most 1 s."""
+        """Optional. How long a request may wait for company, at most 1 s: while another call is in flight, or with `preferred_sizes`
+        always.
+        """
+
+    @_builtins.property
+    def preferred_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Optional, at most 8, each 1 to `max_size`. Numbers of images in one call that suit the model. As with Triton: the largest
+        batch of such a size leaves at once; what makes none waits for more until the first request has waited `max_delay`, and
+        then all that fits leaves. Requests are never cut. Without `max_size` a call may hold as many
+        as the largest of these.
+        """
 
     def __init__(
         self,
         *,
         max_size: _builtins.int = ...,
         max_delay: _duration_pb2.Duration | None = ...,
+        preferred_sizes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay", "max_size", b"max_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay", "max_size", b"max_size", "preferred_sizes", b"preferred_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
