@@ -27,6 +27,12 @@ class BatchingSettings(TypedDict, total=False):
     preferred_sizes: Sequence[int]
 
 
+class ResponseCacheSettings(TypedDict, total=False):
+    """Answers that are given again to requests with the same content."""
+
+    max_bytes: int
+
+
 class DeploymentSettings(TypedDict, total=False):
     """What may be said of a deployment besides its version; docs/serving.md has each rule.
 
@@ -45,11 +51,13 @@ class DeploymentSettings(TypedDict, total=False):
     warm_up_batch_sizes: Sequence[int]
     default_priority: int
     """Of requests that do not say: 1 goes first, 2 by default."""
+    response_cache: ResponseCacheSettings | None
+    """None keeps no answers."""
     device: str
     """`cpu` or `gpu`; only for a new deployment."""
 
 
-_PLAIN = ("replicas", "autoscaling", "batching", "default_priority", "device")
+_PLAIN = ("replicas", "autoscaling", "batching", "default_priority", "response_cache", "device")
 
 
 def deployment_message(

@@ -39,6 +39,7 @@ from enxerto.inference.service import (
     Reconciler,
     References,
     RequestLimits,
+    ResponseCaches,
     Retention,
     Route,
     Router,
@@ -88,7 +89,8 @@ def wire(
         settings.stream_max_in_flight,
     )
     pace = Pace(settings.alias_poll_s, min(0.2, settings.alias_poll_s), settings.bring_up_s)
-    router, poked, watched = Router(), asyncio.Event(), WatchedStore(store)
+    caches = ResponseCaches(settings.response_cache_max_bytes, meter)
+    router, poked, watched = Router(caches), asyncio.Event(), WatchedStore(store)
     references, shadowing = References(registry, clock), Shadowing(meter, settings.shadow_report_s)
     statistics = Statistics(clock)
     fleet = Fleet(cluster, pace.drain_s, poked.set)
@@ -137,6 +139,7 @@ def wire(
         rates=ProjectRates(settings.project_images_per_s, settings.project_burst_images),
         shadowing=shadowing,
         observer=observer,
+        caches=caches,
         statistics=statistics,
     )
     regions = Regions() if settings.shared_memory else None

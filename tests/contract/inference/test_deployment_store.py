@@ -103,6 +103,7 @@ async def test_what_else_a_user_decides_survives(store: DeploymentStore) -> None
         warm_up_batch_sizes=(1, 8),
         shadow=ShadowShare(CANDIDATE, 30),
         default_priority=4,
+        response_cache=2**30,
     )
     created = await store.create(dataclasses.replace(plain, spec=spec), "r")
     assert (await store.get(created.name)).spec == spec

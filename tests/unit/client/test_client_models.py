@@ -140,6 +140,7 @@ def test_settings_of_a_deployment_go_by_their_names(client: Client, services: Sc
         autoscaling={"max_replicas": 4, "upscale_delay": 2.5},
         batching={"max_size": 8, "preferred_sizes": [4, 8]},
         default_priority=3,
+        response_cache={"max_bytes": 2**20},
         warm_up_batch_sizes=[1, 8],
     )
     assert changed.traffic[0].model_version == "projects/default/models/flowers/versions/candidate"
@@ -148,6 +149,7 @@ def test_settings_of_a_deployment_go_by_their_names(client: Client, services: Sc
     assert changed.shadow.agreement is None
     assert changed.settings["autoscaling"] == {"max_replicas": 4, "upscale_delay": 2.5}
     assert changed.settings["batching"] == {"max_size": 8, "preferred_sizes": [4, 8]}
+    assert changed.settings["response_cache"] == {"max_bytes": 2**20}
     assert (changed.settings["default_priority"], changed.settings["warm_up_batch_sizes"]) == (3, [1, 8])
     client.update_deployment("flowers", traffic={}, shadow=None)
     update = services.requests("UpdateDeployment")[1]

@@ -153,16 +153,18 @@ def test_what_a_user_asks_for_is_read_and_shown() -> None:
         autoscaling={"max_replicas": 4, "upscale_delay": Duration(seconds=3)},
         batching={"max_size": 8, "max_delay": Duration(), "preferred_sizes": [8, 4]},
         default_priority=3,
+        response_cache={"max_bytes": 4096},
         device=deployment_pb2.Deployment.DEVICE_GPU,
         warm_up_batch_sizes=[1, 8],
     )
     assert spec.traffic == (TrafficShare(VersionReference("default", "pets", "7"), 5),)
     assert spec.autoscaling == Autoscaling(1, 4, 1.0, 3.0, 600.0)
-    assert (spec.batching, spec.default_priority) == (Batching(8, 0.0, (4, 8)), 3)
+    assert (spec.batching, spec.default_priority, spec.response_cache) == (Batching(8, 0.0, (4, 8)), 3, 4096)
     assert (spec.device, spec.warm_up_batch_sizes) == (Device.GPU, (1, 8))
     version = VersionName("default", "pets", 1)
     shown = converters.deployment_to_proto(Deployment.create(NAME, spec, version, datetime(2026, 1, 1, tzinfo=UTC)))
     assert (list(shown.batching.preferred_sizes), shown.default_priority) == ([4, 8], 3)
+    assert shown.response_cache.max_bytes == 4096
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,8 @@ def test_what_a_user_asks_for_is_read_and_shown() -> None:
         ({"batching": {"preferred_sizes": [0]}}, ["batching.preferred_sizes"]),
         ({"batching": {"preferred_sizes": range(1, 10)}}, ["batching.preferred_sizes"]),
         ({"default_priority": -1}, ["default_priority"]),
+        ({"response_cache": {}}, ["response_cache.max_bytes"]),
+        ({"response_cache": {"max_bytes": 2**34 + 1}}, ["response_cache.max_bytes"]),
         ({"warm_up_batch_sizes": [0]}, ["warm_up_batch_sizes"]),
         ({"warm_up_batch_sizes": [1] * 9}, ["warm_up_batch_sizes"]),
         ({"device": 9}, ["device"]),

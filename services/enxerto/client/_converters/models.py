@@ -84,7 +84,7 @@ def deployment(message: deployment_pb2.Deployment) -> results.Deployment:
 
 def _settings(message: deployment_pb2.Deployment) -> dict[str, Any]:
     settings: dict[str, Any] = {"device": enum_name(deployment_pb2.Deployment.Device, message.device)}
-    for group in ("autoscaling", "batching"):
+    for group in ("autoscaling", "batching", "response_cache"):
         if message.HasField(group):
             settings[group] = read_fields(getattr(message, group))
     if message.default_priority:

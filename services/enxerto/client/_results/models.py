@@ -141,6 +141,6 @@ class Deployment:
     shadow: Shadow | None
     settings: Mapping[str, Any]
     """What else was asked for, as `deploy` takes it: `autoscaling`, `batching`, `default_priority`, `device`,
-    `warm_up_batch_sizes`."""
+    `response_cache`, `warm_up_batch_sizes`."""
     create_time: datetime | None
     update_time: datetime | None

@@ -39,6 +39,8 @@ def options_to_json(spec: DeploymentSpec) -> dict[str, Any]:
         options["shadow"] = {"model_version": str(spec.shadow.model_version), "percent": spec.shadow.percent}
     if spec.default_priority != DEFAULT_PRIORITY:
         options["default_priority"] = spec.default_priority
+    if spec.response_cache:
+        options["response_cache"] = spec.response_cache
     return options
 
 
@@ -57,6 +59,7 @@ def options_from_json(options: Mapping[str, Any]) -> dict[str, Any]:
         "warm_up_batch_sizes": tuple(options.get("warm_up_batch_sizes", ())),
         "shadow": ShadowShare(VersionReference.parse(shadow["model_version"]), shadow["percent"]) if shadow else None,
         "default_priority": options.get("default_priority", DEFAULT_PRIORITY),
+        "response_cache": options.get("response_cache", 0),
     }
 
 

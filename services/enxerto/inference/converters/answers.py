@@ -152,6 +152,7 @@ def _timings(prediction: Prediction) -> vision_pb2.Timings:
         decode=_duration(timing.decode_s),
         compute=_duration(timing.compute_s),
         encode=_duration(timing.encode_s),
+        cached=timing.cached,
     )
 
 

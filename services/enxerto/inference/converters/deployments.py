@@ -110,6 +110,7 @@ def deployment_to_proto(deployment: Deployment) -> deployment_pb2.Deployment:
         warm_up_batch_sizes=spec.warm_up_batch_sizes,
         shadow=_shadow(spec.shadow, deployment) if spec.shadow else None,
         default_priority=spec.default_priority,
+        response_cache=deployment_pb2.ResponseCache(max_bytes=spec.response_cache) if spec.response_cache else None,
         create_time=timestamp(deployment.create_time),
         update_time=timestamp(deployment.update_time),
         etag=deployment.etag,

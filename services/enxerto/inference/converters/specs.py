@@ -21,6 +21,7 @@ from enxerto.kernel.names import VersionReference
 
 _MAX_LABELS = 64
 _MAX_BATCH = 4096
+_MAX_CACHE_BYTES = 2**34
 _MAX_PREFERRED = 8
 _MAX_WARM_UPS = 8
 _TARGET_ONGOING = 1.0
@@ -136,6 +137,14 @@ def _default_priority(message: deployment_pb2.Deployment, violations: Violations
     return message.default_priority or DEFAULT_PRIORITY
 
 
+def _response_cache(message: deployment_pb2.Deployment, violations: Violations) -> int:
+    if not message.HasField("response_cache"):
+        return 0
+    if not 1 <= message.response_cache.max_bytes <= _MAX_CACHE_BYTES:
+        violations.add("deployment.response_cache.max_bytes", f"must be in 1..{_MAX_CACHE_BYTES}")
+    return message.response_cache.max_bytes
+
+
 def _device(message: deployment_pb2.Deployment, violations: Violations) -> Device:
     device = _DEVICES.get(message.device)
     if device is None:
@@ -171,5 +180,6 @@ _READERS: dict[str, _Read] = {
     "warm_up_batch_sizes": _warm_up,
     "shadow": _shadow,
     "default_priority": _default_priority,
+    "response_cache": _response_cache,
 }
 _IMMUTABLE: dict[str, _Read] = {"device": _device}

@@ -187,3 +187,7 @@ class Timing:
     decode_s: float
     compute_s: float
     encode_s: float
+    lookup_s: float | None = None
+    """Hashing, and looking into the response cache; None without one."""
+    cached: bool = False
+    """Whether the answer was there."""

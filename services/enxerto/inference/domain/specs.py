@@ -95,6 +95,8 @@ class DeploymentSpec:
     shadow: ShadowShare | None = None
     default_priority: int = DEFAULT_PRIORITY
     """Of requests that do not say, from 1."""
+    response_cache: int = 0
+    """Bytes of answers that are kept to be given again; 0 keeps none."""
 
     @property
     def companions(self) -> tuple[VersionReference, ...]:

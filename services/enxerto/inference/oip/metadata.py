@@ -68,7 +68,9 @@ def metadata_to_proto(name: str, version: ServableVersion) -> pb.ModelMetadataRe
     )
 
 
-def config_to_proto(name: str, version: ServableVersion, max_items: int, gathering: BatchLimits) -> pb.ModelConfig:
+def config_to_proto(
+    name: str, version: ServableVersion, max_items: int, gathering: BatchLimits, *, remembers: bool
+) -> pb.ModelConfig:
     """The same as Triton's configuration of a model with a batch axis, which its shapes leave out.
 
     Args:
@@ -76,6 +78,7 @@ def config_to_proto(name: str, version: ServableVersion, max_items: int, gatheri
         version: that serves.
         max_items: images in one request.
         gathering: how requests are put together.
+        remembers: whether answers are kept to be given again.
     """
     parameters = {"task": version.task.value, "labels": json.dumps(version.labels), "version": str(version.name)}
     return pb.ModelConfig(
@@ -105,6 +108,7 @@ def config_to_proto(name: str, version: ServableVersion, max_items: int, gatheri
         ),
         parameters={key: pb.ModelParameter(string_value=value) for key, value in parameters.items()},
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+        response_cache=pb.ModelResponseCache(enable=remembers),
     )
 
 

@@ -90,7 +90,8 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         """How a model is served."""
         which = await self._which(request.name, request.version)
         version, gathering = self._predictions.serving(*which), self._predictions.gathering(*which)
-        config = config_to_proto(request.name, version, self._predictions.max_items, gathering)
+        remembers, most = self._predictions.remembers(which[0]), self._predictions.max_items
+        config = config_to_proto(request.name, version, most, gathering, remembers=remembers)
         return pb.ModelConfigResponse(config=config)
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:

@@ -28,6 +28,8 @@ def _version(name: DeploymentName, version: VersionName, counts: VersionStatisti
             success=_spent(counts.success),
             fail=_spent(counts.fail),
             queue=_spent(counts.queue),
+            cache_hit=_spent(counts.cache_hit),
+            cache_miss=_spent(counts.cache_miss),
             **_times(counts.requests),
         ),
         batch_stats=[

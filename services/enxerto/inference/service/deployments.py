@@ -50,6 +50,7 @@ class SpecChange:
     warm_up_batch_sizes: tuple[int, ...] | Kept = KEPT
     shadow: ShadowShare | Kept | None = KEPT
     default_priority: int | Kept = KEPT
+    response_cache: int | Kept = KEPT
 
     def apply(self, spec: DeploymentSpec) -> DeploymentSpec:
         """The spec with what changes.

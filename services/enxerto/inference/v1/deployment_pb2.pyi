@@ -124,6 +124,7 @@ class Deployment(_message.Message):
     WARM_UP_BATCH_SIZES_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
     DEFAULT_PRIORITY_FIELD_NUMBER: _builtins.int
+    RESPONSE_CACHE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/deployments/{deployment}`."""
     model_version: _builtins.str
@@ -188,6 +189,10 @@ class Deployment(_message.Message):
     def shadow(self) -> Global___Shadow:
         """Optional. A version that gets a copy of a share of the requests, and whose answers nobody gets."""
 
+    @_builtins.property
+    def response_cache(self) -> Global___ResponseCache:
+        """Optional. Keeps answers, and gives them again to requests with the same content. Off by default."""
+
     def __init__(
         self,
         *,
@@ -209,14 +214,43 @@ class Deployment(_message.Message):
         warm_up_batch_sizes: _abc.Iterable[_builtins.int] | None = ...,
         shadow: Global___Shadow | None = ...,
         default_priority: _builtins.int = ...,
+        response_cache: Global___ResponseCache | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "response_cache", b"response_cache", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "default_priority", b"default_priority", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "default_priority", b"default_priority", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "replicas", b"replicas", "response_cache", b"response_cache", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class ResponseCache(_message.Message):
+    """Answers in the service's memory by version and content: the same images in the same order, asked for in the same form.
+    An answer that names images which cannot be read is not kept, and neither is an error. A version's answers are dropped when
+    it gets no more requests. Requests that are answered so count for the project's rate, for quality and for the shadow as any
+    others; two that are under way at once are both computed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    max_bytes: _builtins.int
+    """Required. Bytes of answers, 1 to 2^34; the least recently used go first. All deployments together have what the service was
+    started with.
+    """
+    def __init__(
+        self,
+        *,
+        max_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponseCache: _TypeAlias = ResponseCache  # noqa: Y015
 
 @_typing.final
 class Shadow(_message.Message):
