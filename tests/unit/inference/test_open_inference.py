@@ -140,6 +140,9 @@ async def test_statistics_are_what_was_done(front: Front) -> None:
     assert inside.success.ns > inside.compute_infer.ns > 0
     assert [(batch.batch_size, batch.compute_infer.count) for batch in one.batch_stats] == [(1, 1), (2, 3)]
     assert one.last_inference == 1_767_225_600_000
+    full = "projects/default/deployments/class"
+    (same,) = (await front.open.ModelStatistics(pb.ModelStatisticsRequest(name=full))).model_stats
+    assert (same.name, same.execution_count) == (full, one.execution_count)
     all_of_them = (await front.open.ModelStatistics(pb.ModelStatisticsRequest())).model_stats
     assert [one.name for one in all_of_them] == sorted(MODELS)
 

@@ -98,7 +98,8 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         """What was served."""
         if not request.name:
             return statistics_to_proto(self._predictions.statistics())
-        return statistics_to_proto(self._predictions.statistics(*await self._which(request.name, request.version)))
+        counted = self._predictions.statistics(*await self._which(request.name, request.version))
+        return statistics_to_proto(counted, request.name)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Run a model."""
