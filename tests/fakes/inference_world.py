@@ -291,6 +291,7 @@ class CountingMeter:
         self.batches: list[int] = []
         self.states: dict[State, int] = {}
         self.waiting = 0
+        self.cached_bytes = 0
         self.confidences: list[tuple[Task, float]] = []
         self.drift = 0.0, 0
         self.pool = 0, 0, 0, 0
@@ -324,6 +325,12 @@ class CountingMeter:
 
     def shadow_dropped(self, reason: str) -> None:
         self.counts[f"shadow_{reason}"] += 1
+
+    def cache_looked_up(self, *, hit: bool) -> None:
+        self.counts["cache hit" if hit else "cache miss"] += 1
+
+    def cached(self, size_bytes: int) -> None:
+        self.cached_bytes = size_bytes
 
     def deployments(self, counts: Mapping[State, int]) -> None:
         self.states = {state: count for state, count in counts.items() if count}

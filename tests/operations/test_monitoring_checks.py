@@ -11,6 +11,9 @@ import pytest
 import yaml
 from checks import monitoring
 
+from enxerto.inference.adapters.prometheus_meter import PrometheusMeter
+from enxerto.runtime.metrics import new_registry
+
 
 @pytest.fixture
 def dashboard() -> dict[str, Any]:
@@ -58,6 +61,22 @@ def test_a_broken_panel_fails(dashboard: dict[str, Any], tmp_path: Path, change:
 )
 def test_metric_names_are_found_in_every_place(expression: str, names: set[str]) -> None:
     assert monitoring.metric_names(expression) == names
+
+
+def test_every_metric_of_inference_is_shown_and_every_one_shown_is_there(dashboard: dict[str, Any]) -> None:
+    metrics = new_registry()
+    PrometheusMeter(metrics)
+    kept = {metric.name: metric.type for metric in metrics.collect() if metric.name.startswith("enxerto_inference_")}
+    shown = {
+        name
+        for expression in monitoring.dashboard_expressions(dashboard).values()
+        for name in monitoring.metric_names(expression)
+        if name.startswith("enxerto_inference_")
+    }
+    endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+    exposed = {name + ending: name for name, kind in kept.items() for ending in endings[kind]}
+    assert shown <= set(exposed)
+    assert {exposed[name] for name in shown} == set(kept)
 
 
 def test_a_rule_that_does_not_parse_fails(tmp_path: Path) -> None:

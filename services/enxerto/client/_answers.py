@@ -23,11 +23,12 @@ class AnswerCalls(DeploymentCalls):
 
     Bad images raise InvalidArgumentError, which names every one of them. Asking a deployment of another task raises
     FailedPreconditionError with the reason TASK_MISMATCH. Where a deployment's requests are split between versions,
-    requests of one `sticky_key` are answered by one version.
+    requests of one `sticky_key` are answered by one version. Of what waits for a deployment, requests of `priority` 1
+    go first; 0 is the deployment's default.
     """
 
     def classify(
-        self, deployment: str, images: Images, *, top_k: int = 5, sticky_key: str = ""
+        self, deployment: str, images: Images, *, top_k: int = 5, sticky_key: str = "", priority: int = 0
     ) -> list[_results.Prediction]:
         """Say what is in each image.
 
@@ -36,8 +37,11 @@ class AnswerCalls(DeploymentCalls):
             images: paths or bytes.
             top_k: classes to return for each image.
             sticky_key: see above.
+            priority: see above.
         """
-        request = vision_service_pb2.ClassifyRequest(deployment=self._names.deployment(deployment), top_k=top_k)
+        request = vision_service_pb2.ClassifyRequest(
+            deployment=self._names.deployment(deployment), top_k=top_k, priority=priority
+        )
         return self._answers(_sticky(self._stubs.vision.Classify, sticky_key), request, images, _converters.predictions)
 
     def detect(
@@ -48,6 +52,7 @@ class AnswerCalls(DeploymentCalls):
         score_threshold: float | None = None,
         max_objects: int = 0,
         sticky_key: str = "",
+        priority: int = 0,
     ) -> list[_results.Detection]:
         """Find the objects in each image.
 
@@ -57,14 +62,18 @@ class AnswerCalls(DeploymentCalls):
             score_threshold: least score, in [0, 1]; the version's own of each class when left out.
             max_objects: to return for each image; 0 is all.
             sticky_key: see above.
+            priority: see above.
         """
         request = vision_service_pb2.DetectRequest(
-            deployment=self._names.deployment(deployment), score_threshold=score_threshold, max_objects=max_objects
+            deployment=self._names.deployment(deployment),
+            score_threshold=score_threshold,
+            max_objects=max_objects,
+            priority=priority,
         )
         return self._answers(_sticky(self._stubs.vision.Detect, sticky_key), request, images, _converters.detections)
 
     def segment(
-        self, deployment: str, images: Images, *, mask_format: str = "PNG", sticky_key: str = ""
+        self, deployment: str, images: Images, *, mask_format: str = "PNG", sticky_key: str = "", priority: int = 0
     ) -> list[_results.Segmentation]:
         """Say of every pixel of each image what it belongs to.
 
@@ -73,6 +82,7 @@ class AnswerCalls(DeploymentCalls):
             images: paths or bytes.
             mask_format: PNG, RLE or POLYGONS.
             sticky_key: see above.
+            priority: see above.
 
         Raises:
             ValueError: another format.
@@ -82,25 +92,28 @@ class AnswerCalls(DeploymentCalls):
         if mask_format.upper() not in formats:
             raise ValueError(f"mask_format {mask_format!r} is not one of {', '.join(formats)}")
         request = vision_service_pb2.SegmentRequest(
-            deployment=self._names.deployment(deployment), format=formats[mask_format.upper()]
+            deployment=self._names.deployment(deployment), format=formats[mask_format.upper()], priority=priority
         )
         return self._answers(
             _sticky(self._stubs.vision.Segment, sticky_key), request, images, _converters.segmentations
         )
 
-    def stylize(self, deployment: str, images: Images, *, sticky_key: str = "") -> list[_results.StylizedImage]:
+    def stylize(
+        self, deployment: str, images: Images, *, sticky_key: str = "", priority: int = 0
+    ) -> list[_results.StylizedImage]:
         """Paint each image in the style that the model has learned.
 
         Args:
             deployment: the deployment to ask.
             images: paths or bytes.
             sticky_key: see above.
+            priority: see above.
         """
-        request = vision_service_pb2.StylizeRequest(deployment=self._names.deployment(deployment))
+        request = vision_service_pb2.StylizeRequest(deployment=self._names.deployment(deployment), priority=priority)
         send = _sticky(self._stubs.vision.Stylize, sticky_key)
         return self._answers(send, request, images, _converters.stylized, most=_PAINTED)
 
-    def embed(self, deployment: str, images: Images) -> list[_results.Embedding]:
+    def embed(self, deployment: str, images: Images, *, priority: int = 0) -> list[_results.Embedding]:
         """Give the backbone's embedding of each image. Classification only.
 
         A version that was registered before graphs gave embeddings raises FailedPreconditionError with the reason
@@ -109,8 +122,9 @@ class AnswerCalls(DeploymentCalls):
         Args:
             deployment: the deployment to ask.
             images: paths or bytes.
+            priority: see above.
         """
-        request = vision_service_pb2.EmbedRequest(deployment=self._names.deployment(deployment))
+        request = vision_service_pb2.EmbedRequest(deployment=self._names.deployment(deployment), priority=priority)
         return self._answers(self._stubs.vision.Embed, request, images, _converters.embeddings)
 
     def _answers(

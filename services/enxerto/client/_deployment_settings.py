@@ -26,6 +26,13 @@ class BatchingSettings(TypedDict, total=False):
 
     max_size: int
     max_delay: float | timedelta
+    preferred_sizes: Sequence[int]
+
+
+class ResponseCacheSettings(TypedDict, total=False):
+    """Answers that are given again to requests with the same content."""
+
+    max_bytes: int
 
 
 class DeploymentSettings(TypedDict, total=False):
@@ -44,12 +51,19 @@ class DeploymentSettings(TypedDict, total=False):
     """None leaves `replicas` as they are."""
     batching: BatchingSettings
     warm_up_batch_sizes: Sequence[int]
+    default_priority: int
+    """Of requests that do not say: 1 goes first, 2 by default."""
+    response_cache: ResponseCacheSettings | None
+    """None keeps no answers."""
     device: str
     """`cpu` or `gpu`; only for a new deployment."""
     placement: str
     """`dedicated` or `shared`, for replicas that hold many deployments' models in turn; only for a new deployment."""
     pinned: bool
     """Shared: whether its models never make room for others."""
+
+
+_PLAIN = ("replicas", "autoscaling", "batching", "default_priority", "response_cache", "device")
 
 
 def deployment_message(

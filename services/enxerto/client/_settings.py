@@ -216,6 +216,8 @@ def fill(message: Message, settings: Mapping[str, Any], prefix: str) -> None:
                 raise ValueError(f"{prefix}{name} must be a mapping, is {value!r}")
             getattr(message, name).SetInParent()
             fill(getattr(message, name), value, f"{prefix}{name}.")
+        elif field.is_repeated:
+            getattr(message, name).extend(value)
         elif field.message_type is not None:
             seconds = value if isinstance(value, timedelta) else timedelta(seconds=value)
             getattr(message, name).FromTimedelta(seconds)
@@ -276,7 +278,10 @@ def read_fields(message: Message) -> dict[str, Any]:
         value = getattr(message, field.name)
         if field.has_presence and not message.HasField(field.name):
             continue
-        if field.message_type is not None:
+        if field.is_repeated:
+            if value:
+                found[field.name] = list(value)
+        elif field.message_type is not None:
             found[field.name] = value.ToTimedelta().total_seconds() if not _is_group(field) else read_fields(value)
         elif field.enum_type is not None:
             known = field.enum_type.values_by_number.get(value)

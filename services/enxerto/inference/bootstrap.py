@@ -40,6 +40,7 @@ from enxerto.inference.service import (
     Reconciler,
     References,
     RequestLimits,
+    ResponseCaches,
     Retention,
     Route,
     Router,
@@ -95,7 +96,8 @@ def wire(
         settings.bring_up_s,
         look_s=settings.replica_poll_s,
     )
-    router, poked, watched = Router(), asyncio.Event(), WatchedStore(store)
+    caches = ResponseCaches(settings.response_cache_max_bytes, meter)
+    router, poked, watched = Router(caches), asyncio.Event(), WatchedStore(store)
     references, shadowing = References(registry, clock), Shadowing(meter, settings.shadow_report_s)
     statistics = Statistics(clock)
     pooling = Pooling(Pool(Scale(settings.pool_replicas)), replicas, meter)
@@ -145,6 +147,7 @@ def wire(
         rates=ProjectRates(settings.project_images_per_s, settings.project_burst_images),
         shadowing=shadowing,
         observer=observer,
+        caches=caches,
         statistics=statistics,
     )
     regions = Regions() if settings.shared_memory else None
@@ -194,10 +197,12 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             clock=SystemClock(),
             meter=PrometheusMeter(metrics),
         )
-        yield wired
-        if wired.regions is not None:
-            wired.regions.unregister()
-        await replicas.keep(frozenset())
+        try:
+            yield wired
+        finally:
+            if wired.regions is not None:
+                wired.regions.unregister()
+            await replicas.keep(frozenset())
 
 
 def _secret(settings: InferenceSettings) -> str:

@@ -273,6 +273,14 @@ class Meter(Protocol):
         """A copy for a shadow was given up: `queue_full`, `failed`."""
         ...
 
+    def cache_looked_up(self, *, hit: bool) -> None:
+        """An answer was looked for in a response cache."""
+        ...
+
+    def cached(self, size_bytes: int) -> None:
+        """So many bytes of answers are kept."""
+        ...
+
     def deployments(self, counts: Mapping[State, int]) -> None:
         """How many deployments there are in each state."""
         ...

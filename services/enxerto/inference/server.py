@@ -7,7 +7,6 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from enxerto.inference.oip import open_inference_pb2
-from enxerto.inference.oip.metadata import Batching
 from enxerto.inference.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from enxerto.inference.oip.servicer import OpenInferenceServicer
 from enxerto.inference.oip.shared_memory import Regions
@@ -44,9 +43,7 @@ class UseCases:
     """Ends endless streams, so that their clients reconnect elsewhere."""
 
 
-def _registration(settings: InferenceSettings, use_cases: UseCases) -> Register:
-    batching = Batching(settings.max_items, settings.batch_max_size, settings.batch_max_delay_s)
-
+def _registration(use_cases: UseCases) -> Register:
     def register(server: grpc.aio.Server) -> None:
         add_DeploymentServiceServicer_to_server(DeploymentServicer(use_cases.deployments), server)
         add_VisionServiceServicer_to_server(VisionServicer(use_cases.predictions), server)
@@ -54,7 +51,6 @@ def _registration(settings: InferenceSettings, use_cases: UseCases) -> Register:
         inference = OpenInferenceServicer(
             use_cases.predictions,
             use_cases.deployments,
-            batching,
             use_cases.regions,
             lambda: use_cases.reconciler.synced,
         )
@@ -69,7 +65,7 @@ def build_server(
     use_cases: UseCases,
 ) -> GrpcServer:
     """A server that listens and is not yet running."""
-    return GrpcServer(settings, metrics, SERVICES, _registration(settings, use_cases))
+    return GrpcServer(settings, metrics, SERVICES, _registration(use_cases))
 
 
 async def serve(
@@ -79,7 +75,7 @@ async def serve(
     background: Sequence[Callable[[], Awaitable[None]]],
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    register = _registration(settings, use_cases)
+    register = _registration(use_cases)
     await serve_until_signalled(
         settings, metrics, SERVICES, register, background=background, on_drain=use_cases.on_drain
     )

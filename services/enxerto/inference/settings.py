@@ -76,6 +76,8 @@ class InferenceSettings(ServerSettings):
     """Images that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
     queue_max_bytes: int = Field(default=512 * 2**20, ge=2**20)
     """Bytes that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
+    response_cache_max_bytes: int = Field(default=256 * 2**20, ge=2**20)
+    """Bytes of answers that the response caches of all deployments keep together; the largest one makes room."""
     project_images_per_s: float = Field(default=0, ge=0)
     """Images a second that the callers of one project may send to each process of the service; more are
     RESOURCE_EXHAUSTED, 0 is no limit."""

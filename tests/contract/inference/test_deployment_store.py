@@ -99,12 +99,14 @@ async def test_what_else_a_user_decides_survives(store: DeploymentStore) -> None
     spec = dataclasses.replace(
         plain.spec,
         autoscaling=Autoscaling(1, 4, 1.5, 3.0, 60.0),
-        batching=Batching(8, 0.0),
+        batching=Batching(8, 0.0, (2, 8)),
         device=Device.GPU,
         warm_up_batch_sizes=(1, 8),
         shadow=ShadowShare(CANDIDATE, 30),
         placement=Placement.SHARED,
         pinned=True,
+        default_priority=4,
+        response_cache=2**30,
     )
     created = await store.create(dataclasses.replace(plain, spec=spec), "r")
     assert (await store.get(created.name)).spec == spec

@@ -138,7 +138,9 @@ def test_settings_of_a_deployment_go_by_their_names(client: Client, services: Sc
         traffic={"flowers@candidate": 10},
         shadow={"flowers@7": 50},
         autoscaling={"max_replicas": 4, "upscale_delay": 2.5},
-        batching={"max_size": 8},
+        batching={"max_size": 8, "preferred_sizes": [4, 8]},
+        default_priority=3,
+        response_cache={"max_bytes": 2**20},
         warm_up_batch_sizes=[1, 8],
         pinned=True,
     )
@@ -148,7 +150,9 @@ def test_settings_of_a_deployment_go_by_their_names(client: Client, services: Sc
     assert (changed.shadow.model_version, changed.shadow.percent) == ("projects/default/models/flowers/versions/7", 50)
     assert changed.shadow.agreement is None
     assert changed.settings["autoscaling"] == {"max_replicas": 4, "upscale_delay": 2.5}
-    assert (changed.settings["batching"], changed.settings["warm_up_batch_sizes"]) == ({"max_size": 8}, [1, 8])
+    assert changed.settings["batching"] == {"max_size": 8, "preferred_sizes": [4, 8]}
+    assert changed.settings["response_cache"] == {"max_bytes": 2**20}
+    assert (changed.settings["default_priority"], changed.settings["warm_up_batch_sizes"]) == (3, [1, 8])
     client.update_deployment("flowers", traffic={}, shadow=None)
     update = services.requests("UpdateDeployment")[1]
     assert list(update.update_mask.paths) == ["traffic", "shadow"]

@@ -1,6 +1,7 @@
 """Many callers, few calls, each caller its own answer."""
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ VERSION = VersionName("default", "pets", 1)
 class Bench:
     """A batcher over one replica in memory."""
 
-    def __init__(self, **limits: float) -> None:
+    def __init__(self, **limits: object) -> None:
         self.replicas = InMemoryReplicas()
         self.meter = CountingMeter()
         endpoint = Endpoint("a:1", "a")
@@ -213,3 +214,100 @@ async def test_what_is_urgent_goes_first_and_else_what_came_first() -> None:
     await asyncio.gather(*tasks)
     # The first one was on its way already.
     assert answered == [1, 4, 6, 2, 5, 3]
+
+
+async def test_requests_that_do_not_say_are_as_urgent_as_the_deployment_says() -> None:
+    bench = Bench(concurrency=1, max_items=1, max_delay_s=0, default_priority=3)
+    bench.replicas.gate.clear()
+    answered: list[float] = []
+
+    async def ask(length: int, priority: int) -> None:
+        payload = Payload(PayloadKind.ENCODED, (b"x" * length,), 1, priority=priority)
+        answered.extend(rows(await bench.batcher.submit(payload, 5.0)))
+
+    tasks = [asyncio.ensure_future(ask(*each)) for each in [(1, 0), (2, 4), (3, 0), (4, 2)]]
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.gather(*tasks)
+    assert answered == [1, 4, 3, 2]
+
+
+async def asked(bench: Bench, *sizes: int) -> None:
+    await asyncio.gather(*(bench.ask(*[b"x"] * size) for size in sizes))
+
+
+async def test_a_batch_of_a_preferred_size_leaves_at_once() -> None:
+    bench = Bench(preferred_sizes=(2, 4), max_items=8, max_delay_s=30)
+    await asyncio.wait_for(asked(bench, 1, 1), 1)
+    await asyncio.wait_for(asked(bench, 4), 1)
+    assert bench.sizes == [2, 4]
+
+
+async def test_what_makes_no_preferred_size_waits_for_it_even_with_idle_replicas() -> None:
+    bench = Bench(preferred_sizes=(4,), max_items=8, max_delay_s=30)
+    first = [asyncio.ensure_future(bench.ask(b"x")) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    assert bench.sizes == []
+    await asyncio.wait_for(asyncio.gather(*first, bench.ask(b"x")), 1)
+    assert bench.sizes == [4]
+
+
+async def test_what_has_waited_long_enough_leaves_in_any_size() -> None:
+    bench = Bench(preferred_sizes=(4,), max_items=8, max_delay_s=0.05)
+    start = time.monotonic()
+    await asyncio.wait_for(asked(bench, 1, 2), 5)
+    assert time.monotonic() - start >= 0.05
+    assert bench.sizes == [3]
+
+
+async def test_the_largest_preferred_size_that_is_there_leaves_first() -> None:
+    bench = Bench(concurrency=1, preferred_sizes=(2, 4), max_items=16, max_delay_s=30)
+    bench.replicas.gate.clear()
+    calls = asyncio.gather(asked(bench, 4), asked(bench, *[1] * 7))
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    await asyncio.sleep(0.05)
+    # One is left, which makes no preferred size and waits for another.
+    assert bench.sizes == [4, 4, 2]
+    await asyncio.wait_for(asyncio.gather(bench.ask(b"x"), calls), 1)
+    assert bench.sizes == [4, 4, 2, 2]
+
+
+async def test_requests_are_never_cut_for_a_preferred_size() -> None:
+    bench = Bench(preferred_sizes=(4,), max_items=8, max_delay_s=30)
+    first = asyncio.ensure_future(bench.ask(*[b"x"] * 3))
+    await asyncio.sleep(0.01)
+    # With the next request it would be more than any preferred size: it waits no longer, and that one does.
+    second = asyncio.ensure_future(bench.ask(*[b"x"] * 3))
+    await asyncio.wait_for(first, 1)
+    assert bench.sizes == [3]
+    await asyncio.wait_for(asyncio.gather(second, bench.ask(b"x")), 1)
+    await asyncio.wait_for(bench.ask(*[b"x"] * 6), 1)
+    assert bench.sizes == [3, 4, 6]
+
+
+async def test_what_may_not_travel_together_does_not_wait_for_it() -> None:
+    bench = Bench(preferred_sizes=(4,), max_items=8, max_delay_s=30)
+    alone = Payload(PayloadKind.ENCODED, (b"x",), 1, alone=True)
+    await asyncio.wait_for(bench.batcher.submit(alone, 5), 1)
+    lengths = Payload(PayloadKind.ENCODED, (b"x",), 1, form=AnswerForm.RLE)
+    first = asyncio.ensure_future(bench.ask(b"x"))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(bench.batcher.submit(lengths, 5))
+    await asyncio.wait_for(first, 1)
+    assert bench.sizes == [1, 1]
+    second.cancel()
+
+
+async def test_who_left_the_queue_counts_for_no_preferred_size() -> None:
+    bench = Bench(preferred_sizes=(3,), max_items=8, max_delay_s=30)
+    first, gone = (asyncio.ensure_future(bench.ask(b"x")) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(bench.ask(b"x"))
+    await asyncio.sleep(0.02)
+    assert bench.sizes == []
+    await asyncio.wait_for(asyncio.gather(first, second, bench.ask(b"x")), 1)
+    assert bench.sizes == [3]
+    assert bench.meter.waiting == 0

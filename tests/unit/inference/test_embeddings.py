@@ -8,8 +8,11 @@ import grpc
 import numpy as np
 import pytest
 
+from enxerto.inference.domain import TrafficShare
 from enxerto.inference.oip import open_inference_pb2 as oip
+from enxerto.inference.service import SpecChange
 from enxerto.inference.v1.vision_service_pb2 import ClassifyRequest, EmbedRequest
+from enxerto.kernel.names import DeploymentName, VersionReference
 from fakes.tiny_onnx import TinyDetector, TinyModel
 from grpc_details import failed_call
 from inference_front import Front, deployment, plain, running_front
@@ -42,6 +45,21 @@ async def test_a_version_without_embeddings_is_refused_in_words(front: Front) ->
     with pytest.raises(grpc.RpcError) as refusal:
         await front.vision.Embed(EmbedRequest(deployment=deployment("detect"), images=plain(*COLOURS)))
     assert failed_call(refusal.value).reason == "TASK_MISMATCH"
+
+
+async def test_the_main_version_embeds_in_the_place_of_a_canary_that_cannot(front: Front) -> None:
+    canary = TrafficShare(VersionReference("default", "old", "1"), 99)
+    await front.use_cases.deployments.update(DeploymentName("default", "new"), SpecChange(traffic=(canary,)), "")
+    for _ in range(3):
+        await front.use_cases.reconciler.tick()
+    request, answered = plain(COLOURS[0]), set()
+    for _ in range(20):
+        embedded = await front.vision.Embed(EmbedRequest(deployment=deployment("new"), images=request))
+        assert embedded.model_version == "projects/default/models/new/versions/1"
+        classified = await front.vision.Classify(ClassifyRequest(deployment=deployment("new"), images=request))
+        answered.add(classified.model_version)
+    # The canary has its share of what it can answer: none of twenty with a probability of 1e-40.
+    assert "projects/default/models/old/versions/1" in answered
 
 
 async def test_only_what_is_asked_for_leaves_the_replica(front: Front) -> None:

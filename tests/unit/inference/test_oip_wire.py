@@ -26,7 +26,7 @@ LEFT_OUT = {
     "ModelConfig": {
         "batch_input", "batch_output", "optimization", "sequence_batching", "ensemble_scheduling", "instance_group",
         "default_model_filename", "cc_model_filenames", "metric_tags", "model_warmup", "model_operations",
-        "model_repository_agents", "response_cache",
+        "model_repository_agents",
     },
     "ModelInput": {"reshape", "is_shape_tensor", "allow_ragged_batch", "optional"},
     "ModelOutput": {"reshape", "is_shape_tensor"},

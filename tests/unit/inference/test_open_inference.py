@@ -10,8 +10,10 @@ import grpc
 import numpy as np
 import pytest
 
-from enxerto.inference.domain import DeploymentSpec
+from enxerto.inference.domain import Batching, DeploymentSpec
 from enxerto.inference.oip import open_inference_pb2 as pb
+from enxerto.inference.service import SpecChange
+from enxerto.inference.v1.vision_service_pb2 import ClassifyRequest
 from enxerto.kernel.names import DeploymentName, VersionReference
 from enxerto.vision.onnx.session import OnnxModel
 from grpc_details import failed_call
@@ -138,6 +140,9 @@ async def test_statistics_are_what_was_done(front: Front) -> None:
     assert inside.success.ns > inside.compute_infer.ns > 0
     assert [(batch.batch_size, batch.compute_infer.count) for batch in one.batch_stats] == [(1, 1), (2, 3)]
     assert one.last_inference == 1_767_225_600_000
+    full = "projects/default/deployments/class"
+    (same,) = (await front.open.ModelStatistics(pb.ModelStatisticsRequest(name=full))).model_stats
+    assert (same.name, same.execution_count) == (full, one.execution_count)
     all_of_them = (await front.open.ModelStatistics(pb.ModelStatisticsRequest())).model_stats
     assert [one.name for one in all_of_them] == sorted(MODELS)
 
@@ -158,6 +163,56 @@ async def test_a_configuration_says_how_a_model_is_served(front: Front) -> None:
         1000,
         "CLASSIFICATION",
     )
+
+
+async def test_a_configuration_says_how_the_deployment_gathers(front: Front) -> None:
+    config = (await front.open.ModelConfig(pb.ModelConfigRequest(name="class"))).config
+    assert list(config.dynamic_batching.preferred_batch_size) == [32]
+    change = SpecChange(batching=Batching(max_delay_s=0.25, preferred_sizes=(4, 48)))
+    await front.use_cases.deployments.update(DeploymentName("default", "class"), change, "")
+    await front.use_cases.reconciler.tick()
+    config = (await front.open.ModelConfig(pb.ModelConfigRequest(name="class"))).config
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 48]
+    assert config.dynamic_batching.max_queue_delay_microseconds == 250_000
+    front.replicas.batches.clear()
+    await asyncio.wait_for(asyncio.gather(*(front.infer("class", PLANES) for _ in range(2))), 20)
+    assert front.replicas.batches == [4]
+
+
+async def test_urgent_requests_of_either_protocol_go_first(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = SpecChange(batching=Batching(max_size=1, max_delay_s=0), default_priority=3)
+    await front.use_cases.deployments.update(DeploymentName("default", "class"), change, "")
+    await front.use_cases.reconciler.tick()
+    gate, predict, order = asyncio.Event(), front.replicas.predict, []
+
+    async def wait(endpoint: Any, version: Any, payloads: Any, timeout_s: float) -> Any:
+        order.extend(payload.priority for payload in payloads)
+        await gate.wait()
+        return await predict(endpoint, version, payloads, timeout_s)
+
+    monkeypatch.setattr(front.replicas, "predict", wait)
+
+    async def typed(priority: int) -> Any:
+        image = {"content": GOOD["png"]}
+        name = "projects/default/deployments/class"
+        return await front.vision.Classify(ClassifyRequest(deployment=name, images=[image], priority=priority))
+
+    async def untyped(priority: int) -> Any:
+        parameters = {"priority": pb.InferParameter(uint64_param=priority)} if priority else {}
+        return await front.open.ModelInfer(infer_request("class", [GOOD["png"]], parameters=parameters))
+
+    calls = []
+    for count, asked in enumerate((typed(0), untyped(0), typed(4), untyped(0), typed(2), untyped(1), typed(0)), 1):
+        calls.append(asyncio.ensure_future(asked))
+        while front.meter.waiting + len(order) < count:
+            await asyncio.sleep(0.001)
+    gate.set()
+    await asyncio.gather(*calls)
+    # The first two were on their way already.
+    assert order == [0, 0, 1, 2, 0, 0, 4]
+    with pytest.raises(grpc.RpcError) as refusal:
+        await typed(-1)
+    assert list(failed_call(refusal.value).violations) == ["priority"]
 
 
 async def test_the_repository_is_the_deployments(front: Front) -> None:

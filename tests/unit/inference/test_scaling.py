@@ -1,6 +1,7 @@
 """Replicas, batches and warm-up of a deployment, as its user asks for them."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from enxerto.inference.domain import (
     Application,
     Autoscaling,
     Batching,
+    Deployment,
     DeploymentSpec,
     Device,
     Placement,
@@ -159,7 +161,9 @@ def test_what_a_user_asks_for_is_read_and_shown() -> None:
         replicas=2,
         traffic=[{"model_version": f"{REFERENCE[:-10]}7", "percent": 5}],
         autoscaling={"max_replicas": 4, "upscale_delay": Duration(seconds=3)},
-        batching={"max_size": 8, "max_delay": Duration()},
+        batching={"max_size": 8, "max_delay": Duration(), "preferred_sizes": [8, 4]},
+        default_priority=3,
+        response_cache={"max_bytes": 4096},
         device=deployment_pb2.Deployment.DEVICE_GPU,
         warm_up_batch_sizes=[1, 8],
         placement=deployment_pb2.Deployment.PLACEMENT_SHARED,
@@ -168,7 +172,12 @@ def test_what_a_user_asks_for_is_read_and_shown() -> None:
     assert (spec.placement, spec.pinned) == (Placement.SHARED, True)
     assert spec.traffic == (TrafficShare(VersionReference("default", "pets", "7"), 5),)
     assert spec.autoscaling == Autoscaling(1, 4, 1.0, 3.0, 600.0)
-    assert (spec.batching, spec.device, spec.warm_up_batch_sizes) == (Batching(8, 0.0), Device.GPU, (1, 8))
+    assert (spec.batching, spec.default_priority, spec.response_cache) == (Batching(8, 0.0, (4, 8)), 3, 4096)
+    assert (spec.device, spec.warm_up_batch_sizes) == (Device.GPU, (1, 8))
+    version = VersionName("default", "pets", 1)
+    shown = converters.deployment_to_proto(Deployment.create(NAME, spec, version, datetime(2026, 1, 1, tzinfo=UTC)))
+    assert (list(shown.batching.preferred_sizes), shown.default_priority) == ([4, 8], 3)
+    assert shown.response_cache.max_bytes == 4096
 
 
 @pytest.mark.parametrize(
@@ -182,6 +191,16 @@ def test_what_a_user_asks_for_is_read_and_shown() -> None:
             ["autoscaling.target_ongoing_batches", "autoscaling.upscale_delay"],
         ),
         ({"batching": {"max_size": -1, "max_delay": Duration(seconds=2)}}, ["batching.max_size", "batching.max_delay"]),
+        (
+            {"batching": {"max_size": 8, "max_delay": Duration(seconds=2), "preferred_sizes": [4, 9]}},
+            ["batching.max_delay", "batching.preferred_sizes"],
+        ),
+        ({"batching": {"preferred_sizes": [4, 4]}}, ["batching.preferred_sizes"]),
+        ({"batching": {"preferred_sizes": [0]}}, ["batching.preferred_sizes"]),
+        ({"batching": {"preferred_sizes": range(1, 10)}}, ["batching.preferred_sizes"]),
+        ({"default_priority": -1}, ["default_priority"]),
+        ({"response_cache": {}}, ["response_cache.max_bytes"]),
+        ({"response_cache": {"max_bytes": 2**34 + 1}}, ["response_cache.max_bytes"]),
         ({"warm_up_batch_sizes": [0]}, ["warm_up_batch_sizes"]),
         ({"warm_up_batch_sizes": [1] * 9}, ["warm_up_batch_sizes"]),
         ({"device": 9}, ["device"]),

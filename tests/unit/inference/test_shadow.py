@@ -3,30 +3,39 @@
 import asyncio
 import io
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from enxerto.inference.domain import (
-    AnswerForm,
     Comparison,
     Payload,
     PayloadKind,
     PictureAnswer,
     Prediction,
+    Segment,
     ServableVersion,
     ShadowShare,
     Tensor,
     Timing,
     TrafficShare,
 )
+from enxerto.inference.replica.outlines import outlines
+from enxerto.inference.replica.run_lengths import run_lengths
+from enxerto.inference.service import SpecChange
 from enxerto.inference.service.agreement import agreements, comparable
+from enxerto.inference.service.masks import drawn
+from enxerto.inference.v1 import vision_pb2, vision_service_pb2
 from enxerto.kernel.errors import InvalidArgumentError
-from enxerto.kernel.names import VersionName, VersionReference
+from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
 from enxerto.vision.specs import Task
 from fakes.inference_stack import NAME, World
 from fakes.inference_world import BAD_IMAGE
+from inference_front import MODELS, Front, running_front
+from inference_images import GOOD
 
 ONE, TWO = (VersionName("default", "pets", number) for number in (1, 2))
 
@@ -198,7 +207,69 @@ def test_paintings_are_compared_by_colour() -> None:
     assert agreements(left, right) == [pytest.approx(0.8)]
 
 
-def test_masks_as_outlines_are_not_compared() -> None:
-    payload = Payload(PayloadKind.ENCODED, (b"x",), 1, form=AnswerForm.POLYGONS)
-    assert not comparable(Task.SEGMENTATION, payload)
-    assert comparable(Task.DETECTION, payload)
+@pytest.mark.parametrize("seed", range(20))
+def test_masks_as_run_lengths_and_outlines_are_compared_as_their_pixels(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    height, width = random.integers(1, 40, 2)
+    # 255 is no class, and class 3 does not occur.
+    mask = random.choice(np.array([0, 1, 2, 255], np.uint8), (height, width), p=[0.6, 0.2, 0.1, 0.1])
+    for write in (
+        lambda of: Segment(0, 1, rle=run_lengths(of)),
+        lambda of: Segment(0, 1, outlines=outlines(of)),
+    ):
+        segments = [replace(write(mask == index), index=index) for index in np.unique(mask[mask != 255]).tolist()]
+        np.testing.assert_array_equal(drawn(PictureAnswer(width, height, (), tuple(segments))), mask)
+
+
+@pytest.mark.parametrize("form", [vision_pb2.MASK_FORMAT_RLE, vision_pb2.MASK_FORMAT_POLYGONS])
+async def test_masks_in_any_form_are_compared(tmp_path: Path, form: vision_pb2.MaskFormat.ValueType) -> None:
+    async with running_front(tmp_path, shadow_report_s=0) as front:
+        await shadow_of(front, "segment")
+        request = vision_service_pb2.SegmentRequest(
+            deployment="projects/default/deployments/segment", images=[{"content": GOOD["png"]}] * 2, format=form
+        )
+        answer = await front.vision.Segment(request)
+        assert answer.results[0].segments
+        found = await compared_by(front, "segment", 2)
+        assert (found.images, found.failed, found.agreement) == (2, 0, 1.0)
+
+
+async def test_what_has_nothing_to_compare_is_not_copied(tmp_path: Path) -> None:
+    async with running_front(tmp_path, shadow_report_s=0) as front:
+        await shadow_of(front, "detect")
+        pixels = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+        # Neither says which boxes were accepted, or what is in them.
+        await front.infer("detect", pixels, "boxes")
+        await front.infer("detect", pixels, "scores", "boxes")
+        await front.infer("detect", pixels)
+        # Encoded images are answered with boxes, scores and classes, whatever the message will hold of them.
+        await front.infer("detect", [GOOD["png"]], "boxes", "scores", "classes", "accepted")
+        found = await compared_by(front, "detect", 2)
+        assert (found.images, found.failed, found.dropped) == (2, 0, 0)
+
+
+def test_embeddings_of_two_networks_are_not_compared() -> None:
+    payload = Payload(PayloadKind.ENCODED, (b"x",), 1, outputs=("embedding",))
+    assert not comparable(Task.CLASSIFICATION, payload)
+    assert comparable(Task.CLASSIFICATION, replace(payload, outputs=("embedding", "probabilities")))
+    assert comparable(Task.DETECTION, replace(payload, outputs=("boxes",)))
+
+
+async def shadow_of(front: Front, model: str) -> None:
+    """Let the deployment of a model have a second version of it as shadow."""
+    version = front.registry.add_tiny(2, MODELS[model], model)
+    front.replicas.load(version, MODELS[model])
+    share = ShadowShare(VersionReference("default", model, "2"), 100)
+    await front.use_cases.deployments.update(DeploymentName("default", model), SpecChange(shadow=share), "")
+    for _ in range(3):
+        await front.use_cases.reconciler.tick()
+
+
+async def compared_by(front: Front, model: str, images: int) -> Comparison:
+    for _ in range(500):
+        await front.use_cases.reconciler.tick()
+        found = (await front.use_cases.deployments.get(DeploymentName("default", model))).comparison
+        if found is not None and found.images + found.dropped + found.failed >= images:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"still {found}")

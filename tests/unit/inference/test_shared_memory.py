@@ -1,13 +1,18 @@
 """Shared memory that clients name: what is opened, and everything that is not."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from enxerto.inference.bootstrap import compose
 from enxerto.inference.errors import RegionExistsError, RegionNotFoundError, TooManyRegionsError
 from enxerto.inference.oip.shared_memory import MAX_REGIONS, RegionError, Regions, is_local
+from enxerto.inference.settings import InferenceSettings
 from enxerto.kernel.errors import InvalidArgumentError
+from enxerto.runtime.metrics import new_registry
 
 
 @pytest.fixture
@@ -22,6 +27,16 @@ def folder(tmp_path: Path) -> Path:
     (shared / "folder" / "inner").write_bytes(bytes(100))
     os.mkfifo(shared / "pipe")
     return shared
+
+
+def readers(path: Path) -> int:
+    """Descriptors of this process that lead to a file."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        # The folder's own descriptor is gone by now.
+        with contextlib.suppress(FileNotFoundError):
+            found += descriptor.readlink() == path
+    return found
 
 
 def open_files() -> int:
@@ -121,3 +136,28 @@ def test_there_are_only_so_many(folder: Path) -> None:
 )  # fmt: skip
 def test_who_is_on_this_machine(peer: str, local: bool) -> None:
     assert is_local(peer) is local
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Path]:
+    """An object of the system's own shared memory, and a secret for the service."""
+    (tmp_path / "secret").write_text("s" * 32)
+    path = Path(f"/dev/shm/enxerto-test-{os.getpid()}")
+    path.write_bytes(bytes(100))
+    yield path
+    path.unlink()
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+async def test_the_service_closes_all_regions_when_it_ends(tmp_path: Path, shared: Path, ends_well: bool) -> None:
+    settings = InferenceSettings(home=tmp_path, replica_secret_file=tmp_path / "secret", shared_memory=True)
+    with contextlib.suppress(ZeroDivisionError):
+        async with compose(settings, new_registry()) as wired:
+            assert wired.regions is not None
+            for name in ("in", "out"):
+                wired.regions.register(name, shared.name, 0, 100)
+            assert readers(shared) == 2
+            if not ends_well:
+                raise ZeroDivisionError
+    assert readers(shared) == 0
+    assert not wired.regions.status()

@@ -12,7 +12,8 @@ def predictions(message: vision_service_pb2.ClassifyResponse) -> list[results.Pr
 
 
 def _timings(spent: vision_pb2.Timings) -> results.Timings:
-    return results.Timings(*map(seconds, (spent.queue, spent.decode, spent.compute, spent.encode)))
+    queue_s, decode_s, compute_s, encode_s = map(seconds, (spent.queue, spent.decode, spent.compute, spent.encode))
+    return results.Timings(queue_s, decode_s, compute_s, encode_s, spent.cached)
 
 
 def _prediction(

@@ -89,9 +89,11 @@ def _settings(message: deployment_pb2.Deployment) -> dict[str, Any]:
     }
     if message.pinned:
         settings["pinned"] = True
-    for group in ("autoscaling", "batching"):
+    for group in ("autoscaling", "batching", "response_cache"):
         if message.HasField(group):
             settings[group] = read_fields(getattr(message, group))
+    if message.default_priority:
+        settings["default_priority"] = message.default_priority
     if message.warm_up_batch_sizes:
         settings["warm_up_batch_sizes"] = list(message.warm_up_batch_sizes)
     return settings

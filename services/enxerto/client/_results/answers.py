@@ -22,6 +22,8 @@ class Timings:
     compute_s: float
     encode_s: float = 0.0
     """Turning the network's output into the answer."""
+    cached: bool = False
+    """Whether the answer was kept from an earlier request with the same content: all times are 0."""
 
 
 @dataclass(frozen=True, slots=True)

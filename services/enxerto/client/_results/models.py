@@ -140,7 +140,7 @@ class Deployment:
     """Shares of the requests for other versions than `model_version`."""
     shadow: Shadow | None
     settings: Mapping[str, Any]
-    """What else was asked for, as `deploy` takes it: `autoscaling`, `batching`, `device`, `placement`, `pinned`,
-    `warm_up_batch_sizes`."""
+    """What else was asked for, as `deploy` takes it: `autoscaling`, `batching`, `default_priority`, `device`, `pinned`,
+    `placement`, `response_cache`, `warm_up_batch_sizes`."""
     create_time: datetime | None
     update_time: datetime | None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from enxerto.inference.domain import (
+    DEFAULT_PRIORITY,
     Autoscaling,
     Batching,
     Comparison,
@@ -41,24 +42,31 @@ def options_to_json(spec: DeploymentSpec) -> dict[str, Any]:
         options["placement"] = spec.placement.value
     if spec.pinned:
         options["pinned"] = True
+    if spec.default_priority != DEFAULT_PRIORITY:
+        options["default_priority"] = spec.default_priority
+    if spec.response_cache:
+        options["response_cache"] = spec.response_cache
     return options
 
 
 def options_from_json(options: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a `DeploymentSpec`."""
     autoscaling, shadow = options.get("autoscaling"), options.get("shadow")
+    batching = options.get("batching", {})
     return {
         "traffic": tuple(
             TrafficShare(VersionReference.parse(share["model_version"]), share["percent"])
             for share in options.get("traffic", ())
         ),
         "autoscaling": Autoscaling(**autoscaling) if autoscaling else None,
-        "batching": Batching(**options.get("batching", {})),
+        "batching": Batching(**{**batching, "preferred_sizes": tuple(batching.get("preferred_sizes", ()))}),
         "device": Device(options.get("device", Device.CPU)),
         "warm_up_batch_sizes": tuple(options.get("warm_up_batch_sizes", ())),
         "shadow": ShadowShare(VersionReference.parse(shadow["model_version"]), shadow["percent"]) if shadow else None,
         "placement": Placement(options.get("placement", Placement.DEDICATED)),
         "pinned": options.get("pinned", False),
+        "default_priority": options.get("default_priority", DEFAULT_PRIORITY),
+        "response_cache": options.get("response_cache", 0),
     }
 
 

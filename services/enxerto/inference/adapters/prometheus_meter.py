@@ -38,6 +38,8 @@ class PrometheusMeter:
         self._compared = counter("shadow_images", "Images whose answers by a shadow were compared.", "task")
         self._agreed = counter("shadow_agreement", "Sum of those images' agreements, each in [0, 1].", "task")
         self._shadow_dropped = counter("shadow_requests_dropped", "Copies for shadows that were given up.", "reason")
+        self._lookups = counter("cache_lookups", "Requests looked for in a response cache.", "outcome")
+        self._cached = Gauge(f"{_PREFIX}_cached_bytes", "Answers kept in response caches.", registry=registry)
         self._deployments = Gauge(f"{_PREFIX}_deployments", "Deployments by state.", ("state",), registry=registry)
         self._pool = {
             name: Gauge(f"{_PREFIX}_pool_{name}", text, registry=registry)
@@ -69,6 +71,8 @@ class PrometheusMeter:
             self._dropped.labels(reason)
         for reason in ("queue_full", "failed"):
             self._shadow_dropped.labels(reason)
+        for outcome in ("hit", "miss"):
+            self._lookups.labels(outcome)
         for kind in PayloadKind:
             self._images.labels(kind.value)
         for state in State:
@@ -119,6 +123,14 @@ class PrometheusMeter:
     def shadow_dropped(self, reason: str) -> None:
         """A copy for a shadow was given up."""
         self._shadow_dropped.labels(reason).inc()
+
+    def cache_looked_up(self, *, hit: bool) -> None:
+        """An answer was looked for."""
+        self._lookups.labels("hit" if hit else "miss").inc()
+
+    def cached(self, size_bytes: int) -> None:
+        """Answers are kept."""
+        self._cached.set(size_bytes)
 
     def deployments(self, counts: Mapping[State, int]) -> None:
         """Deployments in each state."""

@@ -143,4 +143,5 @@ def _timings(prediction: Prediction) -> vision_pb2.Timings:
         decode=duration(timing.decode_s),
         compute=duration(timing.compute_s),
         encode=duration(timing.encode_s),
+        cached=timing.cached,
     )

@@ -110,6 +110,8 @@ def deployment_to_proto(deployment: Deployment) -> deployment_pb2.Deployment:
         shadow=_shadow(spec.shadow, deployment) if spec.shadow else None,
         placement=deployment_pb2.Deployment.Placement.Value(f"PLACEMENT_{spec.placement.value}"),
         pinned=spec.pinned,
+        default_priority=spec.default_priority,
+        response_cache=deployment_pb2.ResponseCache(max_bytes=spec.response_cache) if spec.response_cache else None,
         create_time=timestamp(deployment.create_time),
         update_time=timestamp(deployment.update_time),
         etag=deployment.etag,
@@ -137,7 +139,9 @@ def _autoscaling(bounds: Autoscaling) -> deployment_pb2.Autoscaling:
 def _batching(batching: Batching) -> deployment_pb2.Batching:
     delay_s = batching.max_delay_s
     delay = None if delay_s is None else duration(delay_s)
-    return deployment_pb2.Batching(max_size=batching.max_size or 0, max_delay=delay)
+    return deployment_pb2.Batching(
+        max_size=batching.max_size or 0, max_delay=delay, preferred_sizes=batching.preferred_sizes
+    )
 
 
 def _shadow(share: ShadowShare, deployment: Deployment) -> deployment_pb2.Shadow:

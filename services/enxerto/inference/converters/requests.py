@@ -29,6 +29,8 @@ class _Request(Protocol):
     def deployment(self) -> str: ...
     @property
     def images(self) -> Sequence[vision_pb2.Image]: ...
+    @property
+    def priority(self) -> int: ...
 
 
 def sticky_key(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
@@ -94,7 +96,9 @@ def _images(
     name = DeploymentName.check(request.deployment, "deployment", violations)
     if not 1 <= len(request.images) <= max_items:
         violations.add("images", f"must have 1 to {max_items} images, has {len(request.images)}")
+    if request.priority < 0:
+        violations.add("priority", f"must not be negative, is {request.priority}")
     violations.raise_if_any()
     assert name is not None
     images = tuple(image.content for image in request.images)
-    return name, Payload(PayloadKind.ENCODED, images, len(images), form=form)
+    return name, Payload(PayloadKind.ENCODED, images, len(images), form=form, priority=request.priority)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from enxerto.inference.domain import (
+    DEFAULT_PRIORITY,
     MAX_ITEMS,
     MAX_REPLICAS,
     MAX_TRAFFIC_PERCENT,
@@ -21,6 +22,8 @@ from enxerto.kernel.names import VersionReference
 
 _MAX_LABELS = 64
 _MAX_BATCH = 4096
+_MAX_CACHE_BYTES = 2**34
+_MAX_PREFERRED = 8
 _MAX_WARM_UPS = 8
 _TARGET_ONGOING = 1.0
 _UPSCALE_S = 30.0
@@ -126,7 +129,26 @@ def _batching(message: deployment_pb2.Deployment, violations: Violations) -> Bat
     given, field = message.batching, "deployment.batching"
     if not 0 <= given.max_size <= _MAX_BATCH:
         violations.add(f"{field}.max_size", f"must be in 1..{_MAX_BATCH}")
-    return Batching(given.max_size or None, _seconds(given, "max_delay", field, 1.0, violations))
+    delay_s = _seconds(given, "max_delay", field, 1.0, violations)
+    most, sizes = given.max_size or _MAX_BATCH, tuple(sorted(given.preferred_sizes))
+    if len(sizes) > _MAX_PREFERRED or len(set(sizes)) < len(sizes) or not all(1 <= size <= most for size in sizes):
+        rule = f"at most {_MAX_PREFERRED}, each in 1..{most} and none twice"
+        violations.add(f"{field}.preferred_sizes", rule)
+    return Batching(given.max_size or None, delay_s, sizes)
+
+
+def _default_priority(message: deployment_pb2.Deployment, violations: Violations) -> int:
+    if message.default_priority < 0:
+        violations.add("deployment.default_priority", f"must be at least 1, is {message.default_priority}")
+    return message.default_priority or DEFAULT_PRIORITY
+
+
+def _response_cache(message: deployment_pb2.Deployment, violations: Violations) -> int:
+    if not message.HasField("response_cache"):
+        return 0
+    if not 1 <= message.response_cache.max_bytes <= _MAX_CACHE_BYTES:
+        violations.add("deployment.response_cache.max_bytes", f"must be in 1..{_MAX_CACHE_BYTES}")
+    return message.response_cache.max_bytes
 
 
 def _device(message: deployment_pb2.Deployment, violations: Violations) -> Device:
@@ -175,5 +197,7 @@ _READERS: dict[str, _Read] = {
     "warm_up_batch_sizes": _warm_up,
     "shadow": _shadow,
     "pinned": _pinned,
+    "default_priority": _default_priority,
+    "response_cache": _response_cache,
 }
 _IMMUTABLE: dict[str, _Read] = {"device": _device, "placement": _placement}

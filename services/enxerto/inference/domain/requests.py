@@ -13,7 +13,7 @@ from enxerto.vision.contracts import DTYPES
 MAX_ITEMS = 64
 
 DEFAULT_PRIORITY = 2
-"""Of requests that do not say: one may be more urgent, all others less."""
+"""Of requests and deployments that do not say: one may be more urgent, all others less."""
 
 ITEM_BYTES = {"FP32": 4, "FP16": 2, "INT64": 8, "INT32": 4, "UINT8": 1, "BOOL": 1}
 """Bytes of one number of a datatype of the Open Inference Protocol."""
@@ -56,8 +56,8 @@ class Payload:
     """ENCODED: how the answers are to be written."""
     alone: bool = False
     """Whether nothing may travel with it: its answer may be so large that the limit is to be its own."""
-    priority: int = DEFAULT_PRIORITY
-    """1 goes first; of the same number the one that came first."""
+    priority: int = 0
+    """1 goes first; of the same number the one that came first. 0 is the deployment's default."""
     outputs: tuple[str, ...] = ()
     """Of the graph, that the answer is to hold; all when empty. A batch computes what any of its parts asks for."""
 
@@ -192,3 +192,7 @@ class Timing:
     decode_s: float
     compute_s: float
     encode_s: float
+    lookup_s: float | None = None
+    """Hashing, and looking into the response cache; None without one."""
+    cached: bool = False
+    """Whether the answer was there."""

@@ -4,6 +4,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from enxerto.inference.domain.requests import DEFAULT_PRIORITY
 from enxerto.kernel.names import VersionReference
 
 MAX_REPLICAS = 64
@@ -67,7 +68,9 @@ class Batching:
     max_size: int | None = None
     """Images in one call to a replica."""
     max_delay_s: float | None = None
-    """How long a request may wait for company while another call is in flight."""
+    """How long a request may wait for company while another call is in flight, or for a preferred size."""
+    preferred_sizes: tuple[int, ...] = ()
+    """Images in one call, ascending, that are worth waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,10 @@ class DeploymentSpec:
     placement: Placement = Placement.DEDICATED
     pinned: bool = False
     """SHARED: whether its models stay in memory."""
+    default_priority: int = DEFAULT_PRIORITY
+    """Of requests that do not say, from 1."""
+    response_cache: int = 0
+    """Bytes of answers that are kept to be given again; 0 keeps none."""
 
     @property
     def shared(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from enxerto.inference.domain import ServableVersion
 from enxerto.inference.oip import open_inference_pb2 as pb
+from enxerto.inference.service import BatchLimits
 from enxerto.vision.contracts import EMBEDDING, MAX_DETECTIONS
 from enxerto.vision.specs import Task, TensorSpec
 
@@ -22,18 +23,6 @@ _TYPES = {
     "INT64": pb.TYPE_INT64,
     "BOOL": pb.TYPE_BOOL,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """How requests are put together."""
-
-    max_request_items: int
-    """Images in one request."""
-    max_size: int
-    """Images in one call to a replica."""
-    max_delay_s: float
-    """How long a request may wait for company, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +68,18 @@ def metadata_to_proto(name: str, version: ServableVersion) -> pb.ModelMetadataRe
     )
 
 
-def config_to_proto(name: str, version: ServableVersion, batching: Batching) -> pb.ModelConfig:
-    """The same as Triton's configuration of a model with a batch axis, which its shapes leave out."""
+def config_to_proto(
+    name: str, version: ServableVersion, max_items: int, gathering: BatchLimits, *, remembers: bool
+) -> pb.ModelConfig:
+    """The same as Triton's configuration of a model with a batch axis, which its shapes leave out.
+
+    Args:
+        name: of the model, as the caller wrote it.
+        version: that serves.
+        max_items: images in one request.
+        gathering: how requests are put together.
+        remembers: whether answers are kept to be given again.
+    """
     parameters = {"task": version.task.value, "labels": json.dumps(version.labels), "version": str(version.name)}
     return pb.ModelConfig(
         name=name,
@@ -89,7 +88,7 @@ def config_to_proto(name: str, version: ServableVersion, batching: Batching) -> 
         version_policy=pb.ModelVersionPolicy(
             specific=pb.ModelVersionPolicy.Specific(versions=[version.name.number]),
         ),
-        max_batch_size=batching.max_request_items,
+        max_batch_size=max_items,
         input=[
             pb.ModelInput(
                 name=version.input_name,
@@ -104,11 +103,12 @@ def config_to_proto(name: str, version: ServableVersion, batching: Batching) -> 
             for spec in version.outputs
         ],
         dynamic_batching=pb.ModelDynamicBatching(
-            preferred_batch_size=[batching.max_size],
-            max_queue_delay_microseconds=round(batching.max_delay_s * 1e6),
+            preferred_batch_size=gathering.preferred_sizes or (gathering.max_items,),
+            max_queue_delay_microseconds=round(gathering.max_delay_s * 1e6),
         ),
         parameters={key: pb.ModelParameter(string_value=value) for key, value in parameters.items()},
         model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+        response_cache=pb.ModelResponseCache(enable=remembers),
     )
 
 

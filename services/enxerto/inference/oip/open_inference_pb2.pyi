@@ -969,6 +969,28 @@ class ModelDynamicBatching(_message.Message):
 Global___ModelDynamicBatching: _TypeAlias = ModelDynamicBatching  # noqa: Y015
 
 @_typing.final
+class ModelResponseCache(_message.Message):
+    """Answers that are given again to requests with the same content."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLE_FIELD_NUMBER: _builtins.int
+    enable: _builtins.bool
+    """Whether there are any."""
+    def __init__(
+        self,
+        *,
+        enable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enable", b"enable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelResponseCache: _TypeAlias = ModelResponseCache  # noqa: Y015
+
+@_typing.final
 class ModelTransactionPolicy(_message.Message):
     """How many answers a request has."""
 
@@ -1049,6 +1071,7 @@ class ModelConfig(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     MODEL_TRANSACTION_POLICY_FIELD_NUMBER: _builtins.int
+    RESPONSE_CACHE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The deployment."""
     platform: _builtins.str
@@ -1081,6 +1104,10 @@ class ModelConfig(_message.Message):
     def model_transaction_policy(self) -> Global___ModelTransactionPolicy:
         """One answer for each request."""
 
+    @_builtins.property
+    def response_cache(self) -> Global___ModelResponseCache:
+        """Whether answers are kept."""
+
     def __init__(
         self,
         *,
@@ -1094,10 +1121,11 @@ class ModelConfig(_message.Message):
         parameters: _abc.Mapping[_builtins.str, Global___ModelParameter] | None = ...,
         backend: _builtins.str = ...,
         model_transaction_policy: Global___ModelTransactionPolicy | None = ...,
+        response_cache: Global___ModelResponseCache | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic_batching", b"dynamic_batching", "model_transaction_policy", b"model_transaction_policy", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic_batching", b"dynamic_batching", "model_transaction_policy", b"model_transaction_policy", "response_cache", b"response_cache", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dynamic_batching", b"dynamic_batching", "input", b"input", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dynamic_batching", b"dynamic_batching", "input", b"input", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform", "response_cache", b"response_cache", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_scheduling_choice: _TypeAlias = _typing.Literal["dynamic_batching"]  # noqa: Y015
     _WhichOneofArgType_scheduling_choice: _TypeAlias = _typing.Literal["scheduling_choice", b"scheduling_choice"]  # noqa: Y015
@@ -1241,11 +1269,11 @@ class InferStatistics(_message.Message):
 
     @_builtins.property
     def cache_hit(self) -> Global___StatisticDuration:
-        """Answers from a cache: none."""
+        """Hashing and looking up, of requests whose answer was in the deployment's response cache."""
 
     @_builtins.property
     def cache_miss(self) -> Global___StatisticDuration:
-        """Answers not in the cache: none."""
+        """Likewise, of requests whose answer was not."""
 
     def __init__(
         self,

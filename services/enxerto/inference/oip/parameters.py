@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from enxerto.inference.domain import DEFAULT_PRIORITY
 from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.kernel.errors import Violations
 
@@ -28,8 +27,8 @@ def timeout_s(parameters: Parameters, violations: Violations) -> float | None:
 
 
 def priority(parameters: Parameters, violations: Violations) -> int:
-    """How urgent the request is: 1 goes first; 0 is the default, as with Triton."""
-    return _whole(parameters, "priority", "parameters", violations) or DEFAULT_PRIORITY
+    """How urgent the request is: 1 goes first; 0 is the deployment's default, as with Triton."""
+    return _whole(parameters, "priority", "parameters", violations)
 
 
 def classes_wanted(parameters: Parameters, field: str, violations: Violations) -> int:

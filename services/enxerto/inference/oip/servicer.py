@@ -17,7 +17,6 @@ from enxerto.inference.oip.metadata import (
     EXTENSIONS,
     SERVER_NAME,
     SHARED_MEMORY_EXTENSION,
-    Batching,
     config_to_proto,
     metadata_to_proto,
 )
@@ -53,13 +52,11 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         self,
         predictions: CountedPredictions,
         deployments: Deployments,
-        batching: Batching,
         regions: Regions | None,
         ready: Callable[[], bool],
     ) -> None:
         self._predictions = predictions
         self._deployments = deployments
-        self._batching = batching
         self._regions = regions
         self._ready = ready
 
@@ -91,14 +88,18 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         """How a model is served."""
-        version = self._predictions.serving(*await self._which(request.name, request.version))
-        return pb.ModelConfigResponse(config=config_to_proto(request.name, version, self._batching))
+        which = await self._which(request.name, request.version)
+        version, gathering = self._predictions.serving(*which), self._predictions.gathering(*which)
+        remembers, most = self._predictions.remembers(which[0]), self._predictions.max_items
+        config = config_to_proto(request.name, version, most, gathering, remembers=remembers)
+        return pb.ModelConfigResponse(config=config)
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         """What was served."""
         if not request.name:
             return statistics_to_proto(self._predictions.statistics())
-        return statistics_to_proto(self._predictions.statistics(*await self._which(request.name, request.version)))
+        counted = self._predictions.statistics(*await self._which(request.name, request.version))
+        return statistics_to_proto(counted, request.name)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Run a model."""

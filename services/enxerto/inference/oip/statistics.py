@@ -9,17 +9,17 @@ from enxerto.kernel.names import DeploymentName, VersionName
 
 
 def statistics_to_proto(
-    counted: Mapping[tuple[DeploymentName, VersionName], VersionStatistics],
+    counted: Mapping[tuple[DeploymentName, VersionName], VersionStatistics], asked: str = ""
 ) -> pb.ModelStatisticsResponse:
-    """One entry for each version."""
+    """One entry for each version, under the name that was asked for: perf_analyzer looks for its own."""
     return pb.ModelStatisticsResponse(
-        model_stats=[_version(name, version, counts) for (name, version), counts in counted.items()]
+        model_stats=[_version(asked or model_id(name), version, counts) for (name, version), counts in counted.items()]
     )
 
 
-def _version(name: DeploymentName, version: VersionName, counts: VersionStatistics) -> pb.ModelStatistics:
+def _version(name: str, version: VersionName, counts: VersionStatistics) -> pb.ModelStatistics:
     return pb.ModelStatistics(
-        name=model_id(name),
+        name=name,
         version=str(version.number),
         last_inference=round(counts.last_s * 1000),
         inference_count=counts.images,
@@ -28,6 +28,8 @@ def _version(name: DeploymentName, version: VersionName, counts: VersionStatisti
             success=_spent(counts.success),
             fail=_spent(counts.fail),
             queue=_spent(counts.queue),
+            cache_hit=_spent(counts.cache_hit),
+            cache_miss=_spent(counts.cache_miss),
             **_times(counts.requests),
         ),
         batch_stats=[

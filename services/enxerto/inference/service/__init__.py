@@ -1,6 +1,7 @@
 """Use cases: deployments, requests, and the loop that makes what runs agree with what was asked for."""
 
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
+from enxerto.inference.service.caching import ResponseCaches
 from enxerto.inference.service.counted import CountedPredictions
 from enxerto.inference.service.deployments import Deployments, SpecChange
 from enxerto.inference.service.feedback import Quality
@@ -40,6 +41,7 @@ __all__ = [
     "Reconciler",
     "References",
     "RequestLimits",
+    "ResponseCaches",
     "Retention",
     "Route",
     "Router",

@@ -8,19 +8,27 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from enxerto.inference.domain import AnswerForm, Payload, PayloadKind, PictureAnswer, Prediction, Tensor
+from enxerto.inference.domain import Payload, PayloadKind, PictureAnswer, Prediction, Tensor
+from enxerto.inference.service.masks import drawn
 from enxerto.vision.geometry import overlaps
 from enxerto.vision.specs import Task
 
 _SAME_BOX = 0.5
-_FORMS = (AnswerForm.PICTURES, AnswerForm.TENSORS)
+_COMPARED = {
+    Task.CLASSIFICATION: {"probabilities"},
+    Task.DETECTION: {"boxes", "classes", "accepted"},
+    Task.SEGMENTATION: {"classes"},
+    Task.STYLE: {"pictures"},
+}
+"""Outputs that a comparison reads."""
 
 _Row = dict[str, npt.NDArray[Any]]
 
 
 def comparable(task: Task, payload: Payload) -> bool:
-    """Whether answers to such a request can be compared: masks as run lengths or outlines cannot."""
-    return task is not Task.SEGMENTATION or payload.kind is PayloadKind.TENSOR or payload.form in _FORMS
+    """Whether the answers to such a request hold what is compared: those to Embed do not, for one."""
+    narrow = payload.outputs and (payload.kind is PayloadKind.TENSOR or task is Task.CLASSIFICATION)
+    return not narrow or _COMPARED[task] <= set(payload.outputs)
 
 
 def agreements(ours: Prediction, theirs: Prediction) -> list[float]:
@@ -45,13 +53,16 @@ def agreements(ours: Prediction, theirs: Prediction) -> list[float]:
 
 def _rows(prediction: Prediction) -> Iterable[_Row]:
     if prediction.pictures:
-        return [_picture(picture) for picture in prediction.pictures]
+        return [_picture(picture, prediction.version.task) for picture in prediction.pictures]
     arrays = {tensor.name: tensor.values for tensor in prediction.tensors}
     return [{name: values[row] for name, values in arrays.items()} for row in range(prediction.items)]
 
 
-def _picture(picture: PictureAnswer) -> _Row:
-    return {tensor.name: _array(tensor) for tensor in picture.tensors}
+def _picture(picture: PictureAnswer, task: Task) -> _Row:
+    row = {tensor.name: _array(tensor) for tensor in picture.tensors}
+    if task is Task.SEGMENTATION and "classes" not in row:
+        row["classes"] = drawn(picture)
+    return row
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:

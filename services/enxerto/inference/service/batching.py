@@ -11,7 +11,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from enxerto.inference.domain import BatchAnswer, ItemRefusal, Payload, PayloadKind, PictureAnswer, Tensor, Timing
+from enxerto.inference.domain import (
+    DEFAULT_PRIORITY,
+    BatchAnswer,
+    ItemRefusal,
+    Payload,
+    PayloadKind,
+    PictureAnswer,
+    Tensor,
+    Timing,
+)
 from enxerto.inference.errors import QueueFullError, ReplicasUnavailableError
 from enxerto.inference.ports import Meter
 from enxerto.kernel.names import DeploymentName
@@ -36,6 +45,10 @@ class BatchLimits:
     """Images that wait; more are refused."""
     max_queued_bytes: int = 512 * 2**20
     """Bytes that wait; more are refused."""
+    preferred_sizes: tuple[int, ...] = ()
+    """Images in one call, ascending: a call leaves at once with so many, and else waits for it."""
+    default_priority: int = DEFAULT_PRIORITY
+    """Of requests that do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +69,13 @@ class _Waiting:
     payload: Payload
     deadline: float
     arrived: float
+    priority: int
     share: "asyncio.Future[Share]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
     def rank(self) -> tuple[int, float]:
         """The least goes first."""
-        return self.payload.priority, self.arrived
+        return self.priority, self.arrived
 
 
 class Batcher:
@@ -104,7 +118,7 @@ class Batcher:
             self._meter.dropped("queue_full")
             raise QueueFullError(self._deployment)
         now = time.monotonic()
-        waiting = _Waiting(payload, now + timeout_s, now)
+        waiting = _Waiting(payload, now + timeout_s, now, payload.priority or limits.default_priority)
         self._count(payload, 1)
         _enqueue(self._queues[payload.kind], waiting)
         self._idle.clear()
@@ -134,10 +148,15 @@ class Batcher:
             queue = self._oldest()
             if queue is None:
                 break
-            if self._in_flight and (delay := self._patience(queue)) > 0:
+            count = 0
+            if self._limits.preferred_sizes:
+                count, delay = self._preferred(queue)
+            else:
+                delay = self._patience(queue) if self._in_flight else 0.0
+            if delay > 0:
                 self._timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
                 break
-            task = asyncio.ensure_future(self._carry(self._take(queue)))
+            task = asyncio.ensure_future(self._carry(self._take(queue, count)))
             self._in_flight.add(task)
             task.add_done_callback(self._ended)
         self._settle()
@@ -169,10 +188,35 @@ class Batcher:
             return 0.0
         return queue[0].arrived + self._limits.max_delay_s - time.monotonic()
 
-    def _take(self, queue: deque[_Waiting]) -> list[_Waiting]:
+    def _preferred(self, queue: deque[_Waiting]) -> tuple[int, float]:
+        """How many requests leave, 0 for all that fit into a call, and the seconds to wait before they do.
+
+        As in Triton's dynamic batcher: the largest batch of a preferred size leaves at once, and so does what can
+        grow into none; anything else waits until its head has waited `max_delay_s`, and then all that fits leaves.
+        """
+        limits, now, head = self._limits, time.monotonic(), queue[0].payload
+        if (left := queue[0].arrived + limits.max_delay_s - now) <= 0:
+            return 0, 0.0
+        best = count = items = size = 0
+        for waiting in queue:
+            if waiting.share.done() or waiting.deadline <= now:
+                continue
+            payload = waiting.payload
+            items += payload.items
+            size += payload.size_bytes
+            if count and (items > limits.preferred_sizes[-1] or size > limits.max_bytes or not payload.goes_with(head)):
+                return best or count, 0.0
+            count += 1
+            if items in limits.preferred_sizes:
+                best = count
+        full = head.alone or items >= limits.preferred_sizes[-1]
+        return best, 0.0 if best or full else left
+
+    def _take(self, queue: deque[_Waiting], most: int = 0) -> list[_Waiting]:
+        """Take the requests of one call from the queue, so many at most when it is not 0."""
         batch: list[_Waiting] = []
         items = size = 0
-        while queue:
+        while queue and not (most and len(batch) == most):
             head = queue[0]
             if head.share.done() or head.deadline <= time.monotonic():
                 self._drop(queue.popleft())
@@ -216,7 +260,7 @@ class Batcher:
 def _enqueue(queue: deque[_Waiting], waiting: _Waiting) -> None:
     """Behind everything that is as urgent: for most requests that is the end."""
     place = len(queue)
-    while place and queue[place - 1].payload.priority > waiting.payload.priority:
+    while place and queue[place - 1].priority > waiting.priority:
         place -= 1
     queue.insert(place, waiting)
 

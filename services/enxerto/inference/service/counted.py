@@ -6,6 +6,7 @@ from typing import Any
 
 from enxerto.inference.domain import Payload, Prediction
 from enxerto.inference.ports import Meter
+from enxerto.inference.service.caching import ResponseCaches
 from enxerto.inference.service.observation import Observer
 from enxerto.inference.service.predictions import Predictions, RequestLimits
 from enxerto.inference.service.rates import ProjectRates
@@ -29,9 +30,12 @@ class CountedPredictions(Predictions):
         rates: ProjectRates,
         shadowing: Shadowing,
         observer: Observer,
+        caches: ResponseCaches,
         statistics: Statistics,
     ) -> None:
-        super().__init__(router, limits, meter, clock, rates=rates, shadowing=shadowing, observer=observer)
+        super().__init__(
+            router, limits, meter, clock, rates=rates, shadowing=shadowing, observer=observer, caches=caches
+        )
         self._statistics = statistics
 
     async def answer(

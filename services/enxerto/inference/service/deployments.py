@@ -51,6 +51,8 @@ class SpecChange:
     warm_up_batch_sizes: tuple[int, ...] | Kept = KEPT
     shadow: ShadowShare | Kept | None = KEPT
     pinned: bool | Kept = KEPT
+    default_priority: int | Kept = KEPT
+    response_cache: int | Kept = KEPT
 
     def apply(self, spec: DeploymentSpec) -> DeploymentSpec:
         """The spec with what changes.

@@ -170,7 +170,7 @@ class Lanes:
         """Send the requests by the deployment's shares, and retire what gets none any more."""
         if main is not None:
             canaries, shadow = self._canaries(deployment, routes, main), self._shadow(deployment, routes, main)
-            self._router.switch(Split(deployment.name, main, canaries, shadow))
+            self._router.switch(Split(deployment.name, main, canaries, shadow, deployment.spec.response_cache))
         needed = {rollout.serving for rollout in deployment.rollouts}
         for version in set(routes) - needed:
             route = routes.pop(version)
@@ -194,8 +194,10 @@ class Lanes:
         defaults, asked = self._default_limits, spec.batching
         return replace(
             defaults,
-            max_items=asked.max_size or defaults.max_items,
+            max_items=asked.max_size or max((defaults.max_items, *asked.preferred_sizes)),
             max_delay_s=defaults.max_delay_s if asked.max_delay_s is None else asked.max_delay_s,
+            preferred_sizes=asked.preferred_sizes,
+            default_priority=spec.default_priority,
         )
 
     def _leaving(self, name: DeploymentName, version: VersionName, route: Route) -> Application:

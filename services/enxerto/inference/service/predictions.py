@@ -14,6 +14,7 @@ from enxerto.inference.domain import (
     PictureAnswer,
     Prediction,
     ServableVersion,
+    Timing,
 )
 from enxerto.inference.errors import (
     DeploymentNotReadyError,
@@ -26,7 +27,8 @@ from enxerto.inference.errors import (
     VersionNotFoundError,
 )
 from enxerto.inference.ports import Meter
-from enxerto.inference.service.batching import Share
+from enxerto.inference.service.batching import BatchLimits, Share
+from enxerto.inference.service.caching import ResponseCaches, digest_of
 from enxerto.inference.service.observation import Observer, in_full
 from enxerto.inference.service.rates import ProjectRates
 from enxerto.inference.service.routes import Route
@@ -68,6 +70,7 @@ class Predictions:
         rates: ProjectRates,
         shadowing: Shadowing,
         observer: Observer,
+        caches: ResponseCaches,
     ) -> None:
         self._router = router
         self._limits = limits
@@ -76,6 +79,7 @@ class Predictions:
         self._shadowing = shadowing
         self._clock = clock
         self._observer = observer
+        self._caches = caches
 
     @property
     def max_items(self) -> int:
@@ -103,6 +107,14 @@ class Predictions:
             VersionNotFoundError: that version is not up.
         """
         return self._route(self._router.find(name), number).version
+
+    def remembers(self, name: DeploymentName) -> bool:
+        """Whether answers of the deployment are kept to be given again; see `Router.find`."""
+        return self._router.find(name).cache_bytes > 0
+
+    def gathering(self, name: DeploymentName, number: int | None = None) -> BatchLimits:
+        """How the requests for that version are gathered into calls; see `serving`."""
+        return self._route(self._router.find(name), number).gathering
 
     def ready(self, name: DeploymentName, number: int | None = None) -> bool:
         """Whether the deployment answers, with the version that the caller insists on, if any."""
@@ -156,7 +168,11 @@ class Predictions:
         limit = self._limits.timeout_s
         observed = self._observer.wants(name, route.version, payload.items)
         carried = in_full(payload) if observed else payload
-        route, share = await self._submit(route, main, carried, limit if timeout_s is None else min(timeout_s, limit))
+        allowed = limit if timeout_s is None else min(timeout_s, limit)
+        if split.cache_bytes:
+            route, share = await self._remembered(name, route, main, carried, allowed)
+        else:
+            route, share = await self._submit(route, main, carried, allowed)
         self._refuse(share.refusals, item_field)
         self._refuse(self._oversized(share.pictures), item_field)
         self._meter.images_answered(payload.kind, payload.items)
@@ -173,6 +189,21 @@ class Predictions:
         if route is split.main:
             self._shadowing.offer(split, payload, prediction)
         return prediction
+
+    async def _remembered(
+        self, name: DeploymentName, route: Route, main: Route, payload: Payload, timeout_s: float
+    ) -> tuple[Route, Share]:
+        """Give the answer that is kept, or ask for one and keep it."""
+        start = time.monotonic()
+        digest = await digest_of(payload)
+        kept = self._caches.find(name, route.version.name, digest, payload.outputs)
+        lookup_s = time.monotonic() - start
+        if kept is not None:
+            return route, replace(kept, timing=Timing(0.0, 0.0, 0.0, 0.0, lookup_s, cached=True))
+        route, share = await self._submit(route, main, payload, timeout_s - lookup_s)
+        everything = share.pictures or len(share.tensors) == len(route.version.outputs)
+        self._caches.put(name, route.version.name, digest, () if everything else payload.outputs, share)
+        return route, replace(share, timing=replace(share.timing, lookup_s=lookup_s))
 
     async def _submit(self, route: Route, main: Route, payload: Payload, timeout_s: float) -> tuple[Route, Share]:
         """Ask a version; the main one answers for a canary that is gone or has too much to do."""

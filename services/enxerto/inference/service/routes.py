@@ -59,6 +59,11 @@ class Route:
             return False
         return payload.kind is not PayloadKind.TENSOR or self.version.takes((payload.items, 3, *payload.sides))
 
+    @property
+    def gathering(self) -> BatchLimits:
+        """How requests are gathered now."""
+        return _bounded(self._batches, self.version)
+
     def gather_by(self, batches: BatchLimits) -> None:
         """Gather later requests by these limits; those that wait are answered by the ones before."""
         if batches == self._batches:
@@ -154,8 +159,10 @@ class Route:
 
 def _bounded(batches: BatchLimits, version: ServableVersion) -> BatchLimits:
     """Batches whose answers travel in one message."""
-    items = max(1, _MAX_ANSWER_BYTES // version.answer_bytes(version.height, version.width))
-    return replace(batches, max_items=min(batches.max_items, items))
+    fitting = max(1, _MAX_ANSWER_BYTES // version.answer_bytes(version.height, version.width))
+    items = min(batches.max_items, fitting)
+    sizes = tuple(size for size in batches.preferred_sizes if size <= items)
+    return replace(batches, max_items=items, preferred_sizes=sizes)
 
 
 def _agree(found: tuple[int, ...], declared: tuple[int, ...]) -> bool:

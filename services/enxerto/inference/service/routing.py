@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from enxerto.inference.domain import Payload, place
 from enxerto.inference.errors import DeploymentNotFoundError, DeploymentNotReadyError
+from enxerto.inference.service.caching import ResponseCaches
 from enxerto.inference.service.routes import Route
 from enxerto.kernel.names import DeploymentName
 
@@ -36,6 +37,8 @@ class Split:
     main: Route
     canaries: tuple[Canary, ...] = ()
     shadow: Shadow | None = None
+    cache_bytes: int = 0
+    """Of answers that are kept; 0 keeps none."""
 
     def choose(self, payload: Payload, sticky_key: str) -> Route:
         """The version that answers a request; the same one for the same key while the split stands.
@@ -76,7 +79,13 @@ class Split:
 class Router:
     """The split of every deployment. Belongs to one event loop, so that a switch is one assignment."""
 
-    def __init__(self) -> None:
+    def __init__(self, caches: ResponseCaches) -> None:
+        """Send nothing yet.
+
+        Args:
+            caches: told which versions' answers may still be given.
+        """
+        self._caches = caches
         self._splits: dict[DeploymentName, Split] = {}
         self._pending: frozenset[DeploymentName] = frozenset()
 
@@ -101,10 +110,13 @@ class Router:
     def switch(self, split: Split) -> None:
         """Send every later request of the deployment by this split."""
         self._splits[split.deployment] = split
+        versions = frozenset(route.version.name for route in split.routes)
+        self._caches.keep(split.deployment, versions, split.cache_bytes)
 
     def remove(self, name: DeploymentName) -> None:
         """Send nothing more."""
         self._splits.pop(name, None)
+        self._caches.forget(name)
 
     def expect(self, names: frozenset[DeploymentName]) -> None:
         """Say which deployments exist, so that one that is not up is told from one that is missing."""

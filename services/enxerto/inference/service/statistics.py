@@ -51,10 +51,14 @@ class VersionStatistics:
     queue: Spent = field(default_factory=Spent)
     """Waiting of the requests that were answered."""
     requests: BatchTimes = field(default_factory=BatchTimes)
+    cache_hit: Spent = field(default_factory=Spent)
+    """Looking for the answers that the response cache held."""
+    cache_miss: Spent = field(default_factory=Spent)
+    """Looking for those that it did not."""
     images: int = 0
-    """That were answered."""
+    """That were answered by a replica."""
     last_s: float = 0.0
-    """When a request was answered last, in seconds since 1970; 0 when none was."""
+    """When a replica answered a request last, in seconds since 1970; 0 when none was."""
     executions: int = 0
     """Calls to replicas that came back."""
     batches: dict[int, BatchTimes] = field(default_factory=dict)
@@ -87,10 +91,14 @@ class Statistics:
         return self._versions.get(name, {})
 
     def answered(self, name: DeploymentName, version: VersionName, images: int, timing: Timing, seconds: float) -> None:
-        """A request was answered after so many seconds."""
+        """A request was answered after so many seconds; one from the cache had no inference, as Triton counts it."""
         one = self.of(name, version)
         one.success.add(seconds)
         one.queue.add(timing.queue_s)
+        if timing.lookup_s is not None:
+            (one.cache_hit if timing.cached else one.cache_miss).add(timing.lookup_s)
+        if timing.cached:
+            return
         one.requests.add(timing)
         one.images += images
         one.last_s = self._clock.now().timestamp()

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%enxerto/inference/v1/deployment.proto\x12\x14\x65nxerto.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xa3\x08\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\x05\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32&.enxerto.inference.v1.Deployment.State\x12\x17\n\x0fserving_version\x18\x05 \x01(\t\x12\x16\n\x0etarget_version\x18\x06 \x01(\t\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12<\n\x06labels\x18\x08 \x03(\x0b\x32,.enxerto.inference.v1.Deployment.LabelsEntry\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12\x34\n\x07traffic\x18\x0c \x03(\x0b\x32#.enxerto.inference.v1.TrafficTarget\x12\x36\n\x0b\x61utoscaling\x18\r \x01(\x0b\x32!.enxerto.inference.v1.Autoscaling\x12\x30\n\x08\x62\x61tching\x18\x0e \x01(\x0b\x32\x1e.enxerto.inference.v1.Batching\x12\x37\n\x06\x64\x65vice\x18\x0f \x01(\x0e\x32\'.enxerto.inference.v1.Deployment.Device\x12\x1b\n\x13warm_up_batch_sizes\x18\x10 \x03(\x05\x12,\n\x06shadow\x18\x11 \x01(\x0b\x32\x1c.enxerto.inference.v1.Shadow\x12=\n\tplacement\x18\x1e \x01(\x0e\x32*.enxerto.inference.v1.Deployment.Placement\x12\x0e\n\x06pinned\x18\x1f \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_DEPLOYING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x12\n\x0eSTATE_DELETING\x10\x04\"@\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_CPU\x10\x01\x12\x0e\n\nDEVICE_GPU\x10\x02\"U\n\tPlacement\x12\x19\n\x15PLACEMENT_UNSPECIFIED\x10\x00\x12\x17\n\x13PLACEMENT_DEDICATED\x10\x01\x12\x14\n\x10PLACEMENT_SHARED\x10\x02\"\xc0\x01\n\x06Shadow\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x17\n\x0fserving_version\x18\x03 \x01(\t\x12\x16\n\x0etarget_version\x18\x04 \x01(\t\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12:\n\ncomparison\x18\x06 \x01(\x0b\x32&.enxerto.inference.v1.ShadowComparison\"\x95\x01\n\x10ShadowComparison\x12\x14\n\x0cmain_version\x18\x01 \x01(\t\x12\x16\n\x0eshadow_version\x18\x02 \x01(\t\x12\x13\n\x0bimage_count\x18\x03 \x01(\x03\x12\x11\n\tagreement\x18\x04 \x01(\x01\x12\x15\n\rdropped_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x03\"\xbf\x01\n\x0b\x41utoscaling\x12\x14\n\x0cmin_replicas\x18\x01 \x01(\x05\x12\x14\n\x0cmax_replicas\x18\x02 \x01(\x05\x12\x1e\n\x16target_ongoing_batches\x18\x03 \x01(\x01\x12\x30\n\rupscale_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64ownscale_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x08\x42\x61tching\x12\x10\n\x08max_size\x18\x01 \x01(\x05\x12,\n\tmax_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8b\x01\n\rTrafficTarget\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x17\n\x0fserving_version\x18\x03 \x01(\t\x12\x16\n\x0etarget_version\x18\x04 \x01(\t\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Statusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%enxerto/inference/v1/deployment.proto\x12\x14\x65nxerto.inference.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xfa\x08\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x10\n\x08replicas\x18\x03 \x01(\x05\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32&.enxerto.inference.v1.Deployment.State\x12\x17\n\x0fserving_version\x18\x05 \x01(\t\x12\x16\n\x0etarget_version\x18\x06 \x01(\t\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12<\n\x06labels\x18\x08 \x03(\x0b\x32,.enxerto.inference.v1.Deployment.LabelsEntry\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12\x34\n\x07traffic\x18\x0c \x03(\x0b\x32#.enxerto.inference.v1.TrafficTarget\x12\x36\n\x0b\x61utoscaling\x18\r \x01(\x0b\x32!.enxerto.inference.v1.Autoscaling\x12\x30\n\x08\x62\x61tching\x18\x0e \x01(\x0b\x32\x1e.enxerto.inference.v1.Batching\x12\x37\n\x06\x64\x65vice\x18\x0f \x01(\x0e\x32\'.enxerto.inference.v1.Deployment.Device\x12\x1b\n\x13warm_up_batch_sizes\x18\x10 \x03(\x05\x12,\n\x06shadow\x18\x11 \x01(\x0b\x32\x1c.enxerto.inference.v1.Shadow\x12=\n\tplacement\x18\x12 \x01(\x0e\x32*.enxerto.inference.v1.Deployment.Placement\x12\x0e\n\x06pinned\x18\x15 \x01(\x08\x12\x18\n\x10\x64\x65\x66\x61ult_priority\x18\x13 \x01(\x05\x12;\n\x0eresponse_cache\x18\x14 \x01(\x0b\x32#.enxerto.inference.v1.ResponseCache\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_DEPLOYING\x10\x01\x12\x0f\n\x0bSTATE_READY\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x12\n\x0eSTATE_DELETING\x10\x04\"@\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_CPU\x10\x01\x12\x0e\n\nDEVICE_GPU\x10\x02\"U\n\tPlacement\x12\x19\n\x15PLACEMENT_UNSPECIFIED\x10\x00\x12\x17\n\x13PLACEMENT_DEDICATED\x10\x01\x12\x14\n\x10PLACEMENT_SHARED\x10\x02\"\"\n\rResponseCache\x12\x11\n\tmax_bytes\x18\x01 \x01(\x03\"\xc0\x01\n\x06Shadow\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x17\n\x0fserving_version\x18\x03 \x01(\t\x12\x16\n\x0etarget_version\x18\x04 \x01(\t\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12:\n\ncomparison\x18\x06 \x01(\x0b\x32&.enxerto.inference.v1.ShadowComparison\"\x95\x01\n\x10ShadowComparison\x12\x14\n\x0cmain_version\x18\x01 \x01(\t\x12\x16\n\x0eshadow_version\x18\x02 \x01(\t\x12\x13\n\x0bimage_count\x18\x03 \x01(\x03\x12\x11\n\tagreement\x18\x04 \x01(\x01\x12\x15\n\rdropped_count\x18\x05 \x01(\x03\x12\x14\n\x0c\x66\x61iled_count\x18\x06 \x01(\x03\"\xbf\x01\n\x0b\x41utoscaling\x12\x14\n\x0cmin_replicas\x18\x01 \x01(\x05\x12\x14\n\x0cmax_replicas\x18\x02 \x01(\x05\x12\x1e\n\x16target_ongoing_batches\x18\x03 \x01(\x01\x12\x30\n\rupscale_delay\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64ownscale_delay\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"c\n\x08\x42\x61tching\x12\x10\n\x08max_size\x18\x01 \x01(\x05\x12,\n\tmax_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fpreferred_sizes\x18\x03 \x03(\x05\"\x8b\x01\n\rTrafficTarget\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\x05\x12\x17\n\x0fserving_version\x18\x03 \x01(\t\x12\x16\n\x0etarget_version\x18\x04 \x01(\t\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Statusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,23 +37,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENT_LABELSENTRY']._loaded_options = None
   _globals['_DEPLOYMENT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_DEPLOYMENT']._serialized_start=154
-  _globals['_DEPLOYMENT']._serialized_end=1213
-  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_start=907
-  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_end=952
-  _globals['_DEPLOYMENT_STATE']._serialized_start=954
-  _globals['_DEPLOYMENT_STATE']._serialized_end=1060
-  _globals['_DEPLOYMENT_DEVICE']._serialized_start=1062
-  _globals['_DEPLOYMENT_DEVICE']._serialized_end=1126
-  _globals['_DEPLOYMENT_PLACEMENT']._serialized_start=1128
-  _globals['_DEPLOYMENT_PLACEMENT']._serialized_end=1213
-  _globals['_SHADOW']._serialized_start=1216
-  _globals['_SHADOW']._serialized_end=1408
-  _globals['_SHADOWCOMPARISON']._serialized_start=1411
-  _globals['_SHADOWCOMPARISON']._serialized_end=1560
-  _globals['_AUTOSCALING']._serialized_start=1563
-  _globals['_AUTOSCALING']._serialized_end=1754
-  _globals['_BATCHING']._serialized_start=1756
-  _globals['_BATCHING']._serialized_end=1830
-  _globals['_TRAFFICTARGET']._serialized_start=1833
-  _globals['_TRAFFICTARGET']._serialized_end=1972
+  _globals['_DEPLOYMENT']._serialized_end=1300
+  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_start=994
+  _globals['_DEPLOYMENT_LABELSENTRY']._serialized_end=1039
+  _globals['_DEPLOYMENT_STATE']._serialized_start=1041
+  _globals['_DEPLOYMENT_STATE']._serialized_end=1147
+  _globals['_DEPLOYMENT_DEVICE']._serialized_start=1149
+  _globals['_DEPLOYMENT_DEVICE']._serialized_end=1213
+  _globals['_DEPLOYMENT_PLACEMENT']._serialized_start=1215
+  _globals['_DEPLOYMENT_PLACEMENT']._serialized_end=1300
+  _globals['_RESPONSECACHE']._serialized_start=1302
+  _globals['_RESPONSECACHE']._serialized_end=1336
+  _globals['_SHADOW']._serialized_start=1339
+  _globals['_SHADOW']._serialized_end=1531
+  _globals['_SHADOWCOMPARISON']._serialized_start=1534
+  _globals['_SHADOWCOMPARISON']._serialized_end=1683
+  _globals['_AUTOSCALING']._serialized_start=1686
+  _globals['_AUTOSCALING']._serialized_end=1877
+  _globals['_BATCHING']._serialized_start=1879
+  _globals['_BATCHING']._serialized_end=1978
+  _globals['_TRAFFICTARGET']._serialized_start=1981
+  _globals['_TRAFFICTARGET']._serialized_end=2120
 # @@protoc_insertion_point(module_scope)

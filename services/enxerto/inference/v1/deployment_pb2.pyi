@@ -152,6 +152,8 @@ class Deployment(_message.Message):
     SHADOW_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
+    DEFAULT_PRIORITY_FIELD_NUMBER: _builtins.int
+    RESPONSE_CACHE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. `projects/{project}/deployments/{deployment}`."""
     model_version: _builtins.str
@@ -177,6 +179,10 @@ class Deployment(_message.Message):
     """
     pinned: _builtins.bool
     """Optional. The models of this deployment never make room for others; with PLACEMENT_SHARED only."""
+    default_priority: _builtins.int
+    """Optional. How urgent requests are that do not say, from 1; 2 by default. Of what waits for this deployment the smallest
+    number goes first. It says nothing of other deployments: each has its own queue and its own replicas.
+    """
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Output only. Why the target version does not answer."""
@@ -218,6 +224,10 @@ class Deployment(_message.Message):
     def shadow(self) -> Global___Shadow:
         """Optional. A version that gets a copy of a share of the requests, and whose answers nobody gets."""
 
+    @_builtins.property
+    def response_cache(self) -> Global___ResponseCache:
+        """Optional. Keeps answers, and gives them again to requests with the same content. Off by default."""
+
     def __init__(
         self,
         *,
@@ -240,14 +250,44 @@ class Deployment(_message.Message):
         shadow: Global___Shadow | None = ...,
         placement: Global___Deployment.Placement.ValueType = ...,
         pinned: _builtins.bool = ...,
+        default_priority: _builtins.int = ...,
+        response_cache: Global___ResponseCache | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "error", b"error", "response_cache", b"response_cache", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "pinned", b"pinned", "placement", b"placement", "replicas", b"replicas", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["autoscaling", b"autoscaling", "batching", b"batching", "create_time", b"create_time", "default_priority", b"default_priority", "device", b"device", "error", b"error", "etag", b"etag", "labels", b"labels", "model_version", b"model_version", "name", b"name", "pinned", b"pinned", "placement", b"placement", "replicas", b"replicas", "response_cache", b"response_cache", "serving_version", b"serving_version", "shadow", b"shadow", "state", b"state", "target_version", b"target_version", "traffic", b"traffic", "update_time", b"update_time", "warm_up_batch_sizes", b"warm_up_batch_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class ResponseCache(_message.Message):
+    """Answers in the service's memory by version and content: the same images in the same order, asked for in the same form.
+    An answer that names images which cannot be read is not kept, and neither is an error. A version's answers are dropped when
+    it gets no more requests. Requests that are answered so count for the project's rate, for quality and for the shadow as any
+    others; two that are under way at once are both computed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    max_bytes: _builtins.int
+    """Required. Bytes of answers, 1 to 2^34; the least recently used go first. All deployments together have what the service was
+    started with.
+    """
+    def __init__(
+        self,
+        *,
+        max_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_bytes", b"max_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResponseCache: _TypeAlias = ResponseCache  # noqa: Y015
 
 @_typing.final
 class Shadow(_message.Message):
@@ -318,8 +358,8 @@ class ShadowComparison(_message.Message):
     agreement: _builtins.float
     """Mean over the images, in [0, 1]. Classification: 1 where the most likely label is the same. Detection: twice the accepted boxes
     of the same label that overlap by 0.5 or more, over all accepted boxes of both. Segmentation: mean intersection over union of
-    the labels in either mask; masks asked for as run lengths or outlines are not compared. Style: 1 less the mean difference
-    of the colours in [0, 1].
+    the labels in either mask, in whatever form it was asked for. Style: 1 less the mean difference of the colours in [0, 1].
+    Requests for other outputs only, such as those of Embed, are not copied.
     """
     dropped_count: _builtins.int
     """Copies that were given up because too many waited."""
@@ -393,21 +433,33 @@ class Batching(_message.Message):
 
     MAX_SIZE_FIELD_NUMBER: _builtins.int
     MAX_DELAY_FIELD_NUMBER: _builtins.int
+    PREFERRED_SIZES_FIELD_NUMBER: _builtins.int
     max_size: _builtins.int
     """Optional. Images in one call, at most 4,096."""
     @_builtins.property
     def max_delay(self) -> _duration_pb2.Duration:
-        """Optional. How long a request may wait for company while another call is in flight, at most 1 s."""
+        """Optional. How long a request may wait for company, at most 1 s: while another call is in flight, or with `preferred_sizes`
+        always.
+        """
+
+    @_builtins.property
+    def preferred_sizes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Optional, at most 8, each 1 to `max_size`. Numbers of images in one call that suit the model. As with Triton: the largest
+        batch of such a size leaves at once; what makes none waits for more until the first request has waited `max_delay`, and
+        then all that fits leaves. Requests are never cut. Without `max_size` a call may hold as many
+        as the largest of these.
+        """
 
     def __init__(
         self,
         *,
         max_size: _builtins.int = ...,
         max_delay: _duration_pb2.Duration | None = ...,
+        preferred_sizes: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay", "max_size", b"max_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_delay", b"max_delay", "max_size", b"max_size", "preferred_sizes", b"preferred_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,7 +468,8 @@ Global___Batching: _TypeAlias = Batching  # noqa: Y015
 @_typing.final
 class TrafficTarget(_message.Message):
     """A version that answers a share of a deployment's requests. It follows its alias as a deployment does. While it is not up,
-    its share goes to the main version.
+    its share goes to the main version, and so do the requests that its graph cannot answer: tensors of a shape that it does not
+    take, and Embed when it gives no embedding.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -394,6 +394,9 @@ class Timings(_message.Message):
     DECODE_FIELD_NUMBER: _builtins.int
     COMPUTE_FIELD_NUMBER: _builtins.int
     ENCODE_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    cached: _builtins.bool
+    """Whether the deployment's response cache held the answer: then nothing waited, and nothing was decoded or computed."""
     @_builtins.property
     def queue(self) -> _duration_pb2.Duration:
         """Waiting for the batch, and for a replica."""
@@ -417,10 +420,11 @@ class Timings(_message.Message):
         decode: _duration_pb2.Duration | None = ...,
         compute: _duration_pb2.Duration | None = ...,
         encode: _duration_pb2.Duration | None = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "decode", b"decode", "encode", b"encode", "queue", b"queue"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute", b"compute", "decode", b"decode", "encode", b"encode", "queue", b"queue"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "compute", b"compute", "decode", b"decode", "encode", b"encode", "queue", b"queue"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from enxerto.inference.v1 import vision_pb2 as enxerto_dot_inference_dot_v1_dot_
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)enxerto/inference/v1/vision_service.proto\x12\x14\x65nxerto.inference.v1\x1a!enxerto/inference/v1/vision.proto\x1a\x17google/rpc/status.proto\"a\n\x0f\x43lassifyRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\r\n\x05top_k\x18\x03 \x01(\x05\"\xa7\x01\n\x10\x43lassifyResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x35\n\x07results\x18\x02 \x03(\x0b\x32$.enxerto.inference.v1.Classification\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\x12\x15\n\rprediction_id\x18\x04 \x01(\t\"\x97\x01\n\rDetectRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\x1c\n\x0fscore_threshold\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x13\n\x0bmax_objects\x18\x04 \x01(\x05\x42\x12\n\x10_score_threshold\"\x89\x01\n\x0e\x44\x65tectResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x30\n\x07results\x18\x02 \x03(\x0b\x32\x1f.enxerto.inference.v1.Detection\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"\x83\x01\n\x0eSegmentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .enxerto.inference.v1.MaskFormat\"\x8d\x01\n\x0fSegmentResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x33\n\x07results\x18\x02 \x03(\x0b\x32\".enxerto.inference.v1.Segmentation\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"Q\n\x0eStylizeRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\"\x8e\x01\n\x0fStylizeResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x34\n\x07results\x18\x02 \x03(\x0b\x32#.enxerto.inference.v1.StylizedImage\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"O\n\x0c\x45mbedRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\"\x9b\x01\n\rEmbedResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x30\n\x07results\x18\x02 \x03(\x0b\x32\x1f.enxerto.inference.v1.Embedding\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\x12\x11\n\tdimension\x18\x04 \x01(\x05\"\xc6\x02\n\x14PredictStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x39\n\x08\x63lassify\x18\x02 \x01(\x0b\x32%.enxerto.inference.v1.ClassifyRequestH\x00\x12\x35\n\x06\x64\x65tect\x18\x03 \x01(\x0b\x32#.enxerto.inference.v1.DetectRequestH\x00\x12\x37\n\x07segment\x18\x04 \x01(\x0b\x32$.enxerto.inference.v1.SegmentRequestH\x00\x12\x37\n\x07stylize\x18\x05 \x01(\x0b\x32$.enxerto.inference.v1.StylizeRequestH\x00\x12\x33\n\x05\x65mbed\x18\x06 \x01(\x0b\x32\".enxerto.inference.v1.EmbedRequestH\x00\x42\t\n\x07request\"\xf2\x02\n\x15PredictStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12:\n\x08\x63lassify\x18\x02 \x01(\x0b\x32&.enxerto.inference.v1.ClassifyResponseH\x00\x12\x36\n\x06\x64\x65tect\x18\x03 \x01(\x0b\x32$.enxerto.inference.v1.DetectResponseH\x00\x12\x38\n\x07segment\x18\x04 \x01(\x0b\x32%.enxerto.inference.v1.SegmentResponseH\x00\x12\x38\n\x07stylize\x18\x05 \x01(\x0b\x32%.enxerto.inference.v1.StylizeResponseH\x00\x12\x34\n\x05\x65mbed\x18\x06 \x01(\x0b\x32#.enxerto.inference.v1.EmbedResponseH\x00\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\n\n\x08response2\xaf\x04\n\rVisionService\x12Y\n\x08\x43lassify\x12%.enxerto.inference.v1.ClassifyRequest\x1a&.enxerto.inference.v1.ClassifyResponse\x12S\n\x06\x44\x65tect\x12#.enxerto.inference.v1.DetectRequest\x1a$.enxerto.inference.v1.DetectResponse\x12V\n\x07Segment\x12$.enxerto.inference.v1.SegmentRequest\x1a%.enxerto.inference.v1.SegmentResponse\x12V\n\x07Stylize\x12$.enxerto.inference.v1.StylizeRequest\x1a%.enxerto.inference.v1.StylizeResponse\x12P\n\x05\x45mbed\x12\".enxerto.inference.v1.EmbedRequest\x1a#.enxerto.inference.v1.EmbedResponse\x12l\n\rPredictStream\x12*.enxerto.inference.v1.PredictStreamRequest\x1a+.enxerto.inference.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)enxerto/inference/v1/vision_service.proto\x12\x14\x65nxerto.inference.v1\x1a!enxerto/inference/v1/vision.proto\x1a\x17google/rpc/status.proto\"s\n\x0f\x43lassifyRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\"\xa7\x01\n\x10\x43lassifyResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x35\n\x07results\x18\x02 \x03(\x0b\x32$.enxerto.inference.v1.Classification\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\x12\x15\n\rprediction_id\x18\x04 \x01(\t\"\xa9\x01\n\rDetectRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\x1c\n\x0fscore_threshold\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x13\n\x0bmax_objects\x18\x04 \x01(\x05\x12\x10\n\x08priority\x18\x05 \x01(\x05\x42\x12\n\x10_score_threshold\"\x89\x01\n\x0e\x44\x65tectResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x30\n\x07results\x18\x02 \x03(\x0b\x32\x1f.enxerto.inference.v1.Detection\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"\x95\x01\n\x0eSegmentRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\x30\n\x06\x66ormat\x18\x03 \x01(\x0e\x32 .enxerto.inference.v1.MaskFormat\x12\x10\n\x08priority\x18\x04 \x01(\x05\"\x8d\x01\n\x0fSegmentResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x33\n\x07results\x18\x02 \x03(\x0b\x32\".enxerto.inference.v1.Segmentation\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"c\n\x0eStylizeRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\x10\n\x08priority\x18\x03 \x01(\x05\"\x8e\x01\n\x0fStylizeResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x34\n\x07results\x18\x02 \x03(\x0b\x32#.enxerto.inference.v1.StylizedImage\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\"a\n\x0c\x45mbedRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12+\n\x06images\x18\x02 \x03(\x0b\x32\x1b.enxerto.inference.v1.Image\x12\x10\n\x08priority\x18\x03 \x01(\x05\"\x9b\x01\n\rEmbedResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x30\n\x07results\x18\x02 \x03(\x0b\x32\x1f.enxerto.inference.v1.Embedding\x12.\n\x07timings\x18\x03 \x01(\x0b\x32\x1d.enxerto.inference.v1.Timings\x12\x11\n\tdimension\x18\x04 \x01(\x05\"\xc6\x02\n\x14PredictStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x39\n\x08\x63lassify\x18\x02 \x01(\x0b\x32%.enxerto.inference.v1.ClassifyRequestH\x00\x12\x35\n\x06\x64\x65tect\x18\x03 \x01(\x0b\x32#.enxerto.inference.v1.DetectRequestH\x00\x12\x37\n\x07segment\x18\x04 \x01(\x0b\x32$.enxerto.inference.v1.SegmentRequestH\x00\x12\x37\n\x07stylize\x18\x05 \x01(\x0b\x32$.enxerto.inference.v1.StylizeRequestH\x00\x12\x33\n\x05\x65mbed\x18\x06 \x01(\x0b\x32\".enxerto.inference.v1.EmbedRequestH\x00\x42\t\n\x07request\"\xf2\x02\n\x15PredictStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12:\n\x08\x63lassify\x18\x02 \x01(\x0b\x32&.enxerto.inference.v1.ClassifyResponseH\x00\x12\x36\n\x06\x64\x65tect\x18\x03 \x01(\x0b\x32$.enxerto.inference.v1.DetectResponseH\x00\x12\x38\n\x07segment\x18\x04 \x01(\x0b\x32%.enxerto.inference.v1.SegmentResponseH\x00\x12\x38\n\x07stylize\x18\x05 \x01(\x0b\x32%.enxerto.inference.v1.StylizeResponseH\x00\x12\x34\n\x05\x65mbed\x18\x06 \x01(\x0b\x32#.enxerto.inference.v1.EmbedResponseH\x00\x12#\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\n\n\x08response2\xaf\x04\n\rVisionService\x12Y\n\x08\x43lassify\x12%.enxerto.inference.v1.ClassifyRequest\x1a&.enxerto.inference.v1.ClassifyResponse\x12S\n\x06\x44\x65tect\x12#.enxerto.inference.v1.DetectRequest\x1a$.enxerto.inference.v1.DetectResponse\x12V\n\x07Segment\x12$.enxerto.inference.v1.SegmentRequest\x1a%.enxerto.inference.v1.SegmentResponse\x12V\n\x07Stylize\x12$.enxerto.inference.v1.StylizeRequest\x1a%.enxerto.inference.v1.StylizeResponse\x12P\n\x05\x45mbed\x12\".enxerto.inference.v1.EmbedRequest\x1a#.enxerto.inference.v1.EmbedResponse\x12l\n\rPredictStream\x12*.enxerto.inference.v1.PredictStreamRequest\x1a+.enxerto.inference.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enxerto.inference.v1.vision
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CLASSIFYREQUEST']._serialized_start=127
-  _globals['_CLASSIFYREQUEST']._serialized_end=224
-  _globals['_CLASSIFYRESPONSE']._serialized_start=227
-  _globals['_CLASSIFYRESPONSE']._serialized_end=394
-  _globals['_DETECTREQUEST']._serialized_start=397
-  _globals['_DETECTREQUEST']._serialized_end=548
-  _globals['_DETECTRESPONSE']._serialized_start=551
-  _globals['_DETECTRESPONSE']._serialized_end=688
-  _globals['_SEGMENTREQUEST']._serialized_start=691
-  _globals['_SEGMENTREQUEST']._serialized_end=822
-  _globals['_SEGMENTRESPONSE']._serialized_start=825
-  _globals['_SEGMENTRESPONSE']._serialized_end=966
-  _globals['_STYLIZEREQUEST']._serialized_start=968
-  _globals['_STYLIZEREQUEST']._serialized_end=1049
-  _globals['_STYLIZERESPONSE']._serialized_start=1052
-  _globals['_STYLIZERESPONSE']._serialized_end=1194
-  _globals['_EMBEDREQUEST']._serialized_start=1196
-  _globals['_EMBEDREQUEST']._serialized_end=1275
-  _globals['_EMBEDRESPONSE']._serialized_start=1278
-  _globals['_EMBEDRESPONSE']._serialized_end=1433
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=1436
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1762
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1765
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=2135
-  _globals['_VISIONSERVICE']._serialized_start=2138
-  _globals['_VISIONSERVICE']._serialized_end=2697
+  _globals['_CLASSIFYREQUEST']._serialized_end=242
+  _globals['_CLASSIFYRESPONSE']._serialized_start=245
+  _globals['_CLASSIFYRESPONSE']._serialized_end=412
+  _globals['_DETECTREQUEST']._serialized_start=415
+  _globals['_DETECTREQUEST']._serialized_end=584
+  _globals['_DETECTRESPONSE']._serialized_start=587
+  _globals['_DETECTRESPONSE']._serialized_end=724
+  _globals['_SEGMENTREQUEST']._serialized_start=727
+  _globals['_SEGMENTREQUEST']._serialized_end=876
+  _globals['_SEGMENTRESPONSE']._serialized_start=879
+  _globals['_SEGMENTRESPONSE']._serialized_end=1020
+  _globals['_STYLIZEREQUEST']._serialized_start=1022
+  _globals['_STYLIZEREQUEST']._serialized_end=1121
+  _globals['_STYLIZERESPONSE']._serialized_start=1124
+  _globals['_STYLIZERESPONSE']._serialized_end=1266
+  _globals['_EMBEDREQUEST']._serialized_start=1268
+  _globals['_EMBEDREQUEST']._serialized_end=1365
+  _globals['_EMBEDRESPONSE']._serialized_start=1368
+  _globals['_EMBEDRESPONSE']._serialized_end=1523
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=1526
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=1852
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=1855
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=2225
+  _globals['_VISIONSERVICE']._serialized_start=2228
+  _globals['_VISIONSERVICE']._serialized_end=2787
 # @@protoc_insertion_point(module_scope)

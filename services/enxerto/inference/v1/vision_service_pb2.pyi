@@ -27,10 +27,13 @@ class ClassifyRequest(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Required. `projects/{project}/deployments/{deployment}`."""
     top_k: _builtins.int
     """Optional. Classes to return for each image; 5 by default, all when there are fewer."""
+    priority: _builtins.int
+    """Optional. How urgent the request is: of what waits for a deployment, 1 goes first; 0 is the deployment's default."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
         """Required. 1 to 64 images."""
@@ -41,10 +44,11 @@ class ClassifyRequest(_message.Message):
         deployment: _builtins.str = ...,
         images: _abc.Iterable[_vision_pb2.Image] | None = ...,
         top_k: _builtins.int = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "images", b"images", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "images", b"images", "priority", b"priority", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -94,12 +98,15 @@ class DetectRequest(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
     MAX_OBJECTS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Required. `projects/{project}/deployments/{deployment}`."""
     score_threshold: _builtins.float
     """Optional. Least score, in [0, 1]; the version's own operating threshold of each class when absent."""
     max_objects: _builtins.int
     """Optional. Objects to return for each image; all by default."""
+    priority: _builtins.int
+    """Optional. How urgent the request is: of what waits for a deployment, 1 goes first; 0 is the deployment's default."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
         """Required. 1 to 64 images."""
@@ -111,10 +118,11 @@ class DetectRequest(_message.Message):
         images: _abc.Iterable[_vision_pb2.Image] | None = ...,
         score_threshold: _builtins.float | None = ...,
         max_objects: _builtins.int = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold", "deployment", b"deployment", "images", b"images", "max_objects", b"max_objects", "score_threshold", b"score_threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold", "deployment", b"deployment", "images", b"images", "max_objects", b"max_objects", "priority", b"priority", "score_threshold", b"score_threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score_threshold: _TypeAlias = _typing.Literal["score_threshold"]  # noqa: Y015
     _WhichOneofArgType__score_threshold: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold"]  # noqa: Y015
@@ -161,10 +169,13 @@ class SegmentRequest(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Required. `projects/{project}/deployments/{deployment}`."""
     format: _vision_pb2.MaskFormat.ValueType
     """Optional."""
+    priority: _builtins.int
+    """Optional. How urgent the request is: of what waits for a deployment, 1 goes first; 0 is the deployment's default."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
         """Required. 1 to 64 images."""
@@ -175,10 +186,11 @@ class SegmentRequest(_message.Message):
         deployment: _builtins.str = ...,
         images: _abc.Iterable[_vision_pb2.Image] | None = ...,
         format: _vision_pb2.MaskFormat.ValueType = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "format", b"format", "images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "format", b"format", "images", b"images", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -222,8 +234,11 @@ class StylizeRequest(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Required. `projects/{project}/deployments/{deployment}`."""
+    priority: _builtins.int
+    """Optional. How urgent the request is: of what waits for a deployment, 1 goes first; 0 is the deployment's default."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
         """Required. 1 to 64 images."""
@@ -233,10 +248,11 @@ class StylizeRequest(_message.Message):
         *,
         deployment: _builtins.str = ...,
         images: _abc.Iterable[_vision_pb2.Image] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "images", b"images", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,8 +296,11 @@ class EmbedRequest(_message.Message):
 
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     deployment: _builtins.str
     """Required. `projects/{project}/deployments/{deployment}`."""
+    priority: _builtins.int
+    """Optional. How urgent the request is: of what waits for a deployment, 1 goes first; 0 is the deployment's default."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[_vision_pb2.Image]:
         """Required. 1 to 64 images."""
@@ -291,10 +310,11 @@ class EmbedRequest(_message.Message):
         *,
         deployment: _builtins.str = ...,
         images: _abc.Iterable[_vision_pb2.Image] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "images", b"images", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -100,8 +100,10 @@ class VisionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """Gives the backbone's embedding of each image. CLASSIFICATION only; a version that was registered before graphs gave
-        embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING.
+        """Gives the backbone's embedding of each image. CLASSIFICATION only; a main version that was registered before graphs gave
+        embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING. In the place of such a version beside it, to which `traffic`
+        gives a share, the main version answers: embeddings of two versions are no more comparable than two networks are, so keep
+        `model_version` beside what you store.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

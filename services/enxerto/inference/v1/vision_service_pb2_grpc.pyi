@@ -42,8 +42,10 @@ class VisionServiceStub:
     Stylize: _grpc.UnaryUnaryMultiCallable[_vision_service_pb2.StylizeRequest, _vision_service_pb2.StylizeResponse]
     """Paints each image in the style that the model has learned."""
     Embed: _grpc.UnaryUnaryMultiCallable[_vision_service_pb2.EmbedRequest, _vision_service_pb2.EmbedResponse]
-    """Gives the backbone's embedding of each image. CLASSIFICATION only; a version that was registered before graphs gave
-    embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING.
+    """Gives the backbone's embedding of each image. CLASSIFICATION only; a main version that was registered before graphs gave
+    embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING. In the place of such a version beside it, to which `traffic`
+    gives a share, the main version answers: embeddings of two versions are no more comparable than two networks are, so keep
+    `model_version` beside what you store.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_vision_service_pb2.PredictStreamRequest, _vision_service_pb2.PredictStreamResponse]
     """Answers a stream of requests, such as the frames of a video, in their order. A request that fails is answered with
@@ -65,8 +67,10 @@ class VisionServiceAsyncStub(VisionServiceStub):
     Stylize: _aio.UnaryUnaryMultiCallable[_vision_service_pb2.StylizeRequest, _vision_service_pb2.StylizeResponse]  # type: ignore[assignment]
     """Paints each image in the style that the model has learned."""
     Embed: _aio.UnaryUnaryMultiCallable[_vision_service_pb2.EmbedRequest, _vision_service_pb2.EmbedResponse]  # type: ignore[assignment]
-    """Gives the backbone's embedding of each image. CLASSIFICATION only; a version that was registered before graphs gave
-    embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING.
+    """Gives the backbone's embedding of each image. CLASSIFICATION only; a main version that was registered before graphs gave
+    embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING. In the place of such a version beside it, to which `traffic`
+    gives a share, the main version answers: embeddings of two versions are no more comparable than two networks are, so keep
+    `model_version` beside what you store.
     """
     PredictStream: _aio.StreamStreamMultiCallable[_vision_service_pb2.PredictStreamRequest, _vision_service_pb2.PredictStreamResponse]  # type: ignore[assignment]
     """Answers a stream of requests, such as the frames of a video, in their order. A request that fails is answered with
@@ -115,8 +119,10 @@ class VisionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vision_service_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_vision_service_pb2.EmbedResponse, _abc.Awaitable[_vision_service_pb2.EmbedResponse]]:
-        """Gives the backbone's embedding of each image. CLASSIFICATION only; a version that was registered before graphs gave
-        embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING.
+        """Gives the backbone's embedding of each image. CLASSIFICATION only; a main version that was registered before graphs gave
+        embeddings is FAILED_PRECONDITION with the reason NO_EMBEDDING. In the place of such a version beside it, to which `traffic`
+        gives a share, the main version answers: embeddings of two versions are no more comparable than two networks are, so keep
+        `model_version` beside what you store.
         """
 
     @_abc_1.abstractmethod
