@@ -5,11 +5,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import obstore
-
 from enxerto.kernel.errors import EnxertoError, InvalidArgumentError, Violation
 from enxerto.training.adapters.event_log import EventLogWriter
-from enxerto.training.adapters.object_store import result_key, store_errors
+from enxerto.training.adapters.object_store import put, result_key, store_errors
 from enxerto.training.domain import InquiryKind, JobStarted, JobTrained
 from enxerto.training.worker.failures import failed_for_good, write_failure
 from enxerto.training.worker.order import IMPORTED, JobOrder, read_document, read_spec
@@ -51,7 +49,7 @@ def _answer(order: JobOrder) -> None:
         value = _ANSWERS[InquiryKind(order.mode)](order, reporter)
         key = result_key(order.uid, order.attempt)
         with store_errors(key):
-            obstore.put(order.store(), key, json.dumps(value).encode())
+            put(order.store(), key, json.dumps(value).encode())
         reporter.send(JobTrained())
         reporter.flush()
 
