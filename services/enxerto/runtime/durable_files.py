@@ -20,6 +20,9 @@ def publish(path: Path, content: bytes | Path, *, create: bool = False) -> None:
         FileExistsError: there is one already.
         OSError: it cannot be written.
     """
+    if create and path.exists():
+        # Known before anything is written; two at once are told apart by the name itself.
+        raise FileExistsError(path)
     _make(path.parent)
     # A name of this form is hidden by object stores of local folders, whose own half-written files have it.
     partial = path.with_name(f"{path.name}#{secrets.randbits(63)}")
