@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from enxerto.cli.sample import write_digits
+from flushes import Flush, recording
 from platforms import Platform, running_platform
 
 CONTRACT = Path(__file__).parent / "contract"
@@ -42,3 +43,11 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     One more of each digit lies in `held-out` beside the folder.
     """
     return write_digits(tmp_path_factory.mktemp("digits"), {"train": 12, "val": 4, "test": 4}).folder
+
+
+@pytest.fixture
+def flushes(monkeypatch: pytest.MonkeyPatch) -> list[Flush]:
+    """Every flush to the disk from here on, in order."""
+    seen: list[Flush] = []
+    monkeypatch.setattr(os, "fsync", recording(os.fsync, seen))
+    return seen

@@ -80,9 +80,8 @@ class Platform:
 
     def lose_power(self) -> None:
         """SIGKILL everything of the platform at once, as a machine does that loses its power."""
-        instance, leaders = self.state.instance, {one.pid for one in self.state.processes.values()}
-        # Ray's agents wipe the mark out of their environment, and stay in the session of their head.
-        while members := [*processes.family(instance), *_in_sessions(leaders)]:
+        instance = self.state.instance
+        while members := processes.family(instance):
             for process in members:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     # It went with its parent.
@@ -97,16 +96,6 @@ class Platform:
     def enxerto(self, *arguments: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
         """Run the `enxerto` command against this platform."""
         return run_enxerto(self.home, arguments, timeout_s)
-
-
-def _in_sessions(leaders: set[int]) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            # One that ends meanwhile is none of them.
-            if os.getsid(process.pid) in leaders and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 def run_enxerto(home: Path, arguments: Sequence[str], timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:

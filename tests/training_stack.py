@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import grpc
 import psutil
 
+from enxerto.local.readiness import ray_answers
 from enxerto.training.v1.dataset_service_pb2_grpc import DatasetServiceStub
 from enxerto.training.v1.training_service_pb2_grpc import TrainingServiceStub
 
@@ -111,6 +112,12 @@ class Ray:
         with urllib.request.urlopen(request, timeout=60) as reply:
             return json.load(reply)
 
+    def running_tasks(self) -> list[str]:
+        """Names of the tasks that run, as Ray lists them."""
+        wanted = "filter_keys=state&filter_predicates=%3D&filter_values=RUNNING"
+        answer: Any = self.call(f"/api/v0/tasks?limit=1000&{wanted}")
+        return [one["name"] for one in answer["data"]["result"]["result"]]
+
     def train_workers(self) -> list[psutil.Process]:
         """Ray Train's workers below this Ray's own raylet."""
         found = []
@@ -160,7 +167,7 @@ class OwnRay(Ray):
     nodes: list[RayNode] = field(default_factory=list)
 
     def start(self) -> None:
-        """Start it and wait until its REST API answers."""
+        """Start it and wait until it has a machine."""
         with (self.folder / "ray.log").open("ab") as log:
             process = subprocess.Popen(
                 self.command, env=self.environment, stdout=log, stderr=log, start_new_session=True
@@ -170,11 +177,7 @@ class OwnRay(Ray):
         def up() -> bool | None:
             if process.poll() is not None:
                 raise RuntimeError((self.folder / "ray.log").read_text()[-3000:])
-            try:
-                self.call("/api/jobs/")
-            except OSError:
-                return None
-            return True
+            return ray_answers(self.dashboard_url, self.token_file) or None
 
         eventually(up, 90)
 
@@ -256,6 +259,8 @@ def running_ray(cpus: int = 2) -> Iterator[OwnRay]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_JOB_STOP_SIGNAL": "SIGINT",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # With Ray's niceness of 15, workers hardly get to run beside the machine's other tests.
+        "RAY_worker_niceness": "0",
     }
     port = free_port()
     flags = {

@@ -1,4 +1,4 @@
-"""A machine that loses its power in the middle of a run: after `up` the run goes on from its last checkpoint."""
+"""A platform that was killed, as a whole or in part: after `up` it is there again, and runs go on."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from enxerto.client import RunState
-from platforms import running_platform
+from enxerto.local import processes
+from platforms import Platform, running_platform
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("platform"), pytest.mark.timeout(600)]
 EPOCHS = 6
@@ -32,7 +33,7 @@ def test_a_run_survives_a_restart_of_the_machine(digits_folder: Path) -> None:
             if kept is not None and kept.phase == "fine-tuning" and kept.epoch >= 2:
                 break
         platform.lose_power()
-        assert not any(psutil.pid_exists(one.pid) for one in platform.supervisor.status() if one.pid)
+        assert [one.health for one in platform.supervisor.status()] == ["stopped"] * 4
         platform.start_missing()
         after = platform.state
         assert {name: one.address for name, one in after.processes.items()} == {
@@ -62,3 +63,24 @@ def test_a_run_survives_a_restart_of_the_machine(digits_folder: Path) -> None:
     assert all(epochs.count(epoch) == 1 for epoch in range(1, kept.epoch + 1))
     assert sorted(set(epochs)) == list(range(1, EPOCHS + 1))
     assert epochs.count(EPOCHS) == 1
+
+
+def agents_of_ray(platform: Platform) -> list[psutil.Process]:
+    return [one for one in processes.family(platform.state.instance) if "Agent" in " ".join(one.cmdline())]
+
+
+@pytest.mark.parametrize("killed", [["ray"], ["registry", "training", "inference", "ray"]], ids=["ray", "everything"])
+def test_agents_that_outlive_their_ray_keep_no_port_from_the_next(killed: list[str]) -> None:
+    with running_platform() as platform:
+        before, agents = platform.state, agents_of_ray(platform)
+        assert len(agents) == 2
+        for name in killed:
+            platform.kill(name)
+        assert all(agent.is_running() for agent in agents)
+        platform.start_missing()
+        assert not any(agent.is_running() for agent in agents)
+        assert [one.health for one in platform.supervisor.status()] == ["serving"] * 4
+        kept = {name for name, one in platform.state.processes.items() if one.pid == before.processes[name].pid}
+        assert kept == set(before.processes) - set(killed)
+        addresses = [{name: one.address for name, one in state.processes.items()} for state in (before, platform.state)]
+        assert addresses[0] == addresses[1]

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -52,17 +52,24 @@ def _carries(process: psutil.Process, instance: str) -> bool:
     block = Path(f"/proc/{process.pid}/environ")
     if not block.exists():
         return bool(process.environ().get(INSTANCE_VARIABLE) == instance)
-    # Read here, for psutil stops at the first gap, and Ray's processes leave one where they write their titles.
+    # Read here, for psutil stops at the first gap, which a process may leave that writes a long title.
     return f"{INSTANCE_VARIABLE}={instance}".encode() in block.read_bytes().split(b"\0")
 
 
-def family(instance: str) -> list[psutil.Process]:
-    """Every living process that carries the platform's mark."""
+def family(instance: str, spared: Collection[int] = ()) -> list[psutil.Process]:
+    """Every living process that carries the platform's mark.
+
+    Args:
+        instance: the mark.
+        spared: pids of the leaders whose sessions are left out.
+    """
     members = []
     for process in psutil.process_iter():
         # Processes of other users, and those that end meanwhile, cannot be looked into: they are not ours.
         with contextlib.suppress(psutil.Error, OSError):
-            if _carries(process, instance) and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+            if not _carries(process, instance) or os.getsid(process.pid) in spared:
+                continue
+            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 members.append(process)
     return members
 
@@ -84,10 +91,13 @@ def kill_session(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def sweep(instance: str, grace_s: float) -> None:
-    """End whatever carries the mark, until nothing does: a dying parent may still start children."""
+def sweep(instance: str, grace_s: float, spared: Collection[int] = ()) -> None:
+    """End whatever carries the mark but is of no spared session, until nothing does.
+
+    A dying parent may still start children.
+    """
     deadline = time.monotonic() + grace_s + 20
-    while members := family(instance):
+    while members := family(instance, spared):
         stop(members, grace_s)
         if time.monotonic() > deadline:
             return

@@ -27,6 +27,7 @@ _POLL_S = 0.1
 _TAIL_LINES = 15
 _SERVICE_GRACE_S = 25.0
 _RAY_GRACE_S = 10.0
+_LEFT_GRACE_S = 3.0
 # What was killed holds its ports until the last of its threads has gone.
 _DYING_S = 5.0
 # Ray gives up when its machine has not registered after 30 s, as on a machine that is busy, and has no setting for it.
@@ -114,6 +115,9 @@ class Supervisor:
                 # Sessions of earlier starts are of no use, and Ray never removes them.
                 shutil.rmtree(self._layout.ray_folder, ignore_errors=True)
                 self._layout.prepare()
+            elif RAY not in running:
+                # Agents and jobs live on for half a minute without their Ray, and hold its ports.
+                processes.sweep(state.instance, _LEFT_GRACE_S, [state.processes[name].pid for name in running])
             missing = [name for name in _NAMES if name not in running]
             if missing:
                 self._start(state, missing, timeout_s, report)
@@ -221,7 +225,7 @@ class Supervisor:
     def sweep(self, state: PlatformState | None) -> None:
         """End what is left of a platform: workers and replicas that outlived their Ray."""
         if state is not None:
-            processes.sweep(state.instance, grace_s=3.0)
+            processes.sweep(state.instance, _LEFT_GRACE_S)
 
     def status(self) -> list[ProcessStatus]:
         """Every process of the platform; empty when none was started."""

@@ -12,6 +12,7 @@ import pytest
 from enxerto.registry.adapters.object_store import ObjectBlobStore, open_blob_store
 from enxerto.registry.errors import BlobCorruptError, StorageUnavailableError
 from enxerto.runtime.errors import StartupError
+from flushes import Flush
 from servers import S3Server
 
 MIB = 2**20
@@ -200,6 +201,19 @@ async def test_wrong_credentials_are_unavailable_and_not_told(s3: S3Server) -> N
     with pytest.raises(StorageUnavailableError) as caught:
         await blobs.put(digest_of(b"x"), 1, pieces(b"x"))
     assert "wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [100, 9 * MIB])
+async def test_a_blob_in_a_folder_is_on_the_disk_before_anything_can_refer_to_it(
+    tmp_path: Path, flushes: list[Flush], size: int
+) -> None:
+    blobs, content = open_blob_store(tmp_path.as_uri()), b"x" * size
+    await blobs.put(digest_of(content), size, pieces(content))
+    folder = tmp_path / "blobs"
+    assert [(one.target, one.names) for one in flushes] == [
+        (folder / digest_of(content), {digest_of(content)}),
+        (folder, {digest_of(content)}),
+    ]
 
 
 def test_a_folder_that_cannot_be_made_keeps_the_service_from_starting(tmp_path: Path) -> None:

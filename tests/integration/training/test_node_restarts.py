@@ -60,7 +60,7 @@ def test_a_run_survives_a_machine_and_fails_with_the_reason_when_another_dies(tm
     assert survivor.stop_reason == "EPOCHS"
     # The job lived on with the head; its workers alone were started again.
     assert survivor.restart_count == 0
-    assert any(event.log.message == "the workers were started again" for event in watcher.events)
+    assert any(event.log_line.message == "the workers were started again" for event in watcher.events)
     epochs = watcher.epochs("fine-tuning")
     assert all(epochs.count(epoch) == 1 for epoch in range(1, kept + 1))
     assert sorted(set(epochs)) == list(range(1, EPOCHS + 1))

@@ -55,6 +55,6 @@ def test_weights_that_nobody_has_published_are_compared_with_the_network_on_the_
     tensors[next(iter(tensors))] = torch.zeros(3)
     with cluster.stubs() as (_, training):
         refused = refusal(training.ImportBaseModelWeights, weights_messages(save(tensors), name), timeout=RUN_S)
-        assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+        assert (refused.code, refused.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "WEIGHTS_REFUSED")
         kept = training.ImportBaseModelWeights(weights_messages(data, name), timeout=RUN_S)
     assert kept.imported_weights == hashlib.sha256(data).hexdigest()

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from enxerto.local import processes
+from enxerto.local.commands import Commands
 from enxerto.local.layout import Layout
+from enxerto.local.ports import Ports
 from enxerto.local.state import PlatformState, ProcessState
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
@@ -29,10 +31,14 @@ def marked(instance: str) -> dict[str, str]:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def recorded(child: subprocess.Popen[bytes], log: Path) -> ProcessState:
@@ -74,6 +80,37 @@ def test_sweep_ends_the_family_and_no_stranger(tmp_path: Path) -> None:
     stranger.wait()
 
 
+def test_sweep_spares_the_sessions_of_those_that_go_on(tmp_path: Path) -> None:
+    instance = uuid.uuid4().hex
+    log = tmp_path / "log"
+    parent = f"import subprocess, sys; child = subprocess.Popen({SLEEP!r}); print(child.pid, flush=True); child.wait()"
+    leader = processes.spawn((sys.executable, "-c", parent), marked(instance), log)
+    other = processes.spawn(SLEEP, marked(instance), tmp_path / "other")
+    eventually(lambda: "\n" in log.read_text())
+    session = {leader.pid, int(log.read_text())}
+    processes.sweep(instance, grace_s=5, spared=[leader.pid])
+    assert {one.pid for one in processes.family(instance)} == session
+    assert not psutil.pid_exists(other.pid)
+    processes.sweep(instance, grace_s=5)
+    assert not processes.family(instance)
+    for child in (leader, other):
+        child.wait(5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere titles are not written over the environment")
+def test_a_process_of_ray_that_writes_its_title_keeps_the_mark(tmp_path: Path) -> None:
+    instance = uuid.uuid4().hex
+    environment = Commands(Layout(tmp_path), Ports(7300), instance, 4).ray().environment
+    title = "from ray._raylet import setproctitle; setproctitle('ray::DashboardAgent'); print('ready', flush=True)"
+    log = tmp_path / "log"
+    child = processes.spawn((sys.executable, "-c", f"import time; {title}; time.sleep(60)"), environment, log)
+    eventually(lambda: "ready" in log.read_text())
+    assert psutil.Process(child.pid).cmdline()[0].startswith("ray::DashboardAgent")
+    assert [one.pid for one in processes.family(instance)] == [child.pid]
+    child.kill()
+    child.wait()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the block of the environment is read from /proc")
 def test_a_gap_in_the_environment_hides_nobody(tmp_path: Path) -> None:
     # As a process has it that writes a long title over its arguments.
@@ -97,9 +134,12 @@ def test_what_a_dead_leader_has_left_of_its_session_is_ended(tmp_path: Path) -> 
     leader = processes.spawn((sys.executable, "-W", "ignore", "-c", child), os.environ, log)
     leader.wait(10)
     orphan = psutil.Process(int(log.read_text()))
+    assert lives(orphan)
     processes.kill_session(leader.pid)
-    eventually(lambda: not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE)
+    eventually(lambda: not lives(orphan))
+    # Nothing is left, which is no error.
     processes.kill_session(leader.pid)
+    assert not lives(orphan)
 
 
 def test_secrets_are_for_the_owner_only_and_stay(tmp_path: Path) -> None:

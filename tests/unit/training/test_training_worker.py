@@ -16,7 +16,7 @@ from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 from safetensors.torch import load_file
 
-from enxerto.training.adapters.object_store import blob_key
+from enxerto.training.adapters.object_store import blob_key, open_store
 from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobStarted, JobTrained, LogLine, TrainingResult
 from enxerto.training.worker.checkpoints import StoredCheckpoints
 from enxerto.training.worker.failures import failed_for_good, last_word
@@ -32,6 +32,7 @@ from enxerto.vision.specs import Task
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.recipe import Checkpoint
 from fakes.dataset_folders import write_folder
+from flushes import Flush
 from training_stack import eventually
 from worker_orders import CLASSES, draw_classes, read_log, read_result, small_spec, write_order
 
@@ -191,6 +192,30 @@ def test_the_last_checkpoint_counts_and_the_one_before_goes(tmp_path: Path) -> N
     assert all(size > 24 for _, size in told)
     checkpoints.clear()
     assert checkpoints.load() is None
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_one_before_goes(tmp_path: Path, flushes: list[Flush]) -> None:
+    store = open_store(f"file://{tmp_path}")
+    checkpoints = StoredCheckpoints(store, "u", lambda _one, _size: flushes.append(Flush(Path("told"), set())))
+    checkpoints.save(Checkpoint("TRAIN", 1, {}, {"weight": torch.zeros(3)}))
+    flushes.clear()
+    checkpoints.save(Checkpoint("TRAIN", 2, {}, {"weight": torch.ones(3)}))
+    content, name, told = flushes
+    folder, before, after = tmp_path / "runs/u/checkpoints", "00000001.safetensors", "00000002.safetensors"
+    assert content == Flush(content.target, {before, content.target.name})
+    assert content.target.name != after
+    assert name == Flush(folder, {before, after})
+    assert told.target == Path("told")
+    assert [path.name for path in folder.iterdir()] == [after]
+
+
+def test_what_a_dead_worker_has_half_written_is_no_checkpoint(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}")
+    StoredCheckpoints(store, "u").save(Checkpoint("TRAIN", 1, {}, {"weight": torch.zeros(3)}))
+    (tmp_path / "runs/u/checkpoints/00000002.safetensors#7").write_bytes(b"")
+    loaded = StoredCheckpoints(store, "u").load()
+    assert loaded is not None
+    assert loaded.epoch == 1
 
 
 RUN = """

@@ -39,6 +39,13 @@ def test_a_death_is_told_in_the_clusters_words_without_its_ids() -> None:
     assert death_in(ray.train.ControllerError(RuntimeError("no room"))) == ""
 
 
+def test_a_worker_that_is_missed_before_ray_knows_why_is_told_without_ids_too() -> None:
+    missed = ray.exceptions.ActorUnavailableError("failed to connect to ipv4:10.0.0.7:40813", b"\x3a" * 16)
+    death = WorkerHealthCheckFailedError("worker 0 is not healthy", missed)
+    told = death_in(ray.train.WorkerGroupError("a worker failed", {0: death}))
+    assert told == "a worker cannot be reached any more: it, or its node, has died"
+
+
 def test_the_last_word_is_what_a_worker_left_or_else_how_it_died(tmp_path: Path) -> None:
     order, lost = an_order(tmp_path), WorkersLostError("projects/default/trainingRuns/run1", 3, "its node has died")
     status, info = Status.FromString(last_word(order, lost)), error_details_pb2.ErrorInfo()

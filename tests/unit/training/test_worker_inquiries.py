@@ -8,6 +8,7 @@ import obstore
 import pytest
 import torch
 from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from safetensors.torch import save_file
 
@@ -71,5 +72,8 @@ async def test_weights_of_another_network_are_refused_in_words(tmp_path: Path) -
     obstore.put(order.store(), spec_key(order.uid), json.dumps(document).encode())
     answer(order)
     status = Status.FromString(last_word(order))
-    assert status.code == code_pb2.INVALID_ARGUMENT
+    info = ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    # As for weights that the service refuses without a job.
+    assert (status.code, info.reason) == (code_pb2.INVALID_ARGUMENT, "WEIGHTS_REFUSED")
     assert "conv1.weight" in str(status)

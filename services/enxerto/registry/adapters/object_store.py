@@ -7,7 +7,6 @@ A process that is killed leaves a half-written file, which `sweep` removes; on S
 
 import asyncio
 import errno
-import os
 import re
 import shutil
 import time
@@ -23,6 +22,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from enxerto.registry.errors import BlobCorruptError, StorageFullError, StorageUnavailableError
+from enxerto.runtime.durable_files import flush
 from enxerto.runtime.errors import StartupError
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ class ObjectBlobStore:
                     max_concurrency=_PARTS_IN_FLIGHT,
                 )
         if self._folder is not None:
-            await asyncio.to_thread(_flush, self._folder / key)
+            # Before anything refers to it.
+            for path in (self._folder / key, self._folder / _FOLDER):
+                await asyncio.to_thread(flush, path)
 
     async def read(self, sha256: str, size_bytes: int) -> AsyncGenerator[bytes, None]:
         """The bytes in order, at most 1 MiB at once."""
@@ -211,16 +213,6 @@ def _translated() -> Iterator[None]:
         if f"os error {errno.ENOSPC}" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
             raise StorageFullError("the disk of the blob store is full") from error
         raise StorageUnavailableError("the blob store cannot be used at the moment", retry_after_s=2.0) from error
-
-
-def _flush(path: Path) -> None:
-    """Have the file and its name survive a power failure before anything refers to it."""
-    for target in (path, path.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _sweep(folder: Path, older_than_s: float) -> int:

@@ -17,7 +17,7 @@ from obstore.store import ObjectStore
 
 from enxerto.kernel.errors import DataLossError
 from enxerto.training.adapters import codec
-from enxerto.training.adapters.object_store import StoredBlobs, event_key, result_key, store_errors
+from enxerto.training.adapters.object_store import StoredBlobs, event_key, put, result_key, store_errors
 from enxerto.training.domain import JobBody, JobEvent, TrainingResult
 
 _READ_AHEAD = 32
@@ -42,7 +42,7 @@ class EventLogWriter:
             key = event_key(self._uid, self._attempt, seq)
             with store_errors(key):
                 try:
-                    obstore.put(self._store, key, data, mode="create")
+                    put(self._store, key, data, create=True)
                 except obstore.exceptions.AlreadyExistsError:
                     # An earlier writer of this attempt got this far.
                     continue

@@ -12,6 +12,7 @@ import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from enxerto.kernel.errors import DataLossError, UnavailableError
+from enxerto.runtime.durable_files import publish
 
 _CHUNK_BYTES = 2**20
 
@@ -22,6 +23,43 @@ def open_store(url: str) -> ObjectStore:
     if parts.scheme == "file":
         return LocalStore(unquote(parts.path), mkdir=True)
     return from_url(url)
+
+
+def put(store: ObjectStore, key: str, content: bytes | Path, *, create: bool = False) -> None:
+    """Store bytes or a file; a power failure after this has returned does not undo it. Blocking: call it in a thread.
+
+    obstore leaves what it writes to a local folder to the system's cache, so that a file may be empty afterwards.
+
+    Args:
+        store: where to.
+        key: under which name.
+        content: the bytes, or a file with them.
+        create: whether an object that is there already is an error instead of being replaced.
+
+    Raises:
+        obstore.exceptions.AlreadyExistsError: there is one already.
+    """
+    if not isinstance(store, LocalStore):
+        obstore.put(
+            store, key, content, mode="create" if create else "overwrite", use_multipart=False if create else None
+        )
+        return
+    try:
+        publish(_local_path(store, key), content, create=create)
+    except FileExistsError as error:
+        raise obstore.exceptions.AlreadyExistsError(f"{key} exists") from error
+
+
+def copy(store: ObjectStore, source: str, target: str) -> None:
+    """Copy an object inside a store, as lastingly as `put`. Blocking: call it in a thread."""
+    if isinstance(store, LocalStore):
+        publish(_local_path(store, target), _local_path(store, source))
+    else:
+        obstore.copy(store, source, target)
+
+
+def _local_path(store: LocalStore, key: str) -> Path:
+    return Path(store.prefix or "/") / key
 
 
 @contextlib.contextmanager
@@ -98,14 +136,14 @@ class StoredBlobs:
             try:
                 obstore.head(self._store, key)
             except FileNotFoundError:
-                obstore.put(self._store, key, content)
+                put(self._store, key, content)
         return digest
 
     @contextlib.contextmanager
     def open(self, sha256: str) -> Iterator[Path]:
         """A local file with the blob; raises DataLossError when it is missing or damaged."""
-        if isinstance(self._store, LocalStore) and self._store.prefix is not None:
-            path = Path(self._store.prefix) / self._key(sha256)
+        if isinstance(self._store, LocalStore):
+            path = _local_path(self._store, self._key(sha256))
             if not path.is_file():
                 raise DataLossError(f"blob {sha256} is missing")
             yield path
@@ -165,4 +203,4 @@ class ObjectUploadStore:
                 async for chunk in chunks:
                     await asyncio.to_thread(file.write, chunk)
             with store_errors(key):
-                await obstore.put_async(self._store, key, path)
+                await asyncio.to_thread(put, self._store, key, path)

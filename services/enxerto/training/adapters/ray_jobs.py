@@ -1,5 +1,6 @@
 """Training jobs through Ray's Jobs REST API: a job outlives this service, and the service needs no Ray."""
 
+import asyncio
 import json
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -7,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import obstore
 from obstore.store import ObjectStore
 
 from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
 from enxerto.training.adapters import codec
-from enxerto.training.adapters.object_store import spec_key, store_errors
+from enxerto.training.adapters.object_store import put, spec_key, store_errors
 from enxerto.training.domain import ClusterSize, Inquiry, SnapshotContent, TrainingRun
 from enxerto.training.errors import JobRefusedError
 from enxerto.training.ports import JobState
@@ -88,7 +88,7 @@ class RayJobRunner:
     async def _start(self, uid: str, attempt: int, mode: str, spec: Mapping[str, object], about: object) -> None:
         key = spec_key(uid)
         with store_errors(key):
-            await obstore.put_async(self._store, key, json.dumps(spec).encode())
+            await asyncio.to_thread(put, self._store, key, json.dumps(spec).encode())
         layout = self._layout
         command = [layout.python, "-m", "enxerto.training.worker", "--mode", mode, "--blob-url", layout.blob_url]
         command += ["--uid", uid, "--attempt", str(attempt), "--cache-folder", str(layout.cache_folder)]

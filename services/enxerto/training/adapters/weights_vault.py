@@ -10,7 +10,7 @@ import obstore
 from obstore.store import ObjectStore
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.training.adapters.object_store import blob_key, incoming_key, store_errors
+from enxerto.training.adapters.object_store import blob_key, copy, incoming_key, put, store_errors
 from enxerto.training.adapters.registry_client import GrpcRegistry
 from enxerto.training.ports import ImportedWeights
 
@@ -49,7 +49,7 @@ class RegistryWeightsVault:
             head = await asyncio.to_thread(_head, path)
             key = key_of(digest.hexdigest())
             with store_errors(key):
-                await obstore.put_async(self._store, key, path)
+                await asyncio.to_thread(put, self._store, key, path)
         return digest.hexdigest(), head
 
     async def publish(self, sha256: str, size_bytes: int) -> None:
@@ -57,7 +57,7 @@ class RegistryWeightsVault:
         key = blob_key(sha256)
         with store_errors(incoming_key(sha256)):
             if not await self._has(key):
-                await obstore.copy_async(self._store, incoming_key(sha256), key)
+                await asyncio.to_thread(copy, self._store, incoming_key(sha256), key)
         await self._registry.upload(WEIGHTS_PROJECT, sha256, size_bytes)
 
     async def fetch(self, weights: ImportedWeights) -> None:

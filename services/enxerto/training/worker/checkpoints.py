@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.training.adapters.object_store import store_errors
+from enxerto.training.adapters.object_store import put, store_errors
 from enxerto.vision.torch.recipe import Checkpoint
 
 _META: Final = "enxerto.checkpoint"
@@ -78,7 +78,7 @@ class StoredCheckpoints:
             key = self._key(number)
             with store_errors(key):
                 try:
-                    obstore.put(self._store, key, path, mode="create", use_multipart=False)
+                    put(self._store, key, path, create=True)
                 except obstore.exceptions.AlreadyExistsError:
                     # A worker that was thought dead wrote it; this one is newer.
                     number += 1

@@ -6,7 +6,7 @@ from google.rpc.status_pb2 import Status
 
 from enxerto.kernel.errors import EnxertoError
 from enxerto.runtime.error_table import internal_status, to_status
-from enxerto.training.adapters.object_store import failure_key
+from enxerto.training.adapters.object_store import failure_key, put
 from enxerto.training.worker.order import JobOrder
 
 # What another try on the same cluster would not change.
@@ -16,7 +16,7 @@ _FINAL = frozenset({code_pb2.FAILED_PRECONDITION, code_pb2.INVALID_ARGUMENT, cod
 def write_failure(order: JobOrder, error: EnxertoError) -> bool:
     """Leave an error in its own words, and say whether it is final."""
     status = to_status(error)
-    obstore.put(order.store(), failure_key(order.uid, order.attempt), status.SerializeToString())
+    put(order.store(), failure_key(order.uid, order.attempt), status.SerializeToString())
     return status.code in _FINAL
 
 

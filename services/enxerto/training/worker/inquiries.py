@@ -5,12 +5,11 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import obstore
-
-from enxerto.kernel.errors import EnxertoError, InvalidArgumentError, Violation
+from enxerto.kernel.errors import EnxertoError, Violation
 from enxerto.training.adapters.event_log import EventLogWriter
-from enxerto.training.adapters.object_store import result_key, store_errors
+from enxerto.training.adapters.object_store import put, result_key, store_errors
 from enxerto.training.domain import InquiryKind, JobStarted, JobTrained
+from enxerto.training.errors import WeightsRefusedError
 from enxerto.training.worker.failures import failed_for_good, write_failure
 from enxerto.training.worker.order import IMPORTED, JobOrder, read_document, read_spec
 from enxerto.training.worker.reporter import Reporter
@@ -51,7 +50,7 @@ def _answer(order: JobOrder) -> None:
         value = _ANSWERS[InquiryKind(order.mode)](order, reporter)
         key = result_key(order.uid, order.attempt)
         with store_errors(key):
-            obstore.put(order.store(), key, json.dumps(value).encode())
+            put(order.store(), key, json.dumps(value).encode())
         reporter.send(JobTrained())
         reporter.flush()
 
@@ -98,7 +97,7 @@ def _check_weights(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
             check_weights(get_facts(document["base_model"]), path)
         except WeightsCorruptError as error:
             # Not our data is lost: the file that somebody sent is not what it is said to be.
-            raise InvalidArgumentError([Violation("weights", str(error))]) from error
+            raise WeightsRefusedError([Violation("chunk", str(error))]) from error
         return {"tensors": len(read_tensors(path))}
 
 

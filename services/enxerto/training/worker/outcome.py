@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import obstore
 from safetensors.torch import save_file
 
 from enxerto.training.adapters import codec
-from enxerto.training.adapters.object_store import StoredBlobs, result_key, store_errors
+from enxerto.training.adapters.object_store import StoredBlobs, put, result_key, store_errors
 from enxerto.training.domain import Lineage, Metric, Parity, ResultArtifact, TrainingResult
 from enxerto.training.worker.drawing import draw_report
 from enxerto.training.worker.embedding_reference import measure_embeddings
@@ -114,7 +113,7 @@ def store_outcome(order: JobOrder, spec: JobSpec, job: Job, recipe: Recipe, trai
     )
     key = result_key(order.uid, order.attempt)
     with store_errors(key):
-        obstore.put(order.store(), key, json.dumps(codec.result_to_json(result)).encode())
+        put(order.store(), key, json.dumps(codec.result_to_json(result)).encode())
 
 
 def held_out(manifest: Manifest) -> Split:
