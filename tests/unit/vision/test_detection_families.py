@@ -273,6 +273,30 @@ def test_the_catalogue_lists_the_stages_in_order(name: str) -> None:
     assert len(owned) == len({id(one) for one in owned})
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "ssdlite320_mobilenet_v3_large",
+        pytest.param("fasterrcnn_resnet50_fpn", marks=pytest.mark.slow),
+        pytest.param("ssd300_vgg16", marks=pytest.mark.slow),
+    ],
+)
+def test_a_random_backbone_tells_pictures_and_places_apart(name: str) -> None:
+    """Where all is alike rounding decides which boxes are the best, and no export answers as its network does."""
+    detector, side = build(name), side_of(name)
+    network: Any = detector.network
+    # Neighbouring pixels of pictures are alike.
+    images = nn.functional.interpolate(torch.rand(2, 3, side // 12, side // 12), size=(side, side), mode="bilinear")
+    with torch.inference_mode():
+        maps = list(network.backbone(detector.standardised(images)).values())
+    for one in maps:
+        assert 0.1 < float(one.std()) < 10
+        assert float((one[0] - one[1]).std()) > 0.3 * float(one.std())
+    for one in maps[:2]:
+        assert float(one.std(dim=(2, 3)).mean()) > 0.3 * float(one.std())
+
+
 def test_retinanet_answers_as_torchvision_does() -> None:
     detector = outspoken(graft("retinanet"))
     network: Any = detector.network

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
+import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 from torchvision.models.detection._utils import overwrite_eps
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNetClassificationHead
@@ -26,11 +28,13 @@ from enxerto.vision.torch.learner import Stages
 from enxerto.vision.torch.weights import LoadedWeights, WeightsCorruptError
 
 _BRANCH_SCALE: Final = 0.2
+_NOISE: Final = (4, 3, 38, 38)
+_GRAIN: Final = 8
 
 
 def build_fasterrcnn_resnet50_fpn(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
     """Faster R-CNN, ResNet-50 with a feature pyramid."""
-    network = _construct("fasterrcnn_resnet50_fpn", loaded)
+    network = _construct("fasterrcnn_resnet50_fpn", loaded, preprocess)
     heads = network.roi_heads
     heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes + 1)
     return TwoStage(network, _resnet(network), [network.backbone.fpn, network.rpn, heads], preprocess)
@@ -38,7 +42,7 @@ def build_fasterrcnn_resnet50_fpn(loaded: LoadedWeights | None, classes: int, pr
 
 def build_fasterrcnn_mobilenet(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
     """Faster R-CNN, MobileNetV3-Large with a feature pyramid, for small inputs."""
-    network = _construct("fasterrcnn_mobilenet_v3_large_320_fpn", loaded)
+    network = _construct("fasterrcnn_mobilenet_v3_large_320_fpn", loaded, preprocess)
     heads = network.roi_heads
     heads.box_predictor = FastRCNNPredictor(heads.box_predictor.cls_score.in_features, classes + 1)
     stages = _mobilenet(list(network.backbone.body.values()))
@@ -47,7 +51,7 @@ def build_fasterrcnn_mobilenet(loaded: LoadedWeights | None, classes: int, prepr
 
 def build_retinanet_resnet50_fpn(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
     """RetinaNet, ResNet-50 with a feature pyramid."""
-    network = _construct("retinanet_resnet50_fpn", loaded)
+    network = _construct("retinanet_resnet50_fpn", loaded, preprocess)
     old = network.head.classification_head
     new = RetinaNetClassificationHead(network.backbone.out_channels, old.num_anchors, classes)
     # The tower before the last layer knows how objects look, whatever their class.
@@ -58,7 +62,7 @@ def build_retinanet_resnet50_fpn(loaded: LoadedWeights | None, classes: int, pre
 
 def build_ssd300_vgg16(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
     """SSD300, VGG-16."""
-    network = _construct("ssd300_vgg16", loaded)
+    network = _construct("ssd300_vgg16", loaded, preprocess)
     channels = [layer.in_channels for layer in network.head.classification_head.module_list]
     counts = network.anchor_generator.num_anchors_per_location()
     network.head.classification_head = SSDClassificationHead(channels, counts, classes + 1)
@@ -69,7 +73,7 @@ def build_ssd300_vgg16(loaded: LoadedWeights | None, classes: int, preprocess: P
 
 def build_ssdlite320(loaded: LoadedWeights | None, classes: int, preprocess: PreprocessSpec) -> Detector:
     """SSDLite320, MobileNetV3-Large."""
-    network = _construct("ssdlite320_mobilenet_v3_large", loaded)
+    network = _construct("ssdlite320_mobilenet_v3_large", loaded, preprocess)
     channels = [block[0][0].in_channels for block in network.head.classification_head.module_list]
     counts = network.anchor_generator.num_anchors_per_location()
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
@@ -79,11 +83,12 @@ def build_ssdlite320(loaded: LoadedWeights | None, classes: int, preprocess: Pre
     return SSDDetector(network, stages, [body.extra, network.head], preprocess)
 
 
-def _construct(name: str, loaded: LoadedWeights | None) -> Any:
+def _construct(name: str, loaded: LoadedWeights | None, preprocess: PreprocessSpec) -> Any:
     """The library's network for COCO's classes; random without weights."""
     network: Any = torchvision.models.get_model(name, weights=None, weights_backbone=None)
     if loaded is None:
         _near_identity(network)
+        _normalise(network.backbone, preprocess)
         return network
     try:
         # By the library's own loading, which knows how the names of its tensors changed.
@@ -114,6 +119,42 @@ def _near_identity(network: nn.Module) -> None:
             last = block.block[-1][1]
         if last is not None:
             nn.init.constant_(last.weight, _BRANCH_SCALE)
+
+
+def _normalise(backbone: nn.Module, preprocess: PreprocessSpec) -> None:
+    """Let every layer of a random backbone answer noise with mean 0 and variance 1 (Mishkin and Matas 2016,
+    arXiv:1511.06422): batch norms by their statistics, which are frozen later, VGG's convolutions by their weights.
+
+    As torchvision leaves them, depthwise and first convolutions have so small weights that all pictures, and all places
+    of a picture, are alike after some of them: rounding decides which boxes are the best. The noise is coarse, since
+    neighbouring pixels of pictures are alike.
+    """
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    plain = [] if norms else [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    rates = [norm.momentum for norm in norms]
+    for norm in norms:
+        # The mean over all that was seen, which is one batch.
+        norm.momentum = None
+    hooks = [layer.register_forward_hook(_standardise) for layer in plain]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocess.mean, preprocess.std))
+    noise = functional.interpolate(torch.rand(_NOISE), scale_factor=_GRAIN, mode="bilinear")
+    with torch.no_grad():
+        backbone.train()((noise - mean) / std)
+    for hook in hooks:
+        hook.remove()
+    for norm, rate in zip(norms, rates, strict=True):
+        norm.momentum = rate
+
+
+def _standardise(layer: nn.Conv2d, _given: object, answer: torch.Tensor) -> torch.Tensor:
+    """Scale a layer to the (N, C, H, W) answer that is returned."""
+    assert layer.bias is not None
+    mean = answer.mean(dim=(0, 2, 3))
+    centred = answer - mean.view(-1, 1, 1)
+    scale = centred.std()
+    layer.weight.div_(scale)
+    layer.bias.sub_(mean).div_(scale)
+    return centred / scale
 
 
 def _without_epsilon(network: nn.Module) -> None:
