@@ -8,8 +8,6 @@ from enxerto.client._names import Names
 from enxerto.client._settings import fill
 from enxerto.inference.v1 import deployment_pb2
 
-_PLAIN = ("replicas", "autoscaling", "batching", "device", "placement", "pinned")
-
 
 class AutoscalingSettings(TypedDict, total=False):
     """Replicas between two bounds."""
@@ -63,7 +61,7 @@ class DeploymentSettings(TypedDict, total=False):
     """Shared: whether its models never make room for others."""
 
 
-_PLAIN = ("replicas", "autoscaling", "batching", "default_priority", "response_cache", "device")
+_PLAIN = ("replicas", "autoscaling", "batching", "default_priority", "response_cache", "device", "placement", "pinned")
 
 
 def deployment_message(

@@ -20,9 +20,8 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.field_mask_pb2 import FieldMask
-from models_within_budget import TOLERANCE, variants
-from run import THREADS, export_model
 
+from benchmark_models import THREADS, TOLERANCE, export_model, variants
 from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, deployment_service_pb2_grpc
 from enxerto.local import processes
@@ -61,10 +60,10 @@ class Load:
     async def run(self, clients: int) -> None:
         """Ask until cancelled."""
         async with grpc.aio.insecure_channel(self._platform.address("inference")) as channel:
-            stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
-            await asyncio.gather(*(self._ask(stub, client % len(self._requests)) for client in range(clients)))
+            await asyncio.gather(*(self._ask(channel, client % len(self._requests)) for client in range(clients)))
 
-    async def _ask(self, stub: open_inference_pb2_grpc.GRPCInferenceServiceStub, image: int) -> None:
+    async def _ask(self, channel: grpc.aio.Channel, image: int) -> None:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
         while True:
             start = time.perf_counter()
             try:
@@ -197,7 +196,7 @@ def main() -> None:
     parser.add_argument("--base-model", default="efficientnet_b0")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        models = variants(export_model(Path(folder), arguments.base_model))[:2]
+        models = variants(export_model(Path(folder), arguments.base_model), 2)
     with running_platform() as platform:
         asyncio.run(measure(platform, models, arguments.clients, arguments.seconds))
 

@@ -20,11 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import grpc
 import numpy as np
-import onnx
 import psutil
-from onnx import numpy_helper
-from run import THREADS, export_model
 
+from benchmark_models import THREADS, TOLERANCE, export_model, variants
 from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, deployment_service_pb2_grpc
 from enxerto.local import processes
@@ -35,22 +33,7 @@ from platforms import Platform, running_platform
 MODELS = 10
 FIT = 4
 IMAGES = 4
-TOLERANCE = 1e-5
 MIB = 2**20
-
-
-def variants(model: bytes) -> list[bytes]:
-    """The model with `MODELS` different heads."""
-    found = []
-    for seed in range(MODELS):
-        graph, generator = onnx.load_from_string(model), np.random.default_rng(seed)
-        heads = [one for one in graph.graph.initializer if 12 in one.dims and len(one.dims) <= 2]
-        assert heads
-        for head in heads:
-            values = 0.05 * generator.normal(size=head.dims).astype(np.float32)
-            head.CopyFrom(numpy_helper.from_array(values, head.name))
-        found.append(graph.SerializeToString())
-    return found
 
 
 def expected_answers(models: list[bytes], images: np.ndarray) -> np.ndarray:
@@ -70,7 +53,8 @@ def deploy(platform: Platform, models: list[bytes]) -> list[str]:
     registry = RegistryWriter(platform.address("registry"))
     ids = [f"bench-{index}" for index in range(len(models))]
     versions = [
-        registry.add_version(registry.create_model(one), tiny, data=data) for one, data in zip(ids, models, strict=True)
+        registry.add_version(registry.create_model(one), tiny, data=data, outputs=card.outputs)
+        for one, data in zip(ids, models, strict=True)
     ]
     registry.close()
     with grpc.insecure_channel(platform.address("inference")) as channel:
@@ -159,8 +143,12 @@ async def ask_all(
                 model, image = orders.pop()
                 request = open_inference_pb2.ModelInferRequest(
                     model_name=ids[model],
-                    inputs=[{"name": "images", "datatype": "FP32", "shape": [1, *images[image].shape]}],
-                    outputs=[{"name": "probabilities"}],
+                    inputs=[
+                        open_inference_pb2.ModelInferRequest.InferInputTensor(
+                            name="images", datatype="FP32", shape=[1, *images[image].shape]
+                        )
+                    ],
+                    outputs=[open_inference_pb2.ModelInferRequest.InferRequestedOutputTensor(name="probabilities")],
                     raw_input_contents=[images[image].tobytes()],
                 )
                 start = time.perf_counter()
@@ -192,7 +180,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=96, help="of the input, pixels: small, for loads are what is tried")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        models = variants(export_model(Path(folder), arguments.base_model, arguments.side))
+        models = variants(export_model(Path(folder), arguments.base_model, arguments.side), MODELS)
     size = max(map(len, models))
     card = OnnxModel(models[0]).card.preprocess
     noise = np.random.default_rng(0).random((IMAGES, 3, card.height, card.width), np.float32)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 from PIL import Image, ImageFilter
 
+from benchmark_models import THREADS, export_model
 from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
 from enxerto.inference.v1 import (
     deployment_pb2,
@@ -40,44 +41,8 @@ from enxerto.vision.onnx.session import OnnxModel
 from fakes.tiny_onnx import PROJECT, RegistryWriter, TinyModel
 from platforms import Platform, running_platform
 
-THREADS = 2
 CLIENTS = 16
-CLASSES = 12
 BATCHES = (1, 4, 8, 16)
-
-
-def export_model(folder: Path, base_model: str, side: int = 0) -> bytes:
-    """A base model with random weights and a head of `CLASSES`; its speed is that of a trained one.
-
-    Args:
-        folder: for files on the way.
-        base_model: of the catalogue.
-        side: of its input, pixels; the base model's own when 0.
-    """
-    import torch
-
-    from enxerto.vision.finetuning import Weights
-    from enxerto.vision.specs import Task
-    from enxerto.vision.torch.base_models import build_backbone, get_base_model
-    from enxerto.vision.torch.classification.network import ClassifierHead, GraftedNetwork, ServedClassifier
-    from enxerto.vision.torch.export import export
-    from enxerto.vision.torch.weights import WeightsSources
-
-    torch.set_num_threads(THREADS)
-    facts = get_base_model(base_model).facts
-    backbone, _ = build_backbone(base_model, Weights.NONE, WeightsSources())
-    preprocess = replace(facts.preprocess, height=side, width=side) if side else facts.preprocess
-    network = GraftedNetwork(backbone, ClassifierHead(facts.feature_dim, CLASSES), preprocess)
-    path = folder / "model.onnx"
-    export(
-        ServedClassifier(network),
-        path,
-        task=Task.CLASSIFICATION,
-        class_names=tuple(f"class-{index}" for index in range(CLASSES)),
-        preprocess=preprocess,
-        provenance={"base_model": base_model},
-    )
-    return path.read_bytes()
 
 
 def photo() -> bytes:

@@ -28,7 +28,7 @@ from fakes.pooled_replicas import SECRET, CallContext, PooledReplicas
 from fakes.quality_stores import InMemoryQualityStore, InMemorySampleFiles
 from fakes.tiny_onnx import SIZE, TinyModel
 from grpc_details import failed_call
-from inference_front import FixedClock, infer_request
+from inference_front import SettableClock, infer_request
 
 MODELS = {f"m{seed}": TinyModel(seed, copies=150_000) for seed in range(6)}
 """Of 7 MB each."""
@@ -75,7 +75,7 @@ async def shared_front(folder: Path, limits: ResidentLimits) -> AsyncIterator[Sh
         replicas=replicas,
         quality=InMemoryQualityStore(),
         sample_files=InMemorySampleFiles(),
-        clock=FixedClock(),
+        clock=SettableClock(),
         meter=meter,
     )
     server = build_server(settings, new_registry(), use_cases)
