@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -193,22 +194,28 @@ class Residents(Generic[M]):
             del self._loading[version]
 
     async def _load(self, version: VersionName, source: Source[M]) -> None:
-        known = self._sizes.get(version)
-        await self._make_room(version, known or source.least_bytes * _FIRST_GUESS, known or source.least_bytes)
-        before = await self._measure()
-        model = await self._in(self._loader, source.load)
-        size = max(source.least_bytes, await self._measure() - before)
-        self._sizes[version] = size
-        self._loads += 1
-        self._models[version] = _Resident(model, size)
-        del model
-        try:
-            # Only now is it known what it takes.
-            await self._make_room(version, 0, size)
-        except ModelTooLargeError:
-            await self._let_go(version)
-            raise
-        logger.info("model loaded", extra={"version": str(version), "size_bytes": size, "held_bytes": self._held})
+        least, measured = source.least_bytes, sys.maxsize
+        for last in (False, True):
+            known = self._sizes.get(version)
+            await self._make_room(version, known or least * _FIRST_GUESS, known or least)
+            before = await self._measure()
+            model = await self._in(self._loader, source.load)
+            # Whatever else grew meanwhile only adds: of several measurements the smallest is nearest.
+            measured = max(least, min(measured, known or measured, await self._measure() - before))
+            self._sizes[version] = measured
+            self._loads += 1
+            self._models[version] = _Resident(model, measured)
+            del model
+            try:
+                # Only now is it known what it takes.
+                await self._make_room(version, 0, measured)
+                break
+            except ModelTooLargeError:
+                await self._let_go(version)
+                if last:
+                    raise
+                del self._sizes[version]
+        logger.info("model loaded", extra={"version": str(version), "size_bytes": measured, "held_bytes": self._held})
 
     async def _make_room(self, version: VersionName, wanted: int, least: int) -> None:
         """Let go what was not used longest.
