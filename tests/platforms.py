@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,9 @@ class Platform:
         process.terminate()
         process.wait(60)
         with Path(self.state.processes[service].log).open("ab") as log:
-            subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        # The platform's end ends it, and nobody waits for it here: a thread takes its exit status.
+        threading.Thread(target=started.wait, daemon=True).start()
         with grpc.insecure_channel(self.address(service)) as channel:
             grpc.channel_ready_future(channel).result(START_S)
 

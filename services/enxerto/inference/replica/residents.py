@@ -167,6 +167,8 @@ class Residents(Generic[M]):
                 loading = self._loading.get(version)
                 if loading is None:
                     loading = self._loading[version] = asyncio.ensure_future(self._bring(version))
+                    # Its error is logged, whether or not somebody still waits for it.
+                    loading.add_done_callback(lambda done: done.cancelled() or done.exception())
                 # A caller who gives up does not take the model from the others.
                 await asyncio.wait({loading}, timeout=max(0.0, deadline - loop.time()))
                 if not loading.done():

@@ -1,6 +1,7 @@
 """A shared replica; knows nothing of Ray."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -51,12 +52,18 @@ def shared_predictors(
     """
     workers = Workers(ThreadPoolExecutor(threads, "pixels"), ThreadPoolExecutor(1, "compute"))
     paths: dict[VersionName, Path] = {}
+    beginning, begun = threading.Lock(), threading.Event()
 
     def find(version: VersionName) -> Source[Predictor]:
         # Versions never change: what was fetched once needs no registry to come back.
         path = paths.get(version)
         if path is None or not path.exists():
             path = paths[version] = fetch(version)
+        with beginning:
+            if not begun.is_set():
+                # What the runtime sets up once in a process, 10 MiB, is not to be measured as the first model's.
+                Predictor(path, threads, images, workers=workers)
+                begun.set()
         return Source(path.stat().st_size, lambda: Predictor(path, threads, images, workers=workers))
 
     async def measure() -> int:
