@@ -74,6 +74,7 @@ class Reconciler:
         self._shadowing = shadowing
         self._poked = poked
         self._busy = False
+        self._settled: list[Deployment] = []
         self.synced = False
         """Whether the routes of all deployments were looked at once."""
 
@@ -108,7 +109,7 @@ class Reconciler:
         """Do once what can be done now.
 
         Args:
-            look: whether to ask the cluster how its applications fare even if all are as they were wanted.
+            look: whether to ask the cluster how its applications fare even if no deployment changed.
 
         Raises:
             UnavailableError: the database or the cluster cannot be reached.
@@ -120,9 +121,12 @@ class Reconciler:
         self._lanes.keep(names)
         self._shadowing.forget(names)
         living = list(await asyncio.gather(*(self._follow(deployment) for deployment in living)))
+        if not look and living == self._settled:
+            return
         wanted = self._lanes.wanted(living)
         await self._fleet.run(wanted, look=look)
         settled = list(await asyncio.gather(*(self._settle(deployment) for deployment in living)))
+        self._settled = settled
         await self._lanes.clean(wanted)
         await self._forget(deployments)
         statuses = self._fleet.statuses
