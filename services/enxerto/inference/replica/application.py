@@ -19,18 +19,17 @@ from enxerto.vision.images import ImageLimits
 
 # The front limits how much is in flight; this only keeps Serve's default of 5 from being the limit.
 _MAX_ONGOING = 64
-START_ATTEMPTS = 3
-HEALTH_PERIOD_S = 2.0
-DRAIN_S = 20.0
+_START_ATTEMPTS = 3
+_HEALTH_PERIOD_S = 2.0
+_DRAIN_S = 20.0
 _CUDA = "CUDAExecutionProvider"
 
 
-class ReplicaArguments(BaseModel):
-    """What the application is declared with."""
+class HostArguments(BaseModel):
+    """What every application is declared with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    model_version: str
     registry_address: str
     registry_certificates: str
     secret_file: Path
@@ -39,6 +38,22 @@ class ReplicaArguments(BaseModel):
     cpus: float
     max_image_pixels: int
     max_image_bytes: int
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What an encoded image may cost."""
+        return ImageLimits(self.max_image_bytes, self.max_image_pixels)
+
+    def fetch(self, version: VersionName) -> Path:
+        """The path of a version's ONNX file; see `fetch_model`."""
+        certificates = Path(self.registry_certificates) if self.registry_certificates else None
+        return fetch_model(version, self.registry_address, certificates, self.cache_folder)
+
+
+class ReplicaArguments(HostArguments):
+    """What the application of one version is declared with."""
+
+    model_version: str
     device: str = "CPU"
     gpus: float = 0.0
 
@@ -55,11 +70,8 @@ class Replica(Answering):
         keep_freed_memory()
         try:
             super().__init__(arguments.secret_file.read_text().strip())
-            certificates = Path(arguments.registry_certificates) if arguments.registry_certificates else None
-            name = VersionName.parse(arguments.model_version)
-            model = fetch_model(name, arguments.registry_address, certificates, arguments.cache_folder)
-            limits = ImageLimits(arguments.max_image_bytes, arguments.max_image_pixels)
-            self._predictor = Predictor(model, arguments.threads, limits)
+            model = arguments.fetch(VersionName.parse(arguments.model_version))
+            self._predictor = Predictor(model, arguments.threads, arguments.image_limits)
             _check_device(arguments.device, self._predictor.providers)
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
@@ -78,19 +90,26 @@ def _check_device(device: str, providers: Sequence[str]) -> None:
         raise ReplicaStartError(f"{ERROR_MARK}the deployment wants a GPU, ONNX Runtime has only {', '.join(providers)}")
 
 
-def build(arguments: dict[str, Any]) -> serve.Application:
-    """Make the application from its declaration; Serve calls this."""
-    parsed = ReplicaArguments.model_validate(arguments)
+def bound(
+    replica: type[Answering], arguments: HostArguments, *, max_ongoing: int, gpus: float = 0.0
+) -> serve.Application:
+    """The application of a kind of replica."""
     deployment = serve.deployment(
         name="replica",
-        ray_actor_options={"num_cpus": parsed.cpus, "num_gpus": parsed.gpus},
-        max_ongoing_requests=_MAX_ONGOING,
-        max_constructor_retry_count=START_ATTEMPTS,
-        health_check_period_s=HEALTH_PERIOD_S,
-        graceful_shutdown_timeout_s=DRAIN_S,
+        ray_actor_options={"num_cpus": arguments.cpus, "num_gpus": gpus},
+        max_ongoing_requests=max_ongoing,
+        max_constructor_retry_count=_START_ATTEMPTS,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        graceful_shutdown_timeout_s=_DRAIN_S,
         graceful_shutdown_wait_loop_s=0.5,
         # Each batch is counted and timed by the front.
         logging_config={"enable_access_log": False},
-    )(Replica)
-    application: serve.Application = deployment.bind(parsed)
+    )(replica)
+    application: serve.Application = deployment.bind(arguments)
     return application
+
+
+def build(arguments: dict[str, Any]) -> serve.Application:
+    """Make the application from its declaration; Serve calls this."""
+    parsed = ReplicaArguments.model_validate(arguments)
+    return bound(Replica, parsed, max_ongoing=_MAX_ONGOING, gpus=parsed.gpus)
