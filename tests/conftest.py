@@ -29,6 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("servers"))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after long bytes by their argument: an archive holds the time, and each worker makes its own."""
+    return argname if isinstance(val, bytes) and len(val) > 64 else None
+
+
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """The session's platform: Ray and three services. A test that stops a part of it starts it again."""

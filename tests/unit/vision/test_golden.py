@@ -57,14 +57,25 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
-        b"no archive",
-        archive(images=np.zeros((1, 3, 4, 4), np.uint8)),
-        archive(images=np.zeros((1, 3, 4, 4), np.float32), probabilities=np.zeros((1, 4), np.float32)),
-        archive(images=np.zeros((0, 3, 4, 4), np.uint8), probabilities=np.zeros((0, 4), np.float32)),
-        archive(images=np.zeros((2, 3, 4, 4), np.uint8), probabilities=np.zeros((1, 4), np.float32)),
-        archive(images=np.array([{}], dtype=object), probabilities=np.zeros((1, 4), np.float32)),
-        bomb(),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"no archive", id="no archive"),
+        pytest.param(archive(images=np.zeros((1, 3, 4, 4), np.uint8)), id="no answers"),
+        pytest.param(
+            archive(images=np.zeros((1, 3, 4, 4), np.float32), probabilities=np.zeros((1, 4), np.float32)),
+            id="images of floats",
+        ),
+        pytest.param(
+            archive(images=np.zeros((0, 3, 4, 4), np.uint8), probabilities=np.zeros((0, 4), np.float32)),
+            id="no images",
+        ),
+        pytest.param(
+            archive(images=np.zeros((2, 3, 4, 4), np.uint8), probabilities=np.zeros((1, 4), np.float32)),
+            id="fewer answers than images",
+        ),
+        pytest.param(
+            archive(images=np.array([{}], dtype=object), probabilities=np.zeros((1, 4), np.float32)), id="a pickle"
+        ),
+        pytest.param(bomb(), id="a bomb"),
     ],
 )
 def test_what_is_no_file_of_golden_inputs_is_refused(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
