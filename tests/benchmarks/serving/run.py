@@ -12,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,7 +41,6 @@ from enxerto.vision.onnx.session import OnnxModel
 from fakes.tiny_onnx import PROJECT, RegistryWriter, TinyModel
 from platforms import Platform, running_platform
 
-CLIENTS = 16
 BATCHES = (1, 4, 8, 16)
 
 
@@ -176,7 +175,9 @@ def deploy(platform: Platform, model: bytes) -> str:
     return str(deployment.name)
 
 
-async def compare(platform: Platform, model: bytes, rounds: int, seconds: float) -> dict[str, dict[str, Samples]]:
+async def compare(
+    platform: Platform, model: bytes, *, loads: Sequence[int], rounds: int, seconds: float
+) -> dict[str, dict[str, Samples]]:
     """Take turns: each scenario of each round on the plain loop, then served."""
     name, plain, jpeg = deploy(platform, model), Plain(model), photo()
     tensor = to_batch([load(jpeg, plain.spec)])
@@ -207,7 +208,7 @@ async def compare(platform: Platform, model: bytes, rounds: int, seconds: float)
         results: dict[str, dict[str, Samples]] = {}
         for turn in range(rounds + 1):
             for kind, (work, ask) in kinds.items():
-                for clients in (1, CLIENTS):
+                for clients in loads:
                     # The first round warms both sides up and is thrown away.
                     key = f"{kind}, {clients} client{'s' if clients > 1 else ''}"
                     sides = results.setdefault(key, {}) if turn else {}
@@ -236,14 +237,21 @@ def report(results: dict[str, dict[str, Samples]]) -> None:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each side of each scenario in a round")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16], help="of each load, in a closed loop")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="of each side of each scenario in a round; many times a request, for a round ends with its last",
+    )
     parser.add_argument("--base-model", default="efficientnet_lite0")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = export_model(Path(folder), arguments.base_model)
     with running_platform() as platform:
-        report(asyncio.run(compare(platform, model, arguments.rounds, arguments.seconds)))
+        results = compare(platform, model, loads=arguments.clients, rounds=arguments.rounds, seconds=arguments.seconds)
+        report(asyncio.run(results))
 
 
 if __name__ == "__main__":
