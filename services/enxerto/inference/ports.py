@@ -223,7 +223,7 @@ class SampleFiles(Protocol):
     """Keeps the images of samples."""
 
     async def put(self, name: SampleName, content: bytes) -> None:
-        """Keep an image, or raise `StorageUnavailableError`."""
+        """Keep an image lastingly, or raise `StorageUnavailableError`."""
         ...
 
     async def get(self, name: SampleName) -> bytes | None:
