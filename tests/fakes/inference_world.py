@@ -18,6 +18,7 @@ from enxerto.inference.domain import (
     Deployment,
     Endpoint,
     ItemRefusal,
+    Meaning,
     Occupancy,
     Payload,
     PayloadKind,
@@ -111,6 +112,9 @@ class InMemoryModelRegistry:
         self.aliases: dict[VersionReference, VersionName] = {}
         self.goldens: dict[VersionName, Golden] = {}
         self.references: dict[VersionName, EmbeddingReference] = {}
+        self.calls: Counter[str] = Counter()
+        self.unreadable: set[VersionName] = set()
+        """Versions whose facts cannot be read at the moment."""
         self.away = False
 
     async def golden(self, version: ServableVersion) -> Golden | None:
@@ -142,17 +146,34 @@ class InMemoryModelRegistry:
             raise UnavailableError("the registry is away")
         return self.references.get(name)
 
-    async def resolve(self, reference: VersionReference) -> ServableVersion:
+    async def meanings(self, references: Collection[VersionReference]) -> Mapping[VersionReference, Meaning]:
+        self.calls["meanings"] += 1
         if self.away:
             raise UnavailableError("the registry is away")
-        name = self.aliases.get(reference)
-        if reference.number:
-            name = VersionName(reference.project, reference.model, reference.number)
+        meant = {reference: self._meant(reference) for reference in references}
+        return {
+            reference: Meaning(name, name not in self.quarantined)
+            for reference, name in meant.items()
+            if name in self.versions
+        }
+
+    async def resolve(self, reference: VersionReference) -> ServableVersion:
+        self.calls["resolve"] += 1
+        if self.away:
+            raise UnavailableError("the registry is away")
+        name = self._meant(reference)
+        if name in self.unreadable:
+            raise UnavailableError("the registry is away")
         if name not in self.versions:
             raise VersionNotFoundError(str(reference))
         if name in self.quarantined:
             raise VersionNotServableError(name, "is QUARANTINED")
         return self.versions[name]
+
+    def _meant(self, reference: VersionReference) -> VersionName | None:
+        if reference.number:
+            return VersionName(reference.project, reference.model, reference.number)
+        return self.aliases.get(reference)
 
 
 class InMemoryCluster:

@@ -1,6 +1,6 @@
 """The registry's metadata in memory; passes the same suite as the SQL store."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 from enxerto.kernel.names import ModelName, ProjectName, VersionName
@@ -35,6 +35,9 @@ class InMemoryMetadataStore:
     async def get_model(self, name: ModelName) -> Model:
         return self._model(name)
 
+    async def find_models(self, names: Collection[ModelName]) -> Mapping[ModelName, Model]:
+        return {name: self._models[name] for name in names if name in self._models}
+
     async def list_models(self, parent: ProjectName, page: PageRequest) -> Page[Model]:
         names = sorted(name for name in self._models if name.parent == parent and name.model > page.after)
         found = [self._models[name] for name in names[: page.size]]
@@ -59,6 +62,9 @@ class InMemoryMetadataStore:
         if name not in self._versions:
             raise VersionNotFoundError(name)
         return self._versions[name]
+
+    async def find_states(self, names: Collection[VersionName]) -> Mapping[VersionName, State]:
+        return {name: self._versions[name].state for name in names if name in self._versions}
 
     async def list_versions(self, parent: ModelName, page: PageRequest) -> Page[Version]:
         before = int(page.after) if page.after else self._model(parent).latest + 1

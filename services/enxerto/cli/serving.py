@@ -1,6 +1,6 @@
 """`enxerto deploy`, `deployments` and `undeploy`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,8 +37,29 @@ ReplicasOption = Annotated[
 ]
 MinOption = Annotated[int, typer.Option(min=1, help="The load decides: never fewer.")]
 MaxOption = Annotated[int | None, typer.Option(min=0, help="The load decides: never more. 0 ends it.")]
+TargetOption = Annotated[
+    float | None, typer.Option(min=0, help="With --max-replicas: batches that a replica should be working on.")
+]
+UpscaleOption = Annotated[
+    float | None, typer.Option(min=0, help="With --max-replicas: seconds of high load before a replica is added.")
+]
+DownscaleOption = Annotated[
+    float | None, typer.Option(min=0, help="With --max-replicas: seconds of low load before one is removed.")
+]
 BatchSizeOption = Annotated[int | None, typer.Option(min=1, help="Images in one call to a replica.")]
 BatchDelayOption = Annotated[float | None, typer.Option(min=0, help="Seconds that a request may wait for company.")]
+PreferredOption = Annotated[
+    list[int] | None, typer.Option(min=1, help="Images in one call that suit the model; may be repeated.")
+]
+WarmUpOption = Annotated[
+    list[int] | None, typer.Option(min=1, help="Images in a call that each new replica answers first; may be repeated.")
+]
+PriorityOption = Annotated[
+    int | None, typer.Option(min=1, help="Of requests that do not say: of what waits, 1 goes first.")
+]
+CacheOption = Annotated[
+    int | None, typer.Option(min=0, help="Bytes of answers to keep for requests with the same content. 0 ends it.")
+]
 
 
 def deploy(
@@ -50,10 +71,17 @@ def deploy(
     replicas: ReplicasOption = None,
     min_replicas: MinOption = 1,
     max_replicas: MaxOption = None,
+    target_batches: TargetOption = None,
+    upscale_delay: UpscaleOption = None,
+    downscale_delay: DownscaleOption = None,
     traffic: TrafficOption = None,
     shadow: ShadowOption = "",
     batch_size: BatchSizeOption = None,
     batch_delay: BatchDelayOption = None,
+    preferred_batch_size: PreferredOption = None,
+    warm_up_batch_size: WarmUpOption = None,
+    default_priority: PriorityOption = None,
+    response_cache: CacheOption = None,
     device: Annotated[str, typer.Option(help="cpu or gpu, for a new deployment.")] = "",
     shared: Annotated[
         bool, typer.Option("--shared", help="For a new deployment: share replicas that hold many models in turn.")
@@ -64,7 +92,12 @@ def deploy(
 ) -> None:
     """Serve a version, or change what a deployment serves without failing a request."""
     name = name or short(version).partition("@")[0]
-    settings = _settings(replicas, (min_replicas, max_replicas), traffic, shadow, (batch_size, batch_delay))
+    settings: DeploymentSettings = {
+        **_scale(replicas, min_replicas, max_replicas, target_batches, upscale_delay, downscale_delay),
+        **_shares(traffic, shadow),
+        **_batches(batch_size, batch_delay, preferred_batch_size, warm_up_batch_size),
+        **_answers(default_priority, response_cache),
+    }
     if device:
         settings["device"] = device
     if shared:
@@ -82,17 +115,29 @@ def update(
     replicas: ReplicasOption = None,
     min_replicas: MinOption = 1,
     max_replicas: MaxOption = None,
+    target_batches: TargetOption = None,
+    upscale_delay: UpscaleOption = None,
+    downscale_delay: DownscaleOption = None,
     traffic: TrafficOption = None,
     shadow: ShadowOption = "",
     batch_size: BatchSizeOption = None,
     batch_delay: BatchDelayOption = None,
+    preferred_batch_size: PreferredOption = None,
+    warm_up_batch_size: WarmUpOption = None,
+    default_priority: PriorityOption = None,
+    response_cache: CacheOption = None,
     pinned: Annotated[
         bool | None, typer.Option("--pinned/--not-pinned", help="Shared: whether it never makes room for other models.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Change how a deployment answers without failing a request; what is left out stays as it is."""
-    settings = _settings(replicas, (min_replicas, max_replicas), traffic, shadow, (batch_size, batch_delay))
+    settings: DeploymentSettings = {
+        **_scale(replicas, min_replicas, max_replicas, target_batches, upscale_delay, downscale_delay),
+        **_shares(traffic, shadow),
+        **_batches(batch_size, batch_delay, preferred_batch_size, warm_up_batch_size),
+        **_answers(default_priority, response_cache),
+    }
     if pinned is not None:
         settings["pinned"] = pinned
     if not settings:
@@ -108,21 +153,27 @@ def watch(context: typer.Context, deployment: str, as_json: JsonOption = False) 
             _show(seen, as_json=as_json)
 
 
-def _settings(
+def _scale(
     replicas: int | None,
-    bounds: tuple[int, int | None],
-    traffic: list[str] | None,
-    shadow: str,
-    batching: tuple[int | None, float | None],
+    least: int,
+    most: int | None,
+    target: float | None,
+    upscale_delay: float | None,
+    downscale_delay: float | None,
 ) -> "DeploymentSettings":
+    settings: DeploymentSettings = _given(replicas=replicas)
+    further = _given(target_ongoing_batches=target, upscale_delay=upscale_delay, downscale_delay=downscale_delay)
+    if further and not most:
+        raise typer.BadParameter("--target-batches, --upscale-delay and --downscale-delay go with --max-replicas")
+    if most is not None:
+        settings["autoscaling"] = _given(min_replicas=least, max_replicas=most, **further) if most else None
+    return settings
+
+
+def _shares(traffic: list[str] | None, shadow: str) -> "DeploymentSettings":
     from enxerto.client import parse_shares
 
     settings: DeploymentSettings = {}
-    if replicas is not None:
-        settings["replicas"] = replicas
-    least, most = bounds
-    if most is not None:
-        settings["autoscaling"] = {"min_replicas": least, "max_replicas": most} if most else None
     try:
         if traffic:
             settings["traffic"] = {} if traffic == [_NONE] else parse_shares(traffic)
@@ -130,14 +181,27 @@ def _settings(
             settings["shadow"] = None if shadow == _NONE else parse_shares([shadow])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    size, delay = batching
-    if size is not None or delay is not None:
-        settings["batching"] = {}
-        if size is not None:
-            settings["batching"]["max_size"] = size
-        if delay is not None:
-            settings["batching"]["max_delay"] = delay
     return settings
+
+
+def _batches(
+    size: int | None, delay: float | None, preferred: list[int] | None, warm_up: list[int] | None
+) -> "DeploymentSettings":
+    batching = _given(max_size=size, max_delay=delay, preferred_sizes=preferred or None)
+    settings: DeploymentSettings = _given(batching=batching or None, warm_up_batch_sizes=warm_up or None)
+    return settings
+
+
+def _answers(default_priority: int | None, cache_bytes: int | None) -> "DeploymentSettings":
+    settings: DeploymentSettings = _given(default_priority=default_priority)
+    if cache_bytes is not None:
+        settings["response_cache"] = {"max_bytes": cache_bytes} if cache_bytes else None
+    return settings
+
+
+def _given(**options: object) -> Any:
+    """Those of the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _show(deployment: "Deployment", *, as_json: bool) -> None:

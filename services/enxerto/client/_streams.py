@@ -21,11 +21,12 @@ class StreamCalls(QualityCalls):
     """Many images of one deployment, one after the other, without waiting for each answer.
 
     Answers come in the order of the images. Where an image has no answer its error comes instead of it, and the stream
-    goes on; what ends the stream itself is raised. Closing the iterator cancels what is under way.
+    goes on; what ends the stream itself is raised. Closing the iterator cancels what is under way. Of what waits for
+    the deployment, images of `priority` 1 go first; 0 is the deployment's default.
     """
 
     def classify_stream(
-        self, deployment: str, frames: Frames, *, top_k: int = 5, timeout_s: float | None = None
+        self, deployment: str, frames: Frames, *, top_k: int = 5, priority: int = 0, timeout_s: float | None = None
     ) -> Iterator[_results.Prediction | EnxertoError]:
         """Say what is in each image.
 
@@ -33,12 +34,15 @@ class StreamCalls(QualityCalls):
             deployment: the deployment to ask.
             frames: paths or bytes.
             top_k: classes to return for each image.
+            priority: see above.
             timeout_s: of the whole stream; none by default.
         """
         name = self._names.deployment(deployment)
 
         def ask(image: vision_pb2.Image) -> vision_service_pb2.PredictStreamRequest:
-            request = vision_service_pb2.ClassifyRequest(deployment=name, images=[image], top_k=top_k)
+            request = vision_service_pb2.ClassifyRequest(
+                deployment=name, images=[image], top_k=top_k, priority=priority
+            )
             return vision_service_pb2.PredictStreamRequest(classify=request)
 
         return self._stream(frames, ask, lambda answer: _converters.predictions(answer.classify), timeout_s)
@@ -50,6 +54,7 @@ class StreamCalls(QualityCalls):
         *,
         score_threshold: float | None = None,
         max_objects: int = 0,
+        priority: int = 0,
         timeout_s: float | None = None,
     ) -> Iterator[_results.Detection | EnxertoError]:
         """Find the objects in each image.
@@ -59,13 +64,18 @@ class StreamCalls(QualityCalls):
             frames: paths or bytes.
             score_threshold: least score, in [0, 1]; the version's own of each class when left out.
             max_objects: to return for each image; 0 is all.
+            priority: see above.
             timeout_s: of the whole stream; none by default.
         """
         name = self._names.deployment(deployment)
 
         def ask(image: vision_pb2.Image) -> vision_service_pb2.PredictStreamRequest:
             request = vision_service_pb2.DetectRequest(
-                deployment=name, images=[image], score_threshold=score_threshold, max_objects=max_objects
+                deployment=name,
+                images=[image],
+                score_threshold=score_threshold,
+                max_objects=max_objects,
+                priority=priority,
             )
             return vision_service_pb2.PredictStreamRequest(detect=request)
 

@@ -12,6 +12,7 @@ from enxerto.inference.domain import (
     Endpoint,
     FeedbackRecord,
     LiveAccuracy,
+    Meaning,
     Occupancy,
     Payload,
     PayloadKind,
@@ -76,6 +77,14 @@ class ModelRegistry(Protocol):
         Raises:
             VersionNotFoundError: there is none.
             VersionNotServableError: it is quarantined, or not something that this service can serve.
+            RegistryUnavailableError: the registry cannot be reached.
+        """
+        ...
+
+    async def meanings(self, references: Collection[VersionReference]) -> Mapping[VersionReference, Meaning]:
+        """What many numbers and aliases mean now, at the price of one question; what means nothing is left out.
+
+        Raises:
             RegistryUnavailableError: the registry cannot be reached.
         """
         ...
@@ -214,7 +223,7 @@ class SampleFiles(Protocol):
     """Keeps the images of samples."""
 
     async def put(self, name: SampleName, content: bytes) -> None:
-        """Keep an image, or raise `StorageUnavailableError`."""
+        """Keep an image lastingly, or raise `StorageUnavailableError`."""
         ...
 
     async def get(self, name: SampleName) -> bytes | None:

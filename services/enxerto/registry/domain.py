@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from enxerto.kernel.names import ModelName, ProjectName, VersionName
+from enxerto.kernel.names import ModelName, ProjectName, VersionName, VersionReference
 from enxerto.registry.errors import AliasNotFoundError, ModelChangedError, VersionNotReadyError
 from enxerto.vision.contracts import MIN_AGREEMENT
 from enxerto.vision.specs import LabelMap, PreprocessSpec, Task, TensorSpec
@@ -113,6 +113,14 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class ResolvedVersion:
+    """What a number or an alias means."""
+
+    version: VersionName
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
 class ModelContent:
     """What the creator says of a model."""
 
@@ -141,6 +149,11 @@ class Model:
     def create(cls, name: ModelName, content: ModelContent, now: datetime) -> Self:
         """A model without versions."""
         return cls(name, content, create_time=now, update_time=now)
+
+    def version(self, reference: VersionReference) -> VersionName | None:
+        """The version of this model that a number or an alias means; None when there is none."""
+        number = reference.number or self.aliases.get(reference.version, 0)
+        return VersionName(self.name.project, self.name.model, number) if 0 < number <= self.latest else None
 
     @property
     def etag(self) -> str:

@@ -1,6 +1,6 @@
 """What the registry needs from the world."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -23,6 +23,10 @@ class MetadataStore(Protocol):
 
     async def get_model(self, name: ModelName) -> Model:
         """Read a model, or raise `ModelNotFoundError`."""
+        ...
+
+    async def find_models(self, names: Collection[ModelName]) -> Mapping[ModelName, Model]:
+        """Those of the models that there are."""
         ...
 
     async def list_models(self, parent: ProjectName, page: PageRequest) -> Page[Model]:
@@ -53,6 +57,10 @@ class MetadataStore(Protocol):
 
     async def get_version(self, name: VersionName) -> Version:
         """Read a version, or raise `VersionNotFoundError`."""
+        ...
+
+    async def find_states(self, names: Collection[VersionName]) -> Mapping[VersionName, State]:
+        """States of those of the versions that there are."""
         ...
 
     async def list_versions(self, parent: ModelName, page: PageRequest) -> Page[Version]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import ModelName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.registry.domain import Blob, Model, ModelContent, Request, Version, VersionContent
+from enxerto.registry.domain import Blob, Model, ModelContent, Request, ResolvedVersion, Version, VersionContent
 from enxerto.registry.errors import (
     AliasNotFoundError,
     BlobCorruptError,
@@ -88,6 +88,18 @@ class Registry:
             if number is None:
                 raise AliasNotFoundError(model.name, reference.version)
         return await self._metadata.get_version(VersionName(reference.project, reference.model, number))
+
+    async def resolve(self, references: Collection[VersionReference]) -> Mapping[VersionReference, ResolvedVersion]:
+        """What numbers and aliases mean now; a reference that means nothing is left out."""
+        models = await self._metadata.find_models({reference.parent for reference in references})
+        meant = {
+            reference: version
+            for reference in references
+            if (model := models.get(reference.parent)) and (version := model.version(reference))
+        }
+        # Versions never change and never go, so that reading them after their models is safe.
+        states = await self._metadata.find_states(set(meant.values()))
+        return {reference: ResolvedVersion(version, states[version]) for reference, version in meant.items()}
 
     async def list_versions(self, parent: ModelName, page: PageRequest) -> Page[Version]:
         """List a model's versions, newest first."""

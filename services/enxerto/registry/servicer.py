@@ -43,6 +43,13 @@ class RegistryServicer(registry_service_pb2_grpc.RegistryServiceServicer):
         """Read one version by number or by alias."""
         return converters.version_to_proto(await self._registry.get_version(converters.version_reference(request)))
 
+    async def ResolveModelVersions(
+        self, request: pb.ResolveModelVersionsRequest, context: Context
+    ) -> pb.ResolveModelVersionsResponse:
+        """Say what many numbers and aliases mean now."""
+        references = converters.references_to_resolve(request)
+        return converters.resolved_to_proto(await self._registry.resolve(references))
+
     async def ListModelVersions(
         self, request: pb.ListModelVersionsRequest, context: Context
     ) -> pb.ListModelVersionsResponse:

@@ -24,8 +24,7 @@ def publish(path: Path, content: bytes | Path, *, create: bool = False) -> None:
         # Known before anything is written; two at once are told apart by the name itself.
         raise FileExistsError(path)
     _make(path.parent)
-    # A name of this form is hidden by object stores of local folders, whose own half-written files have it.
-    partial = path.with_name(f"{path.name}#{secrets.randbits(63)}")
+    partial = partial_of(path)
     try:
         with partial.open("xb") as file:
             if isinstance(content, Path):
@@ -33,14 +32,37 @@ def publish(path: Path, content: bytes | Path, *, create: bool = False) -> None:
                     shutil.copyfileobj(source, file, 2**20)
             else:
                 file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if create:
-            path.hardlink_to(partial)
-        else:
-            partial.replace(path)
+        settle(partial, path, create=create)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """A name beside `path` for its bytes while they are written.
+
+    Object stores of local folders hide names of this form, which their own half-written files have.
+    """
+    return path.with_name(f"{path.name}#{secrets.randbits(63)}")
+
+
+def settle(partial: Path, path: Path, *, create: bool = False) -> None:
+    """Give a file that is written to its end its name: its bytes are on the disk before, and the name is afterwards.
+
+    Args:
+        partial: the file, in the same folder.
+        path: its name.
+        create: whether a file that is there already is an error instead of being replaced.
+
+    Raises:
+        FileExistsError: there is one already.
+        OSError: it cannot be done.
+    """
+    flush(partial)
+    if create:
+        path.hardlink_to(partial)
+        partial.unlink()
+    else:
+        partial.replace(path)
     flush(path.parent)
 
 

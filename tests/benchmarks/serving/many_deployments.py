@@ -1,7 +1,7 @@
 """Whether other deployments slow a request down: `python tests/benchmarks/serving/many_deployments.py`.
 
 The same deployment is asked while it is alone, one of ten, one of a hundred, and back. All are shared ones of tiny
-models, so that a request costs little beside what many deployments could add to it.
+models, so that a request costs little beside what many deployments could add to it. With `--alias` each follows one.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from fakes.tiny_onnx import PROJECT, SIZE, RegistryWriter, TinyModel
 from platforms import Platform, running_platform
 
 COUNTS = (1, 10, 100, 10, 1)
+ALIAS = "production"
 WAIT_S = 300.0
 IDLE_S = 10.0
 
@@ -31,7 +32,8 @@ IDLE_S = 10.0
 class Crowd:
     """As many deployments as wanted."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, *, alias: bool) -> None:
+        self._alias = alias
         self._registry = RegistryWriter(platform.address("registry"))
         channel = grpc.insecure_channel(platform.address("inference"))
         self._stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)
@@ -43,7 +45,11 @@ class Crowd:
             self._stub.DeleteDeployment(deployment_service_pb2.DeleteDeploymentRequest(name=self._names.pop()))
         while len(self._names) < count:
             identity = f"crowd-{len(self._names)}"
-            version = self._registry.add_version(self._registry.create_model(identity), TinyModel(len(self._names)))
+            model = self._registry.create_model(identity)
+            version = self._registry.add_version(model, TinyModel(len(self._names)))
+            if self._alias:
+                self._registry.point(model, ALIAS, version)
+                version = f"{model}/versions/{ALIAS}"
             deployment = deployment_pb2.Deployment(
                 model_version=version, placement=deployment_pb2.Deployment.PLACEMENT_SHARED
             )
@@ -94,9 +100,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--alias", action="store_true", help="deploy by alias instead of by number")
     arguments = parser.parse_args()
     with running_platform() as platform:
-        crowd = Crowd(platform)
+        crowd = Crowd(platform, alias=arguments.alias)
         print("| deployments | requests/s | p50 ms | p99 ms | front, CPU ms/request | idle front, CPU ms/s |")
         print("|---|---|---|---|---|---|")
         for count in COUNTS:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from enxerto.inference.adapters.registry_client import RegistryClient, open_channel
+from enxerto.inference.domain import Meaning
 from enxerto.inference.errors import RegistryUnavailableError, VersionNotFoundError, VersionNotServableError
 from enxerto.inference.ports import ModelRegistry
 from enxerto.kernel.names import VersionName, VersionReference
@@ -123,8 +124,25 @@ async def test_what_is_quarantined_is_not_servable(bench: Bench) -> None:
         await bench.registry.resolve(reference(str(number)))
 
 
+async def test_the_meanings_of_many_references_are_told_at_once(bench: Bench) -> None:
+    first, bad = await bench.add(False), await bench.add(True)
+    await bench.point("production", first)
+    names = {number: VersionName("default", "pets", number) for number in (first, bad)}
+    alias, numbers = reference("production"), [reference(str(number)) for number in (first, bad)]
+    found = await bench.registry.meanings([alias, *numbers, reference("staging"), reference("7"), reference("1", "x")])
+    ready = Meaning(names[first], ready=True)
+    assert found == {alias: ready, numbers[0]: ready, numbers[1]: Meaning(names[bad], ready=False)}
+    second = await bench.add(False)
+    await bench.point("production", second)
+    many = [reference(f"alias-{index}") for index in range(1000)]
+    found = await bench.registry.meanings([*many, alias])
+    assert found == {alias: Meaning(VersionName("default", "pets", second), ready=True)}
+
+
 async def test_a_registry_that_is_away_says_so() -> None:
     async with open_channel("127.0.0.1:1", None) as channel:
-        with pytest.raises(RegistryUnavailableError) as refusal:
-            await RegistryClient(channel).resolve(reference("1"))
-    assert refusal.value.retry_after_s > 0
+        client = RegistryClient(channel)
+        for ask in (client.resolve(reference("1")), client.meanings([reference("1")])):
+            with pytest.raises(RegistryUnavailableError) as refusal:
+                await ask
+            assert refusal.value.retry_after_s > 0

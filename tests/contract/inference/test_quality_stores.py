@@ -24,6 +24,7 @@ from enxerto.inference.ports import QualityStore, SampleFiles
 from enxerto.kernel.names import DeploymentName, SampleName, VersionName
 from enxerto.kernel.paging import PageRequest
 from fakes.quality_stores import InMemoryQualityStore, InMemorySampleFiles
+from flushes import Flush
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 PETS, OTHER = DeploymentName("default", "pets"), DeploymentName("other", "pets")
@@ -146,6 +147,17 @@ async def test_what_is_old_is_forgotten(store: QualityStore) -> None:
     await store.forget_feedback(later)
     assert await store.accuracies(OTHER, NOW) == []
     assert await store.deployments() == {PETS}
+
+
+async def test_an_image_in_a_folder_is_on_the_disk_before_it_counts(tmp_path: Path, flushes: list[Flush]) -> None:
+    name = SampleName("default", "pets", "s1")
+    await open_sample_files("", tmp_path).put(name, b"one")
+    path = tmp_path / str(name)
+    *folders, content, named = flushes
+    assert [one.target for one in folders] == [parent.parent for parent in reversed(path.parents[:5])]
+    assert content.names == {content.target.name} != {path.name}
+    assert (named.target, path.name in named.names) == (path.parent, True)
+    assert path.read_bytes() == b"one"
 
 
 async def test_images_are_kept_until_they_are_deleted(files: SampleFiles) -> None:

@@ -208,12 +208,24 @@ async def test_a_blob_in_a_folder_is_on_the_disk_before_anything_can_refer_to_it
     tmp_path: Path, flushes: list[Flush], size: int
 ) -> None:
     blobs, content = open_blob_store(tmp_path.as_uri()), b"x" * size
-    await blobs.put(digest_of(content), size, pieces(content))
-    folder = tmp_path / "blobs"
-    assert [(one.target, one.names) for one in flushes] == [
-        (folder / digest_of(content), {digest_of(content)}),
-        (folder, {digest_of(content)}),
-    ]
+    folder, name = tmp_path / "blobs", digest_of(content)
+    await blobs.put(name, size, pieces(content))
+    written, named = flushes
+    assert written.target.parent == folder
+    assert written.names == {written.target.name} != {name}
+    assert named == Flush(folder, {name})
+    assert (folder / name).read_bytes() == content
+
+
+async def test_a_blob_that_is_written_again_stays_until_the_new_bytes_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, name = open_blob_store(tmp_path.as_uri()), digest_of(b"whole")
+    await blobs.put(name, 5, pieces(b"whole"))
+    seen: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: seen.append((tmp_path / "blobs" / name).read_bytes()))
+    await blobs.put(name, 5, pieces(b"again"))
+    assert seen == [b"whole", b"again"]
 
 
 def test_a_folder_that_cannot_be_made_keeps_the_service_from_starting(tmp_path: Path) -> None:

@@ -171,6 +171,32 @@ async def test_a_new_version_keeps_the_etag(store: MetadataStore) -> None:
     assert (await store.get_model(model.name)).etag == model.etag
 
 
+async def test_many_are_found_at_once_and_the_missing_are_left_out(store: MetadataStore) -> None:
+    pets = await store.create_model(new_model("pets"), None)
+    other = await store.create_model(dataclasses.replace(new_model(), name=ModelName("other", "pets")), None)
+    bad = dataclasses.replace(CONTENT, parity=Parity(1.0, 0.5, 12, (1,)))
+    first, _ = await store.create_version(pets.name, CONTENT, NOW, None)
+    second, _ = await store.create_version(pets.name, bad, NOW, None)
+    third, _ = await store.create_version(other.name, CONTENT, NOW, None)
+    models = await store.find_models({pets.name, other.name, ModelName("default", "none"), ModelName("none", "pets")})
+    assert models == {name: await store.get_model(name) for name in (pets.name, other.name)}
+    states = await store.find_states(
+        {first.name, second.name, third.name, VersionName("other", "pets", 2), VersionName("none", "pets", 1)}
+    )
+    assert states == {first.name: State.READY, second.name: State.QUARANTINED, third.name: State.READY}
+    assert await store.find_models([]) == await store.find_states([]) == {}
+
+
+async def test_a_thousand_are_found_at_once(store: MetadataStore) -> None:
+    model = await store.create_model(new_model(), None)
+    version, _ = await store.create_version(model.name, CONTENT, NOW, None)
+    names = [ModelName("default", f"model-{index}") for index in range(999)]
+    assert list(await store.find_models([*names, model.name])) == [model.name]
+    assert await store.find_states([*(VersionName("default", name.model, 7) for name in names), version.name]) == {
+        version.name: State.READY
+    }
+
+
 async def test_models_are_listed_by_name_page_by_page(store: MetadataStore) -> None:
     # Bytes decide: a dictionary's order would skip the hyphen.
     names = ["a", "a-b", "a-c", "ab", "b", "zz"]

@@ -60,6 +60,41 @@ async def test_a_model_goes_from_bytes_to_production(registry: Any) -> None:
     assert registry.metric("enxerto_registry_alias_moves_total") == 2
 
 
+async def resolve(registry: Any, *names: str) -> dict[str, tuple[str, int]]:
+    answer = await registry.stub.ResolveModelVersions(pb.ResolveModelVersionsRequest(names=names))
+    found = {one.name: (one.version, one.state) for one in answer.versions}
+    assert list(found) == [one.name for one in answer.versions]
+    return found
+
+
+async def test_many_names_are_resolved_at_once(registry: Any) -> None:
+    await prepare(registry)
+    good, bad = await create_version(registry), await create_version(registry, agreement=0.5)
+    await registry.stub.SetAlias(pb.SetAliasRequest(model=MODEL, alias="production", version=good.name))
+    alias, nothing, huge = (f"{MODEL}/versions/{one}" for one in ("production", "staging", "9" * 18))
+    elsewhere = alias.replace("default", "elsewhere")
+    found = await resolve(registry, bad.name, nothing, alias, huge, alias, elsewhere, f"{MODEL}/versions/3", good.name)
+    ready, quarantined = good.state, bad.state
+    assert ready != quarantined
+    assert found == {
+        bad.name: (bad.name, quarantined),
+        alias: (good.name, ready),
+        good.name: (good.name, ready),
+    }
+    assert list(found) == [bad.name, alias, good.name]
+    assert not await resolve(registry, nothing)
+
+
+async def test_names_to_resolve_are_checked_and_bounded(registry: Any) -> None:
+    names = [f"{MODEL}/versions/1", "models/pets/versions/1", "", f"{MODEL}/versions/0"]
+    call = await refused(resolve(registry, *names))
+    assert (call.code, set(call.violations)) == (grpc.StatusCode.INVALID_ARGUMENT, {f"names[{n}]" for n in (1, 2, 3)})
+    for count in (0, 1001):
+        call = await refused(resolve(registry, *(f"{MODEL}/versions/{n + 1}" for n in range(count))))
+        assert set(call.violations) == {"names"}
+    assert not await resolve(registry, *(f"{MODEL}/versions/{n + 1}" for n in range(1000)))
+
+
 async def test_missing_things_are_not_found(registry: Any) -> None:
     call = await refused(registry.stub.GetModel(pb.GetModelRequest(name=MODEL)))
     assert (call.code, call.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")

@@ -59,3 +59,34 @@ def test_options_become_fields(command, scripted: ScriptedServices) -> None:
     assert (list(update.update_mask.paths), update.deployment.pinned) == (["pinned"], False)
     assert command("deployments", "update", "d").returncode == 2
     assert command("deployments", "update", "d", "--traffic", "m@candidate").returncode == 2
+
+
+def test_batches_priorities_and_the_cache_are_options_too(command, scripted: ScriptedServices) -> None:
+    scripted.on("GetModelVersion", model_version_pb2.ModelVersion(name=VERSION))
+    scripted.on("CreateDeployment", lambda request, _context: request.deployment)
+    scripted.on("UpdateDeployment", lambda request, _context: request.deployment)
+    batches = "--preferred-batch-size 4 --preferred-batch-size 8 --warm-up-batch-size 1 --warm-up-batch-size 8"
+    answers = "--default-priority 3 --response-cache 1000000"
+    scale = "--max-replicas 4 --target-batches 1.5 --upscale-delay 5 --downscale-delay 60"
+    done = command("deploy", "m@2", "--no-wait", *batches.split(), *answers.split(), *scale.split())
+    assert done.returncode == 0, done.stderr
+    made = scripted.requests("CreateDeployment")[0].deployment
+    assert (list(made.batching.preferred_sizes), list(made.warm_up_batch_sizes)) == ([4, 8], [1, 8])
+    assert not made.batching.max_size
+    assert (made.default_priority, made.response_cache.max_bytes) == (3, 1_000_000)
+    scaling = made.autoscaling
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_batches) == (1, 4, 1.5)
+    assert (scaling.upscale_delay.seconds, scaling.downscale_delay.seconds) == (5, 60)
+
+    changed = command("deployments", "update", "d", "--default-priority", "1", "--response-cache", "0")
+    assert changed.returncode == 0, changed.stderr
+    update = scripted.requests("UpdateDeployment")[0]
+    assert set(update.update_mask.paths) == {"default_priority", "response_cache"}
+    assert (update.deployment.default_priority, update.deployment.HasField("response_cache")) == (1, False)
+    command("deployments", "update", "d", *batches.split())
+    update = scripted.requests("UpdateDeployment")[1]
+    assert set(update.update_mask.paths) == {"batching", "warm_up_batch_sizes"}
+
+    assert command("deployments", "update", "d", "--upscale-delay", "5").returncode == 2
+    assert command("deployments", "update", "d", "--upscale-delay", "5", "--max-replicas", "0").returncode == 2
+    assert command("deployments", "update", "d", "--default-priority", "0").returncode == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from enxerto.client import Client, DeadlineExceededError, Detection, InvalidArgumentError, NotFoundError, Prediction
+from fakes.scripted_services import scripted_services
 from fakes.tiny_onnx import TinyDetector, TinyModel
 from inference_front import Front, plain, running_front
 
@@ -39,6 +40,24 @@ async def test_a_bad_frame_is_an_error_in_its_place(client: Client, tmp_path: Pa
     assert len(found) == 20
     (missing,) = await asyncio.to_thread(lambda: list(client.classify_stream("gone", [RED])))
     assert isinstance(missing, NotFoundError)
+
+
+def test_every_frame_carries_the_priority() -> None:
+    with scripted_services() as services, Client(inference=services.address) as client:
+        services.on("PredictStream", lambda _requests, _context: iter([]))
+        assert not list(client.classify_stream("class", [RED, RED], priority=1))
+        assert not list(client.detect_stream("detect", [RED], priority=3))
+        assert not list(client.classify_stream("class", [RED]))
+        classified, found, plainly = services.requests("PredictStream")
+    assert [one.classify.priority for one in classified] == [1, 1]
+    assert [one.detect.priority for one in found] == [3]
+    assert [one.classify.priority for one in plainly] == [0]
+
+
+async def test_a_priority_that_is_none_is_refused_in_its_place(client: Client) -> None:
+    (refused,) = await asyncio.to_thread(lambda: list(client.classify_stream("class", [RED], priority=-1)))
+    assert isinstance(refused, InvalidArgumentError)
+    assert [violation.field for violation in refused.violations] == ["priority"]
 
 
 async def test_an_endless_stream_is_read_as_answers_are_taken(client: Client) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import grpc
 
-from enxerto.inference.domain import ServableVersion
+from enxerto.inference.domain import Meaning, ServableVersion
 from enxerto.inference.errors import RegistryUnavailableError, VersionNotFoundError, VersionNotServableError
 from enxerto.kernel.errors import EnxertoError
 from enxerto.kernel.names import VersionName, VersionReference
@@ -22,6 +23,8 @@ _DOWNLOAD_S = 60.0
 _MAX_REFERENCE_BYTES = 8 * 2**20
 _TASKS = {task_pb2.Task.Value(f"TASK_{task.value}"): task for task in Task}
 _RESIZES = {tensor_pb2.PreprocessSpec.Resize.Value(f"RESIZE_{resize.value}"): resize for resize in Resize}
+# The registry takes so many at once.
+_MAX_NAMES = 1000
 _GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
 
 
@@ -42,6 +45,21 @@ class RegistryClient:
     async def resolve(self, reference: VersionReference) -> ServableVersion:
         """The version that a number or an alias means now; see `ModelRegistry.resolve`."""
         return servable(await self._version(str(reference)))
+
+    async def meanings(self, references: Collection[VersionReference]) -> Mapping[VersionReference, Meaning]:
+        """What many numbers and aliases mean now; see `ModelRegistry.meanings`."""
+        asked = {str(reference): reference for reference in references}
+        names, found = list(asked), {}
+        for start in range(0, len(names), _MAX_NAMES):
+            request = registry_service_pb2.ResolveModelVersionsRequest(names=names[start : start + _MAX_NAMES])
+            try:
+                answer = await self._stub.ResolveModelVersions(request, timeout=_TIMEOUT_S)
+            except grpc.aio.AioRpcError as error:
+                raise _unavailable(error) from error
+            for one in answer.versions:
+                ready = one.state == model_version_pb2.ModelVersion.STATE_READY
+                found[asked[one.name]] = Meaning(VersionName.parse(one.version), ready)
+        return found
 
     async def golden(self, version: ServableVersion) -> Golden | None:
         """The inputs that a version came with; see `ModelRegistry.golden`."""
@@ -99,8 +117,10 @@ class RegistryClient:
 
 
 def _meant(error: grpc.aio.AioRpcError, gone: EnxertoError) -> EnxertoError:
-    if error.code() in _GONE:
-        return gone
+    return gone if error.code() in _GONE else _unavailable(error)
+
+
+def _unavailable(error: grpc.aio.AioRpcError) -> RegistryUnavailableError:
     return RegistryUnavailableError(f"the registry answered {error.code().name}", retry_after_s=2.0)
 
 

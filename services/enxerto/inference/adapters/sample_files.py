@@ -1,5 +1,6 @@
 """The images of samples in a folder or an object store, through obstore."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from enxerto.inference.errors import StorageUnavailableError
 from enxerto.kernel.names import SampleName
+from enxerto.runtime.durable_files import publish
 from enxerto.runtime.errors import StartupError
 
 # obstore has a class of its own for this and raises the builtin one.
@@ -26,7 +28,11 @@ class ObjectSampleFiles:
     async def put(self, name: SampleName, content: bytes) -> None:
         """Keep an image."""
         with _translated():
-            await obstore.put_async(self._store, str(name), content)
+            if isinstance(self._store, LocalStore):
+                # obstore leaves what it writes to a folder to the system's cache.
+                await asyncio.to_thread(publish, Path(self._store.prefix or "/") / str(name), content)
+            else:
+                await obstore.put_async(self._store, str(name), content)
 
     async def get(self, name: SampleName) -> bytes | None:
         """Read an image."""

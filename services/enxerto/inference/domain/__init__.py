@@ -56,7 +56,7 @@ from enxerto.inference.domain.specs import (
     TrafficShare,
 )
 from enxerto.inference.domain.traffic import place
-from enxerto.inference.domain.versions import Prediction, ServableVersion
+from enxerto.inference.domain.versions import Meaning, Prediction, ServableVersion
 
 __all__ = [
     "CONFIDENCE_BINS",
@@ -88,6 +88,7 @@ __all__ = [
     "FeedbackRecord",
     "ItemRefusal",
     "LiveAccuracy",
+    "Meaning",
     "Occupancy",
     "Outline",
     "Payload",

@@ -14,6 +14,15 @@ _WARM_UP_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a number or an alias means, before anything more is asked of the version."""
+
+    version: VersionName
+    ready: bool
+    """Whether the registry lets it be served."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServableVersion:
     """What the front needs to know of a version to answer for it."""
 

@@ -120,7 +120,8 @@ class Reconciler:
         self._router.expect(names)
         self._lanes.keep(names)
         self._shadowing.forget(names)
-        living = list(await asyncio.gather(*(self._follow(deployment) for deployment in living)))
+        followed = await self._references.follow(living)
+        living = list(await asyncio.gather(*map(self._write, living, followed)))
         if not look and living == self._settled:
             return
         wanted = self._lanes.wanted(living)
@@ -137,9 +138,6 @@ class Reconciler:
         leaving = len(deployments) != len(living) or self._fleet.leaving
         self._busy = moving or leaving or wanted != self._lanes.wanted(settled)
         self.synced = True
-
-    async def _follow(self, deployment: Deployment) -> Deployment:
-        return await self._write(deployment, await self._references.follow(deployment))
 
     async def _settle(self, deployment: Deployment) -> Deployment:
         """Bring the routes of one deployment up to date with what runs."""

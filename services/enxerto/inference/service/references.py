@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping, Sequence, Set
 
 from enxerto.inference.domain import Deployment, Fault, FaultKind, Rollout, ServableVersion
-from enxerto.inference.errors import TaskMismatchError
+from enxerto.inference.errors import TaskMismatchError, VersionNotFoundError
 from enxerto.inference.ports import ModelRegistry
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import EnxertoError, FailedPreconditionError, NotFoundError, UnavailableError
@@ -29,42 +30,68 @@ class References:
             VersionNotFoundError, VersionNotServableError, RegistryUnavailableError: see `ModelRegistry.resolve`.
         """
         if version not in self._facts:
-            reference = VersionReference(version.project, version.model, str(version.number))
-            self._facts[version] = await self._registry.resolve(reference)
+            self._facts[version] = await self._registry.resolve(_by_number(version))
         return self._facts[version]
 
     async def golden(self, version: ServableVersion) -> Golden | None:
         """The inputs that a version came with; see `ModelRegistry.golden`."""
         return await self._registry.golden(version)
 
-    async def follow(self, deployment: Deployment) -> Deployment:
-        """Find out what every reference of a deployment means now."""
-        rollouts = await asyncio.gather(*(self._follow(deployment, rollout) for rollout in deployment.rollouts))
+    async def follow(self, deployments: Sequence[Deployment]) -> list[Deployment]:
+        """Find out what every reference of these deployments means now; the registry is asked once for all of them."""
+        references = {rollout.reference for deployment in deployments for rollout in deployment.rollouts}
+        targets = {reference: version for reference in references if (version := self._numbered(reference))}
+        led = targets | await self._ask(references - targets.keys())
+        return [self._advance(deployment, led) for deployment in deployments]
+
+    def _numbered(self, reference: VersionReference) -> VersionName | None:
+        """The known version that a number means, which never changes."""
+        number = reference.number
+        version = VersionName(reference.project, reference.model, number) if number else None
+        return version if version in self._facts else None
+
+    async def _ask(self, references: Set[VersionReference]) -> dict[VersionReference, VersionName | Fault]:
+        """Where references lead now, or why nowhere; those that nobody can tell of at the moment are left out."""
+        if not references:
+            return {}
+        try:
+            meanings = await self._registry.meanings(references)
+        except UnavailableError as error:
+            logger.warning("registry is away", extra={"references": len(references), "error": error.message})
+            return {}
+        strange = {one.version for one in meanings.values() if not one.ready or one.version not in self._facts}
+        learned = dict(zip(strange, await asyncio.gather(*map(self._learn, strange)), strict=True))
+        found: dict[VersionReference, VersionName | Fault] = {}
+        for reference in references:
+            if (meaning := meanings.get(reference)) is None:
+                found[reference] = fault_of(VersionNotFoundError(str(reference)))
+            elif (led := learned.get(meaning.version, meaning.version)) is not None:
+                found[reference] = led
+        return found
+
+    async def _learn(self, version: VersionName) -> VersionName | Fault | None:
+        """Read the facts of a version; returns it, or why it may not be served, or None when nobody can tell."""
+        try:
+            self._facts[version] = await self._registry.resolve(_by_number(version))
+        except UnavailableError as error:
+            logger.warning("registry is away", extra={"version": str(version), "error": error.message})
+            return None
+        except (NotFoundError, FailedPreconditionError) as error:
+            return fault_of(error)
+        return version
+
+    def _advance(self, deployment: Deployment, led: Mapping[VersionReference, VersionName | Fault]) -> Deployment:
         now = self._clock.now()
-        for rollout in rollouts:
-            deployment = deployment.advance(rollout, now)
+        for rollout in deployment.rollouts:
+            target = led.get(rollout.reference)
+            if isinstance(target, Fault):
+                deployment = deployment.advance(rollout.lose(target), now)
+            elif target is not None and target != rollout.target:
+                logger.info("new target", extra={"deployment": str(deployment.name), "version": str(target)})
+                deployment = deployment.advance(rollout.aim(target), now)
         for companion in deployment.companions:
             deployment = deployment.advance(self._of_one_task(deployment, companion), now)
         return deployment
-
-    async def _follow(self, deployment: Deployment, rollout: Rollout) -> Rollout:
-        reference = rollout.reference
-        number = reference.number
-        known = VersionName(reference.project, reference.model, number) if number else None
-        if known is not None and known in self._facts:
-            return rollout.aim(known)
-        try:
-            version = await self._registry.resolve(reference)
-        except UnavailableError as error:
-            logger.warning("registry is away", extra={"deployment": str(deployment.name), "error": error.message})
-            return rollout
-        except (NotFoundError, FailedPreconditionError) as error:
-            return rollout.lose(fault_of(error))
-        self._facts[version.name] = version
-        aimed = rollout.aim(version.name)
-        if aimed is not rollout:
-            logger.info("new target", extra={"deployment": str(deployment.name), "version": str(version.name)})
-        return aimed
 
     def _of_one_task(self, deployment: Deployment, companion: Rollout) -> Rollout:
         """A version beside the main one answers the same calls, so it does the same."""
@@ -75,6 +102,10 @@ class References:
         if ours is None or theirs is None or ours.task is theirs.task:
             return companion
         return companion.fail(fault_of(TaskMismatchError(theirs.name, theirs.task, ours.task)))
+
+
+def _by_number(version: VersionName) -> VersionReference:
+    return VersionReference(version.project, version.model, str(version.number))
 
 
 def fault_of(error: EnxertoError) -> Fault:

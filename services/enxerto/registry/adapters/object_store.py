@@ -1,6 +1,7 @@
 """Blobs as objects `blobs/<sha256>` in a local folder or on S3, through obstore.
 
-An object is written in parts and appears when the last part is in; a writer that stops before leaves nothing visible.
+An object is written in parts and appears when the last part is in, in a folder when all are on the disk; a writer that
+stops before leaves nothing visible.
 A process that is killed leaves a half-written file, which `sweep` removes; on S3 that is a lifecycle rule's work
 (`AbortIncompleteMultipartUpload`), and so are parts that were on their way while their upload was aborted.
 """
@@ -22,7 +23,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from enxerto.registry.errors import BlobCorruptError, StorageFullError, StorageUnavailableError
-from enxerto.runtime.durable_files import flush
+from enxerto.runtime.durable_files import partial_of, settle
 from enxerto.runtime.errors import StartupError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 # obstore has a class of its own for this and raises the builtin one.
 _ABSENT = (NotFoundError, FileNotFoundError)
 _FOLDER = "blobs"
-# A half-written file of the local store carries a counter behind the final name.
+# A half-written file of a folder carries a number behind the final name.
 _PARTIAL = re.compile(r"[0-9a-f]{64}#\d+")
 _PART_BYTES = 8 * 2**20
 # S3 takes at most 10,000 parts.
@@ -71,7 +72,9 @@ class ObjectBlobStore:
 
     async def _write(self, key: str, size_bytes: int, source: AsyncIterator[bytes]) -> None:
         with _translated():
-            if size_bytes <= _PART_BYTES:
+            if self._folder is not None:
+                await _write_file(self._folder / key, source)
+            elif size_bytes <= _PART_BYTES:
                 # One request instead of three, and the only way for an empty object.
                 whole = b"".join([chunk async for chunk in source])
                 await obstore.put_async(self._store, key, whole, use_multipart=False)
@@ -84,10 +87,6 @@ class ObjectBlobStore:
                     chunk_size=max(_PART_BYTES, -(-size_bytes // _MAX_PARTS)),
                     max_concurrency=_PARTS_IN_FLIGHT,
                 )
-        if self._folder is not None:
-            # Before anything refers to it.
-            for path in (self._folder / key, self._folder / _FOLDER):
-                await asyncio.to_thread(flush, path)
 
     async def read(self, sha256: str, size_bytes: int) -> AsyncGenerator[bytes, None]:
         """The bytes in order, at most 1 MiB at once."""
@@ -200,6 +199,21 @@ class _AbandonedError(Exception):
 
 def _key(sha256: str) -> str:
     return f"{_FOLDER}/{sha256}"
+
+
+async def _write_file(path: Path, source: AsyncIterator[bytes]) -> None:
+    """As an object store would, but flushed: obstore names what it writes to a folder while its bytes are in the cache.
+
+    A power failure would then leave an empty file, also in the place of a blob that is written again.
+    """
+    partial = partial_of(path)
+    try:
+        with partial.open("xb") as file:
+            async for chunk in source:
+                await asyncio.to_thread(file.write, chunk)
+        await asyncio.to_thread(settle, partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """The registry's metadata in SQLite or PostgreSQL."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, Table, insert, select, update
+from sqlalchemy import JSON, Integer, RowMapping, Select, Table, column, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -70,6 +71,11 @@ class SqlMetadataStore:
         async with _transaction(self._reader) as connection:
             return await _read_model(connection, name)
 
+    async def find_models(self, names: Collection[ModelName]) -> Mapping[ModelName, Model]:
+        """Those of the models that there are."""
+        rows = await self._find(select(schema.models), schema.models, names)
+        return {model.name: model for model in map(_model, rows)}
+
     async def list_models(self, parent: ProjectName, page: PageRequest) -> Page[Model]:
         """Models of a project by id."""
         table = schema.models
@@ -121,6 +127,13 @@ class SqlMetadataStore:
         async with _transaction(self._reader) as connection:
             return await _read_version(connection, name)
 
+    async def find_states(self, names: Collection[VersionName]) -> Mapping[VersionName, State]:
+        """States of those of the versions that there are."""
+        table = schema.versions
+        query = select(table.c.project, table.c.model, table.c.number, table.c.state)
+        rows = await self._find(query, table, names)
+        return {VersionName(row["project"], row["model"], row["number"]): State(row["state"]) for row in rows}
+
     async def list_versions(self, parent: ModelName, page: PageRequest) -> Page[Version]:
         """Versions of a model, newest first."""
         table = schema.versions
@@ -157,6 +170,21 @@ class SqlMetadataStore:
         async with _transaction(self._reader) as connection:
             rows = (await connection.execute(query)).mappings().all()
         return {row["sha256"]: Blob(parent, row["sha256"], row["size_bytes"]) for row in rows}
+
+    async def _find(
+        self, query: Select[Any], table: Table, names: Collection[ModelName] | Collection[VersionName]
+    ) -> Sequence[RowMapping]:
+        """The rows of a table whose key is one of the names."""
+        # One parameter however many they are, so that the statement is compiled once. SQLite finds rows by their key in
+        # this way, and reads the whole table for `(project, model) IN (…)`.
+        each = func.json_array_elements if self._engine.dialect.name == "postgresql" else func.json_each
+        listed = each(literal([astuple(name) for name in names], JSON)).table_valued(column("value", JSON))
+        for place, own in enumerate(table.primary_key.columns):
+            part = listed.c.value[place]
+            query = query.where(own == (part.as_integer() if isinstance(own.type, Integer) else part.as_string()))
+        async with _transaction(self._reader) as connection:
+            rows: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
+        return rows
 
 
 @asynccontextmanager

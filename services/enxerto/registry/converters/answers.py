@@ -1,10 +1,10 @@
 """Domain to wire."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
-from enxerto.kernel.names import VersionName
+from enxerto.kernel.names import VersionName, VersionReference
 from enxerto.kernel.paging import Page
-from enxerto.registry.domain import Artifact, Blob, Model, Parity, Version
+from enxerto.registry.domain import Artifact, Blob, Model, Parity, ResolvedVersion, State, Version
 from enxerto.registry.v1 import model_pb2, model_version_pb2
 from enxerto.registry.v1 import registry_service_pb2 as pb
 from enxerto.runtime.timestamps import timestamp
@@ -41,7 +41,7 @@ def version_to_proto(version: Version) -> model_version_pb2.ModelVersion:
     content, lineage, preprocess = version.content, version.content.lineage, version.content.preprocess
     return model_version_pb2.ModelVersion(
         name=str(version.name),
-        state=model_version_pb2.ModelVersion.State.Value(f"STATE_{version.state.value}"),
+        state=_state(version.state),
         task=_task(version.task),
         artifacts=[_artifact(item) for item in content.artifacts],
         label_map=tensor_pb2.LabelMap(names=content.label_map.names),
@@ -75,6 +75,15 @@ def version_to_proto(version: Version) -> model_version_pb2.ModelVersion:
     )
 
 
+def resolved_to_proto(found: Mapping[VersionReference, ResolvedVersion]) -> pb.ResolveModelVersionsResponse:
+    """What names mean."""
+    versions = [
+        pb.ResolvedVersion(name=str(reference), version=str(resolved.version), state=_state(resolved.state))
+        for reference, resolved in found.items()
+    ]
+    return pb.ResolveModelVersionsResponse(versions=versions)
+
+
 def versions_to_proto(page: Page[Version]) -> pb.ListModelVersionsResponse:
     """One page of versions."""
     return pb.ListModelVersionsResponse(
@@ -99,6 +108,10 @@ async def download_to_proto(blob: Blob, chunks: AsyncIterator[bytes]) -> AsyncIt
 
 def _version_name(model: Model, number: int) -> VersionName:
     return VersionName(model.name.project, model.name.model, number)
+
+
+def _state(state: State) -> model_version_pb2.ModelVersion.State.ValueType:
+    return model_version_pb2.ModelVersion.State.Value(f"STATE_{state.value}")
 
 
 def _task(task: Task) -> task_pb2.Task.ValueType:

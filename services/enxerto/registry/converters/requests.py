@@ -12,6 +12,7 @@ from enxerto.vision.specs import Task
 _MAX_DISPLAY_NAME = 200
 _MAX_DESCRIPTION = 4000
 _MAX_REQUEST_ID = 128
+_MAX_NAMES = 1000
 _TASKS = {task_pb2.Task.Value(f"TASK_{task.value}"): task for task in Task}
 
 
@@ -66,6 +67,17 @@ def version_to_create(request: pb.CreateModelVersionRequest) -> tuple[ModelName,
 def version_reference(request: pb.GetModelVersionRequest) -> VersionReference:
     """The version to read."""
     return VersionReference.parse(request.name)
+
+
+def references_to_resolve(request: pb.ResolveModelVersionsRequest) -> list[VersionReference]:
+    """The versions to say the meaning of, each once."""
+    violations = Violations()
+    if not 0 < len(request.names) <= _MAX_NAMES:
+        violations.add("names", f"must be 1 to {_MAX_NAMES} names, are {len(request.names)}")
+    violations.raise_if_any()
+    found = [VersionReference.check(name, f"names[{n}]", violations) for n, name in enumerate(request.names)]
+    violations.raise_if_any()
+    return list(dict.fromkeys(reference for reference in found if reference is not None))
 
 
 def versions_to_list(request: pb.ListModelVersionsRequest) -> tuple[ModelName, PageRequest]:

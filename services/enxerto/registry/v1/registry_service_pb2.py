@@ -26,7 +26,7 @@ from enxerto.registry.v1 import model_pb2 as enxerto_dot_registry_dot_v1_dot_mod
 from enxerto.registry.v1 import model_version_pb2 as enxerto_dot_registry_dot_v1_dot_model__version__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/registry/v1/registry_service.proto\x12\x13\x65nxerto.registry.v1\x1a\x1f\x65nxerto/registry/v1/model.proto\x1a\'enxerto/registry/v1/model_version.proto\"u\n\x12\x43reateModelRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.enxerto.registry.v1.Model\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.enxerto.registry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x38\n\rmodel_version\x18\x02 \x01(\x0b\x32!.enxerto.registry.v1.ModelVersion\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"o\n\x19ListModelVersionsResponse\x12\x39\n\x0emodel_versions\x18\x01 \x03(\x0b\x32!.enxerto.registry.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x0fSetAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"@\n\x12\x44\x65leteAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"b\n\x11UploadBlobRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.enxerto.registry.v1.BlobHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"@\n\nBlobHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"8\n\x12UploadBlobResponse\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"5\n\x13\x44ownloadBlobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"9\n\x14\x44ownloadBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x32\xbc\x07\n\x0fRegistryService\x12R\n\x0b\x43reateModel\x12\'.enxerto.registry.v1.CreateModelRequest\x1a\x1a.enxerto.registry.v1.Model\x12L\n\x08GetModel\x12$.enxerto.registry.v1.GetModelRequest\x1a\x1a.enxerto.registry.v1.Model\x12]\n\nListModels\x12&.enxerto.registry.v1.ListModelsRequest\x1a\'.enxerto.registry.v1.ListModelsResponse\x12g\n\x12\x43reateModelVersion\x12..enxerto.registry.v1.CreateModelVersionRequest\x1a!.enxerto.registry.v1.ModelVersion\x12\x61\n\x0fGetModelVersion\x12+.enxerto.registry.v1.GetModelVersionRequest\x1a!.enxerto.registry.v1.ModelVersion\x12r\n\x11ListModelVersions\x12-.enxerto.registry.v1.ListModelVersionsRequest\x1a..enxerto.registry.v1.ListModelVersionsResponse\x12L\n\x08SetAlias\x12$.enxerto.registry.v1.SetAliasRequest\x1a\x1a.enxerto.registry.v1.Model\x12R\n\x0b\x44\x65leteAlias\x12\'.enxerto.registry.v1.DeleteAliasRequest\x1a\x1a.enxerto.registry.v1.Model\x12_\n\nUploadBlob\x12&.enxerto.registry.v1.UploadBlobRequest\x1a\'.enxerto.registry.v1.UploadBlobResponse(\x01\x12\x65\n\x0c\x44ownloadBlob\x12(.enxerto.registry.v1.DownloadBlobRequest\x1a).enxerto.registry.v1.DownloadBlobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/registry/v1/registry_service.proto\x12\x13\x65nxerto.registry.v1\x1a\x1f\x65nxerto/registry/v1/model.proto\x1a\'enxerto/registry/v1/model_version.proto\"u\n\x12\x43reateModelRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08model_id\x18\x02 \x01(\t\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.enxerto.registry.v1.Model\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.enxerto.registry.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"y\n\x19\x43reateModelVersionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x38\n\rmodel_version\x18\x02 \x01(\x0b\x32!.enxerto.registry.v1.ModelVersion\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"&\n\x16GetModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\",\n\x1bResolveModelVersionsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"V\n\x1cResolveModelVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.enxerto.registry.v1.ResolvedVersion\"h\n\x0fResolvedVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32\'.enxerto.registry.v1.ModelVersion.State\"Q\n\x18ListModelVersionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"o\n\x19ListModelVersionsResponse\x12\x39\n\x0emodel_versions\x18\x01 \x03(\x0b\x32!.enxerto.registry.v1.ModelVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x0fSetAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\"@\n\x12\x44\x65leteAliasRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"b\n\x11UploadBlobRequest\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32\x1f.enxerto.registry.v1.BlobHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"@\n\nBlobHeader\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"8\n\x12UploadBlobResponse\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"5\n\x13\x44ownloadBlobRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"9\n\x14\x44ownloadBlobResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x32\xb9\x08\n\x0fRegistryService\x12R\n\x0b\x43reateModel\x12\'.enxerto.registry.v1.CreateModelRequest\x1a\x1a.enxerto.registry.v1.Model\x12L\n\x08GetModel\x12$.enxerto.registry.v1.GetModelRequest\x1a\x1a.enxerto.registry.v1.Model\x12]\n\nListModels\x12&.enxerto.registry.v1.ListModelsRequest\x1a\'.enxerto.registry.v1.ListModelsResponse\x12g\n\x12\x43reateModelVersion\x12..enxerto.registry.v1.CreateModelVersionRequest\x1a!.enxerto.registry.v1.ModelVersion\x12\x61\n\x0fGetModelVersion\x12+.enxerto.registry.v1.GetModelVersionRequest\x1a!.enxerto.registry.v1.ModelVersion\x12{\n\x14ResolveModelVersions\x12\x30.enxerto.registry.v1.ResolveModelVersionsRequest\x1a\x31.enxerto.registry.v1.ResolveModelVersionsResponse\x12r\n\x11ListModelVersions\x12-.enxerto.registry.v1.ListModelVersionsRequest\x1a..enxerto.registry.v1.ListModelVersionsResponse\x12L\n\x08SetAlias\x12$.enxerto.registry.v1.SetAliasRequest\x1a\x1a.enxerto.registry.v1.Model\x12R\n\x0b\x44\x65leteAlias\x12\'.enxerto.registry.v1.DeleteAliasRequest\x1a\x1a.enxerto.registry.v1.Model\x12_\n\nUploadBlob\x12&.enxerto.registry.v1.UploadBlobRequest\x1a\'.enxerto.registry.v1.UploadBlobResponse(\x01\x12\x65\n\x0c\x44ownloadBlob\x12(.enxerto.registry.v1.DownloadBlobRequest\x1a).enxerto.registry.v1.DownloadBlobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,24 +45,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEMODELVERSIONREQUEST']._serialized_end=581
   _globals['_GETMODELVERSIONREQUEST']._serialized_start=583
   _globals['_GETMODELVERSIONREQUEST']._serialized_end=621
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=623
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=704
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=706
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=817
-  _globals['_SETALIASREQUEST']._serialized_start=819
-  _globals['_SETALIASREQUEST']._serialized_end=897
-  _globals['_DELETEALIASREQUEST']._serialized_start=899
-  _globals['_DELETEALIASREQUEST']._serialized_end=963
-  _globals['_UPLOADBLOBREQUEST']._serialized_start=965
-  _globals['_UPLOADBLOBREQUEST']._serialized_end=1063
-  _globals['_BLOBHEADER']._serialized_start=1065
-  _globals['_BLOBHEADER']._serialized_end=1129
-  _globals['_UPLOADBLOBRESPONSE']._serialized_start=1131
-  _globals['_UPLOADBLOBRESPONSE']._serialized_end=1187
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=1189
-  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=1242
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=1244
-  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=1301
-  _globals['_REGISTRYSERVICE']._serialized_start=1304
-  _globals['_REGISTRYSERVICE']._serialized_end=2260
+  _globals['_RESOLVEMODELVERSIONSREQUEST']._serialized_start=623
+  _globals['_RESOLVEMODELVERSIONSREQUEST']._serialized_end=667
+  _globals['_RESOLVEMODELVERSIONSRESPONSE']._serialized_start=669
+  _globals['_RESOLVEMODELVERSIONSRESPONSE']._serialized_end=755
+  _globals['_RESOLVEDVERSION']._serialized_start=757
+  _globals['_RESOLVEDVERSION']._serialized_end=861
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=863
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=944
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=946
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1057
+  _globals['_SETALIASREQUEST']._serialized_start=1059
+  _globals['_SETALIASREQUEST']._serialized_end=1137
+  _globals['_DELETEALIASREQUEST']._serialized_start=1139
+  _globals['_DELETEALIASREQUEST']._serialized_end=1203
+  _globals['_UPLOADBLOBREQUEST']._serialized_start=1205
+  _globals['_UPLOADBLOBREQUEST']._serialized_end=1303
+  _globals['_BLOBHEADER']._serialized_start=1305
+  _globals['_BLOBHEADER']._serialized_end=1369
+  _globals['_UPLOADBLOBRESPONSE']._serialized_start=1371
+  _globals['_UPLOADBLOBRESPONSE']._serialized_end=1427
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_start=1429
+  _globals['_DOWNLOADBLOBREQUEST']._serialized_end=1482
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_start=1484
+  _globals['_DOWNLOADBLOBRESPONSE']._serialized_end=1541
+  _globals['_REGISTRYSERVICE']._serialized_start=1544
+  _globals['_REGISTRYSERVICE']._serialized_end=2625
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,11 @@ class RegistryServiceStub:
                 request_serializer=enxerto_dot_registry_dot_v1_dot_registry__service__pb2.GetModelVersionRequest.SerializeToString,
                 response_deserializer=enxerto_dot_registry_dot_v1_dot_model__version__pb2.ModelVersion.FromString,
                 _registered_method=True)
+        self.ResolveModelVersions = channel.unary_unary(
+                '/enxerto.registry.v1.RegistryService/ResolveModelVersions',
+                request_serializer=enxerto_dot_registry_dot_v1_dot_registry__service__pb2.ResolveModelVersionsRequest.SerializeToString,
+                response_deserializer=enxerto_dot_registry_dot_v1_dot_registry__service__pb2.ResolveModelVersionsResponse.FromString,
+                _registered_method=True)
         self.ListModelVersions = channel.unary_unary(
                 '/enxerto.registry.v1.RegistryService/ListModelVersions',
                 request_serializer=enxerto_dot_registry_dot_v1_dot_registry__service__pb2.ListModelVersionsRequest.SerializeToString,
@@ -123,6 +128,14 @@ class RegistryServiceServicer:
 
     def GetModelVersion(self, request, context):
         """Reads one version by number or by alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResolveModelVersions(self, request, context):
+        """Says what many numbers and aliases mean now, across projects, and no more of the versions than their states: for whoever
+        follows aliases.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,6 +203,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.GetModelVersion,
                     request_deserializer=enxerto_dot_registry_dot_v1_dot_registry__service__pb2.GetModelVersionRequest.FromString,
                     response_serializer=enxerto_dot_registry_dot_v1_dot_model__version__pb2.ModelVersion.SerializeToString,
+            ),
+            'ResolveModelVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveModelVersions,
+                    request_deserializer=enxerto_dot_registry_dot_v1_dot_registry__service__pb2.ResolveModelVersionsRequest.FromString,
+                    response_serializer=enxerto_dot_registry_dot_v1_dot_registry__service__pb2.ResolveModelVersionsResponse.SerializeToString,
             ),
             'ListModelVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModelVersions,
@@ -353,6 +371,33 @@ class RegistryService:
             '/enxerto.registry.v1.RegistryService/GetModelVersion',
             enxerto_dot_registry_dot_v1_dot_registry__service__pb2.GetModelVersionRequest.SerializeToString,
             enxerto_dot_registry_dot_v1_dot_model__version__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveModelVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.registry.v1.RegistryService/ResolveModelVersions',
+            enxerto_dot_registry_dot_v1_dot_registry__service__pb2.ResolveModelVersionsRequest.SerializeToString,
+            enxerto_dot_registry_dot_v1_dot_registry__service__pb2.ResolveModelVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class RegistryServiceStub:
     """Creates the next version of a model from blobs that are already whole in the registry."""
     GetModelVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelVersionRequest, _model_version_pb2.ModelVersion]
     """Reads one version by number or by alias."""
+    ResolveModelVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveModelVersionsRequest, _registry_service_pb2.ResolveModelVersionsResponse]
+    """Says what many numbers and aliases mean now, across projects, and no more of the versions than their states: for whoever
+    follows aliases.
+    """
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelVersionsRequest, _registry_service_pb2.ListModelVersionsResponse]
     """Lists the versions of a model, newest first."""
     SetAlias: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.SetAliasRequest, _model_pb2.Model]
@@ -71,6 +75,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Creates the next version of a model from blobs that are already whole in the registry."""
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelVersionRequest, _model_version_pb2.ModelVersion]  # type: ignore[assignment]
     """Reads one version by number or by alias."""
+    ResolveModelVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveModelVersionsRequest, _registry_service_pb2.ResolveModelVersionsResponse]  # type: ignore[assignment]
+    """Says what many numbers and aliases mean now, across projects, and no more of the versions than their states: for whoever
+    follows aliases.
+    """
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelVersionsRequest, _registry_service_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """Lists the versions of a model, newest first."""
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetAliasRequest, _model_pb2.Model]  # type: ignore[assignment]
@@ -124,6 +132,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_version_pb2.ModelVersion, _abc.Awaitable[_model_version_pb2.ModelVersion]]:
         """Reads one version by number or by alias."""
+
+    @_abc_1.abstractmethod
+    def ResolveModelVersions(
+        self,
+        request: _registry_service_pb2.ResolveModelVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_service_pb2.ResolveModelVersionsResponse, _abc.Awaitable[_registry_service_pb2.ResolveModelVersionsResponse]]:
+        """Says what many numbers and aliases mean now, across projects, and no more of the versions than their states: for whoever
+        follows aliases.
+        """
 
     @_abc_1.abstractmethod
     def ListModelVersions(
