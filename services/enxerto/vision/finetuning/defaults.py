@@ -25,8 +25,11 @@ def usual(task: Task, tunes: bool, rule: Optimizer) -> Usual:
     if task is Task.CLASSIFICATION:
         rate = (1e-2 if tunes else 5e-2) if sgd else (1e-3 if tunes else 3e-3)
         return Usual(10 if tunes else 30, 32 if tunes else 64, rate, 3 if tunes else 8)
-    rate = {Task.DETECTION: 1e-3, Task.SEGMENTATION: 1e-3, Task.STYLE: 1e-3}[task]
-    return Usual(20, 8, 10 * rate if sgd else rate, 5)
+    rate = 1e-2 if sgd else 1e-3
+    if task is Task.STYLE:
+        # A network from nothing: it wants hundreds of steps, and a few pictures make few steps an epoch.
+        return Usual(100, 4, rate, 10)
+    return Usual(20, 8, rate, 5)
 
 
 def given(value: _T | None, default: _T) -> _T:

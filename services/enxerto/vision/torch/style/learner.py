@@ -15,6 +15,7 @@ from enxerto.vision.torch.collectives import Distribution, sum_over_workers
 from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.epochs import batch_count
 from enxerto.vision.torch.learner import Batch, Score, Stages
+from enxerto.vision.torch.style.augmentation import ContentAugmentation
 from enxerto.vision.torch.style.objective import Objective, loss_values
 from enxerto.vision.torch.style.perception import StyleLosses
 from enxerto.vision.torch.style.pictures import ContentPictures
@@ -43,7 +44,8 @@ class StyleLearner:
         self.network = network.to(compute.device)
         self._objective, self._train, self._val = objective, train, val
         self._spec, self._where, self._compute = spec, where, compute
-        self._augments = spec.augmentation.policy is not AugmentPolicy.NONE
+        varies = spec.augmentation.policy is not AugmentPolicy.NONE
+        self._augment = ContentAugmentation(train.side) if varies else None
 
     @property
     def stages(self) -> Stages:
@@ -65,7 +67,7 @@ class StyleLearner:
         return batch_count(self.train_count, size, self._where)
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
-        """(n, 3, H, W) uint8 pictures, mirrored at random."""
+        """(n, 3, H, W) uint8 pictures, varied unless augmentation is NONE."""
         generator = np.random.default_rng((self._spec.seed, epoch, self._where.rank))
         order = generator.permutation(len(self._train))
         count = self.batch_count(size)
@@ -73,9 +75,8 @@ class StyleLearner:
         order = np.resize(order, longest)
         for step in range(count):
             pictures = self._train.batch(order[step * size : (step + 1) * size])
-            mirrored = torch.from_numpy(generator.random(len(pictures)) < 0.5)
-            if self._augments:
-                pictures = torch.where(mirrored.view(-1, 1, 1, 1), pictures.flip(3), pictures)
+            if self._augment is not None:
+                pictures = self._augment(pictures, int(generator.integers(2**63)))
             yield pictures, len(pictures)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:

@@ -27,7 +27,7 @@ class _Weights(NamedTuple):
 
 
 _GATYS_WEIGHTS: Final = _Weights(10.0, 30.0)
-_FAST_WEIGHTS: Final = _Weights(2.0, 6.0)
+_FAST_WEIGHTS: Final = _Weights(3.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)

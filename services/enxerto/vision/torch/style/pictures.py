@@ -40,6 +40,11 @@ class ContentPictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def side(self) -> int:
+        """Of the squares, pixels."""
+        return self.images.shape[1]
+
     def batch(self, rows: npt.NDArray[np.int64] | slice) -> torch.Tensor:
         """(n, 3, side, side), uint8, of some rows."""
         return torch.from_numpy(np.ascontiguousarray(self.images[rows])).permute(0, 3, 1, 2)

@@ -15,6 +15,7 @@ class TransformerNetwork(nn.Module):
     Johnson et al. 2016, arXiv:1603.08155 (supplement): two reductions, residual blocks, two enlargements. With
     instance normalisation (Ulyanov et al. 2016, arXiv:1607.08022), and enlarged by the nearest pixel before a plain
     convolution, which leaves no checkerboard (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
+    The last convolution sees the picture too, so that the network need not learn to carry it through.
     """
 
     def __init__(self, width: int = 32, blocks: int = 5) -> None:
@@ -24,14 +25,14 @@ class TransformerNetwork(nn.Module):
             _Convolution(2 * width, 4 * width, 3, stride=2),
         )  # fmt: skip
         self.middle = nn.Sequential(*(_Residual(4 * width) for _ in range(blocks)))
-        self.up = nn.Sequential(
-            _Enlarging(4 * width, 2 * width), _Enlarging(2 * width, width),
-            nn.ReflectionPad2d(4), nn.Conv2d(width, 3, 9),
-        )  # fmt: skip
+        self.up = nn.Sequential(_Enlarging(4 * width, 2 * width), _Enlarging(2 * width, width))
+        self.last = nn.Sequential(nn.ReflectionPad2d(4), nn.Conv2d(width + 3, 3, 9))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, H, W) in [0, 1]."""
-        return torch.sigmoid(self.up(self.middle(self.down(2 * images - 1))))
+        centred = 2 * images - 1
+        maps = self.up(self.middle(self.down(centred)))
+        return torch.sigmoid(self.last(torch.cat([maps, centred], dim=1)))
 
 
 class _Convolution(nn.Module):
