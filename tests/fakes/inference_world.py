@@ -245,6 +245,8 @@ class InMemoryReplicas:
     ) -> BatchAnswer:
         self.calls.append((endpoint, version, tuple(payload.items for payload in payloads)))
         if endpoint.address in self.dead:
+            # Other calls go on meanwhile.
+            await asyncio.sleep(0)
             raise ReplicasUnavailableError("connection refused")
         if (refusal := self.refusals.get(version)) is not None:
             raise refusal

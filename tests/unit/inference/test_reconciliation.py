@@ -174,6 +174,12 @@ async def test_a_dead_replica_is_passed_over_once(world: World) -> None:
     assert world.meter.counts["replica_failed"] > 0
 
 
+async def test_calls_that_fail_together_do_not_send_each_other_to_the_dead_replica(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)), replicas=2)
+    world.replicas.dead.add(sorted(end.address for end in world.replicas.kept)[0])
+    assert await asyncio.gather(*(world.answer() for _ in range(40))) == [1] * 40
+
+
 async def test_when_all_replicas_are_dead_the_caller_is_told_to_retry(world: World) -> None:
     await world.deploy(world.registry.point("production", world.registry.add(1)))
     world.replicas.dead |= {end.address for end in world.replicas.kept}

@@ -131,12 +131,15 @@ class Route:
             raise VersionNotServableError(version.name, text)
 
     async def _send(self, payloads: Sequence[Payload], timeout_s: float) -> BatchAnswer:
-        """Try one replica, and another one when it is gone: a prediction may be repeated."""
+        """Try one replica, and each other one when it is gone: a prediction may be repeated."""
         deadline = time.monotonic() + timeout_s
-        for attempt in range(2):
-            if not self.endpoints:
+        gone: set[Endpoint] = set()
+        for attempt in range(max(2, len(self.endpoints))):
+            # A single one is tried twice, for it may have closed the connection and nothing else.
+            left = [endpoint for endpoint in self.endpoints if endpoint not in gone] or self.endpoints
+            if not left:
                 break
-            endpoint = self.endpoints[next(self._turn) % len(self.endpoints)]
+            endpoint = left[next(self._turn) % len(left)]
             try:
                 return await self._replicas.predict(
                     endpoint, self.version.name, payloads, max(deadline - time.monotonic(), 0.001)
@@ -146,6 +149,7 @@ class Route:
                 self._meter.dropped("no_room")
                 raise
             except ReplicasUnavailableError as error:
+                gone.add(endpoint)
                 self._meter.replica_failed()
                 self._on_failure()
                 extra = {"endpoint": endpoint.address, "version": str(self.version.name), "attempt": attempt}
