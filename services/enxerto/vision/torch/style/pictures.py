@@ -43,7 +43,7 @@ class ContentPictures:
     @property
     def side(self) -> int:
         """Of the squares, pixels."""
-        return self.images.shape[1]
+        return int(self.images.shape[1])
 
     def batch(self, rows: npt.NDArray[np.int64] | slice) -> torch.Tensor:
         """(n, 3, side, side), uint8, of some rows."""
