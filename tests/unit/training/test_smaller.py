@@ -22,7 +22,7 @@ from enxerto.vision.torch.segmentation import SegmentationRecipe
 from enxerto.vision.torch.weights import WeightsSources
 from fakes.datasets import detection_scenes, segmentation_scenes, snapshot_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("smaller")]
 
 BOUND = 0.05
 
