@@ -1,4 +1,3 @@
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -6,10 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 from enxerto.kernel.errors import InvalidArgumentError
-from enxerto.vision.datasets.samples import Annotation, StoredSample
 from enxerto.vision.finetuning import FinetuneSpec, StopSpec, StyleSpec, Weights
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.snapshots import FolderBlobs, Manifest
@@ -17,7 +14,7 @@ from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.export import check_parity, export, torch_network
 from enxerto.vision.torch.recipe import Checkpoint, Job, Predict, Trained
 from enxerto.vision.torch.style import StyleRecipe
-from fakes.datasets import Scenes, snapshot_of, style_scenes
+from fakes.datasets import snapshot_of, style_scenes
 from fakes.dense_jobs import family, job, tiny_encoder
 
 Snapshot = tuple[Manifest, FolderBlobs]
@@ -103,42 +100,6 @@ def test_calibration_squares_are_content(fast: tuple[Job, Trained]) -> None:
     work, trained = fast
     images = RECIPE.calibration_images(work, trained.preprocess, 100)
     assert images.shape == (4, 3, 64, 64)
-
-
-def _photographs() -> Scenes:
-    """Squares of a photograph's left for training and of its right for validation, in the style of another one."""
-    content, style = (Image.fromarray(pixels) for pixels in load_sample_images().images)
-    generator, middle, samples = np.random.default_rng(0), content.width // 2, []
-    for number, split in enumerate([Split.TRAIN] * 12 + [Split.VAL] * 4):
-        side = int(generator.integers(160, 300))
-        left = int(generator.integers(middle - side)) + (middle if split is Split.VAL else 0)
-        top = int(generator.integers(content.height - side))
-        samples.append(_square(f"{number:04d}.png", split, content, (left, top, left + side, top + side), 0))
-    samples.append(_square("style/flower.png", Split.TRAIN, style, (100, 0, 100 + style.height, style.height), 1))
-    return Scenes(Task.STYLE, ("content", "style"), tuple(samples))
-
-
-def _square(path: str, split: Split, picture: Image.Image, box: tuple[int, int, int, int], label: int) -> StoredSample:
-    buffer = io.BytesIO()
-    picture.resize((64, 64), Image.Resampling.BICUBIC, box).save(buffer, "PNG")
-    return StoredSample(path, split, 64, 64, buffer.getvalue(), Annotation(label=label))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_defaults_give_pictures_never_seen_the_style_and_keep_what_they_show(tmp_path: Path) -> None:
-    spec, scenes = FinetuneSpec.with_defaults("fast_style", task=Task.STYLE, image_size=64), _photographs()
-    work = _job(spec, snapshot_of(scenes, tmp_path))
-    trained = RECIPE.train(work)
-    assert trained.served is not None
-    predict = torch_network(trained.served, Task.STYLE)
-    styled, same = (_measured(one, work, trained) for one in (predict, lambda images: {"pictures": images}))
-    assert styled["style_loss"] < 0.6 * same["style_loss"]
-    pictures = [np.asarray(Image.open(io.BytesIO(one.data))) for one in scenes.samples if one.split is Split.VAL]
-    contents = np.stack(pictures).transpose(0, 3, 1, 2).astype(np.float32) / 255
-    grey = [images.mean(1).reshape(len(contents), -1) for images in (predict(contents)["pictures"], contents)]
-    likeness = np.corrcoef(*grey)[: len(contents), len(contents) :]
-    assert likeness.argmax(1).tolist() == list(range(len(contents)))
 
 
 def _measured(predict: Predict, work: Job, trained: Trained) -> dict[str, float]:
