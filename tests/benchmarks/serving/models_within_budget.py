@@ -26,7 +26,6 @@ from benchmark_models import THREADS, TOLERANCE, export_model, variants
 from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, deployment_service_pb2_grpc
 from enxerto.local import processes
-from enxerto.registry.v1 import model_version_pb2
 from enxerto.vision.onnx.session import OnnxModel
 from fakes.tiny_onnx import PROJECT, RegistryWriter, TinyModel
 from platforms import Platform, running_platform
@@ -50,16 +49,7 @@ def expected_answers(models: list[bytes], images: np.ndarray) -> np.ndarray:
 def deploy(platform: Platform, models: list[bytes]) -> list[str]:
     """Register all and deploy them together, shared; their ids once they are ready."""
     card = OnnxModel(models[0]).card
-
-    class Exported(TinyModel):
-        def version(self, sha256: str, *, agreement: float = 1.0) -> model_version_pb2.ModelVersion:
-            version = super().version(sha256, agreement=agreement)
-            del version.outputs[:]
-            for one in card.outputs:
-                version.outputs.add(name=one.name, datatype=one.datatype, shape=one.shape)
-            return version
-
-    tiny = Exported(labels=card.labels.names, size=card.preprocess.height)
+    tiny = TinyModel(labels=card.labels.names, size=card.preprocess.height)
     registry = RegistryWriter(platform.address("registry"))
     ids = [f"bench-{index}" for index in range(len(models))]
     versions = [
