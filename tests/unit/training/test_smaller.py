@@ -13,14 +13,12 @@ from enxerto.vision.images import Float32Images
 from enxerto.vision.onnx.quantization import QuantizationLossError
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.specs import PreprocessSpec, Split, Task
-from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.detection import DetectionRecipe
-from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.export import export
 from enxerto.vision.torch.recipe import Job, Recipe, Trained
 from enxerto.vision.torch.segmentation import SegmentationRecipe
-from enxerto.vision.torch.weights import WeightsSources
 from fakes.datasets import detection_scenes, segmentation_scenes, snapshot_of
+from fakes.dense_jobs import job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("smaller")]
 
@@ -74,7 +72,6 @@ class Version:
 def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Version:
     task, folder = request.param, tmp_path_factory.mktemp("version")
     case = CASES[task]
-    manifest, blobs = snapshot_of(SCENES[task](48, side=case.side), folder)
     spec = FinetuneSpec.with_defaults(
         case.base_model,
         task=task,
@@ -84,20 +81,12 @@ def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         batch_size=4,
         quantization=QuantizationSpec(mode=case.mode, max_score_loss=BOUND),
     )
-    job = Job(
-        spec=spec,
-        facts=get_facts(spec.base_model),
-        manifest=manifest,
-        blobs=blobs,
-        sources=WeightsSources(download=False),
-        where=Distribution(),
-        compute=Compute("cpu", None, 1),
-    )
-    trained = case.recipe.train(job)
+    work = job(spec, get_facts(spec.base_model), snapshot_of(SCENES[task](48, side=case.side), folder), folder)
+    trained = case.recipe.train(work)
     assert trained.served is not None
     names, path = trained.class_names, folder / "model.onnx"
     export(trained.served, path, task=task, class_names=names, preprocess=trained.preprocess, provenance={})
-    return Version(case, job, trained, path.read_bytes())
+    return Version(case, work, trained, path.read_bytes())
 
 
 @pytest.fixture
@@ -109,8 +98,8 @@ def path(version: Version, tmp_path: Path) -> Path:
 
 def test_a_smaller_graph_within_the_bound_takes_the_place_of_the_exported_one(version: Version, path: Path) -> None:
     case, lines = version.case, list[str]()
-    job = replace(version.job, on_log=lines.append)
-    model, metrics = make_smaller(job, case.recipe, version.trained, OnnxModel(path, threads=1), path)
+    work = replace(version.job, on_log=lines.append)
+    model, metrics = make_smaller(work, case.recipe, version.trained, OnnxModel(path, threads=1), path)
     assert path.stat().st_size < 0.55 * len(version.file)
     before, after = (one.value for one in metrics)
     assert [(one.name, one.split) for one in metrics] == [
@@ -121,7 +110,7 @@ def test_a_smaller_graph_within_the_bound_takes_the_place_of_the_exported_one(ve
     assert before > 0.3
     assert before - after <= BOUND
     for answering, score in ((OnnxModel(version.file, threads=1), before), (model, after)):
-        measured = case.recipe.evaluate(answering.run, job, Split.VAL, version.trained)
+        measured = case.recipe.evaluate(answering.run, work, Split.VAL, version.trained)
         assert (measured.score_name, measured.score) == (case.metric, pytest.approx(score, abs=1e-6))
     (line,) = lines
     assert line.startswith(f"{case.mode}: {len(version.file):,} to {path.stat().st_size:,} bytes, {case.metric} ")
@@ -130,7 +119,7 @@ def test_a_smaller_graph_within_the_bound_takes_the_place_of_the_exported_one(ve
 def test_a_smaller_graph_beyond_the_bound_is_refused(version: Version, path: Path) -> None:
     case, model = version.case, OnnxModel(path, threads=1)
     harsh = QuantizationSpec(mode=QuantizationMode.STATIC_INT8, max_score_loss=BOUND)
-    job = replace(version.job, spec=replace(version.job.spec, quantization=harsh))
+    work = replace(version.job, spec=replace(version.job.spec, quantization=harsh))
     with pytest.raises(QuantizationLossError, match=rf"STATIC_INT8 lowers {case.metric} from 0\.\d+ to .* 0\.05 that"):
-        make_smaller(job, case.spoiling, version.trained, model, path)
+        make_smaller(work, case.spoiling, version.trained, model, path)
     assert path.read_bytes() == version.file
