@@ -10,11 +10,13 @@ from typing import ClassVar, Self
 from enxerto.kernel.errors import Violations
 
 _ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+# What every database takes for an INTEGER: 32 bits.
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _FILENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Field types are compared with `int` below, so that this module must not postpone its annotations.
 ID_RULE = "must be 1 to 63 lower-case letters, digits and hyphens, start with a letter and not end with a hyphen"
+_NUMBER_RULE = "a number is 1 to 999999999"
 
 
 def is_id(text: str) -> bool:
@@ -97,7 +99,8 @@ class ResourceName:
         name = cls.try_parse(text)
         if name is None:
             if text:
-                violations.add(field, f"must be of the form {cls.template()}; an id {ID_RULE}")
+                rules = [f"an id {ID_RULE}", *([_NUMBER_RULE] if "{number" in cls.template() else [])]
+                violations.add(field, f"must be of the form {cls.template()}; {'; '.join(rules)}")
             else:
                 violations.add(field, f"is required: {cls.template()}")
         return name
