@@ -163,6 +163,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
     """
     secret = _secret(settings)
     dashboard = RayDashboard(settings.ray_dashboard_url, settings.ray_token_file, timeout_s=60)
+    direct = settings.replica_path == "direct"
     cluster = ServeCluster(
         dashboard,
         ReplicaOptions(
@@ -178,9 +179,9 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             PoolOptions(settings.pool_memory_bytes, settings.pool_wait_s, settings.pool_max_waiting),
         ),
         ServePorts(settings.serve_http_port, settings.serve_grpc_port),
-        settings.replica_path == "direct",
+        direct,
     )
-    replicas = GrpcReplicas(secret, settings.replica_memory_bytes)
+    replicas = GrpcReplicas(secret, settings.replica_memory_bytes, sockets=direct and settings.replica_memory_bytes > 0)
     async with (
         open_deployment_store(settings.effective_database_url) as store,
         dashboard,

@@ -25,6 +25,8 @@ SERVICES = (
     quality_service_pb2.DESCRIPTOR.services_by_name["QualityService"].full_name,
     open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
+FREQUENT = ("/enxerto.inference.v1.VisionService/", "/inference.GRPCInferenceService/ModelInfer")
+"""What would drown the log: a line takes longer to write than a request to route."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def build_server(
     use_cases: UseCases,
 ) -> GrpcServer:
     """A server that listens and is not yet running."""
-    return GrpcServer(settings, metrics, SERVICES, _registration(use_cases))
+    return GrpcServer(settings, metrics, SERVICES, _registration(use_cases), FREQUENT)
 
 
 async def serve(
@@ -77,5 +79,11 @@ async def serve(
     """Serve until SIGTERM or SIGINT, then drain."""
     register = _registration(use_cases)
     await serve_until_signalled(
-        settings, metrics, SERVICES, register, background=background, on_drain=use_cases.on_drain
+        settings,
+        metrics,
+        SERVICES,
+        register,
+        frequent=FREQUENT,
+        background=background,
+        on_drain=use_cases.on_drain,
     )

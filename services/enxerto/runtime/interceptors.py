@@ -12,7 +12,7 @@ import inspect
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -46,8 +46,15 @@ def _request_id(details: grpc.HandlerCallDetails) -> str:
 class RpcInterceptor(grpc.aio.ServerInterceptor):
     """Names, logs, counts and maps the errors of every RPC."""
 
-    def __init__(self, metrics: RpcMetrics) -> None:
+    def __init__(self, metrics: RpcMetrics, frequent: Sequence[str] = ()) -> None:
+        """Log to the module's logger.
+
+        Args:
+            metrics: that count every RPC.
+            frequent: beginnings of full methods, such as `/package.Service/`, whose successes are logged as DEBUG only.
+        """
         self._metrics = metrics
+        self._frequent = tuple(frequent)
 
     async def intercept_service(
         self,
@@ -132,8 +139,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             self._metrics.handled.labels(service, method, code.name).inc()
             self._metrics.seconds.labels(service, method).observe(seconds)
             if not full_method.startswith(_QUIET):
+                usual = code is grpc.StatusCode.OK and full_method.startswith(self._frequent)
                 extra = {"rpc": full_method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
-                logger.info("rpc", extra=extra)
+                logger.log(logging.DEBUG if usual else logging.INFO, "rpc", extra=extra)
             logs.request_id.reset(token)
 
 

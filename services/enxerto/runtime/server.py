@@ -31,13 +31,18 @@ class GrpcServer:
     """One listening gRPC server. Use `running` to start it and to have it drained at the end."""
 
     def __init__(
-        self, settings: ServerSettings, registry: CollectorRegistry, services: Sequence[str], register: Register
+        self,
+        settings: ServerSettings,
+        registry: CollectorRegistry,
+        services: Sequence[str],
+        register: Register,
+        frequent: Sequence[str] = (),
     ) -> None:
         self._settings = settings
         self._services = tuple(services)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[RpcInterceptor(RpcMetrics.create(registry))],
+            interceptors=[RpcInterceptor(RpcMetrics.create(registry), frequent)],
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -111,6 +116,7 @@ async def serve_until_signalled(
     services: Sequence[str],
     register: Register,
     *,
+    frequent: Sequence[str] = (),
     background: Sequence[Callable[[], Awaitable[None]]] = (),
     on_drain: Callable[[], None] | None = None,
 ) -> None:
@@ -121,6 +127,7 @@ async def serve_until_signalled(
         registry: what the metrics port exposes.
         services: full gRPC service names, for health and reflection.
         register: adds the servicers.
+        frequent: see `RpcInterceptor`.
         background: loops that run beside the server; one that ends or fails ends the process, for its supervisor to
             start again.
         on_drain: told before the running calls are waited for, so that endless streams can end themselves.
@@ -129,7 +136,7 @@ async def serve_until_signalled(
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    server = GrpcServer(settings, registry, services, register)
+    server = GrpcServer(settings, registry, services, register, frequent)
     tasks: list[asyncio.Future[Any]] = []
     with MetricsServer(registry, settings.metrics_host, settings.metrics_port) as metrics:
         try:

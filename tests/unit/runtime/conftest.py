@@ -58,6 +58,7 @@ class Serve(Protocol):
         unary: Callable[[bytes, Any], Awaitable[bytes]] | None = None,
         stream: Callable[[bytes, Any], Any] | None = None,
         collect: Callable[[Any, Any], Awaitable[bytes]] | None = None,
+        frequent: tuple[str, ...] = (),
         **settings: Any,
     ) -> Any: ...
 
@@ -66,7 +67,7 @@ class Serve(Protocol):
 def serve() -> Serve:
     @asynccontextmanager
     async def served(
-        *, unary: Any = None, stream: Any = None, collect: Any = None, **settings: Any
+        *, unary: Any = None, stream: Any = None, collect: Any = None, frequent: tuple[str, ...] = (), **settings: Any
     ) -> AsyncIterator[Running]:
         handlers = {}
         if unary:
@@ -82,6 +83,7 @@ def serve() -> Serve:
             collectors,
             [SERVICE],
             lambda grpc_server: grpc_server.add_generic_rpc_handlers((handler,)),
+            frequent,
         )
         async with server.running(), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield Running(channel, collectors, server)

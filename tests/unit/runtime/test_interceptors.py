@@ -164,6 +164,19 @@ async def test_the_request_id_is_echoed_logged_and_made_where_missing(serve: Any
     assert call["duration_s"] >= 0
 
 
+async def test_of_frequent_calls_only_failures_are_logged(serve: Any, log: io.StringIO) -> None:
+    async def unary(request: bytes, _context: Any) -> bytes:
+        if request:
+            raise errors.UnavailableError("not now")
+        return b""
+
+    async with serve(unary=unary, frequent=("/test.Bytes/Un",)) as running:
+        await running.unary()
+        await refused(running.channel.unary_unary("/test.Bytes/Unary")(b"x"))
+        assert await running.handled("Unary") == {"OK": 1, "UNAVAILABLE": 1}
+    assert [line["code"] for line in records(log) if line["message"] == "rpc"] == ["UNAVAILABLE"]
+
+
 class Waiting:
     """Handlers that wait until they are cancelled, and say so."""
 

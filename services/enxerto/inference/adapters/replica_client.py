@@ -1,6 +1,7 @@
 """Calls to replicas over gRPC, one channel an address."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Collection, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 import grpc
 
 from enxerto.inference.adapters.replica_memory import IS_AVAILABLE, Region, RegionPool
+from enxerto.inference.adapters.replica_socket import CallRefusedError, ReplicaSocket, SocketLostError
 from enxerto.inference.domain import (
     AnswerForm,
     BatchAnswer,
@@ -31,6 +33,8 @@ from enxerto.inference.errors import (
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.inference.v1 import replica_service_pb2_grpc, vision_pb2
 from enxerto.kernel.names import VersionName
+
+logger = logging.getLogger(__name__)
 
 SECRET_KEY = "x-enxerto-replica-secret"  # noqa: S105 - the name of the field, not a secret
 APPLICATION_KEY = "application"
@@ -63,17 +67,21 @@ _FORMS = {
 class GrpcReplicas:
     """Keeps a channel to every replica in use, and memory to share with those on this machine."""
 
-    def __init__(self, secret: str, replica_memory_bytes: int = 0) -> None:
+    def __init__(self, secret: str, replica_memory_bytes: int = 0, *, sockets: bool = False) -> None:
         """Call with a secret.
 
         Args:
             secret: that the replicas ask for.
             replica_memory_bytes: of tensors that are handed over in memory; 0 sends all of them.
+            sockets: whether batches go past gRPC where replicas have a socket on this machine.
         """
         self._secret = secret
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._regions = RegionPool(replica_memory_bytes if IS_AVAILABLE else 0)
         self._apart: set[str] = set()
+        self._wants_sockets = sockets
+        self._sockets: dict[str, ReplicaSocket | None] = {}
+        """By address; None where there is none to be found."""
 
     async def predict(
         self, endpoint: Endpoint, version: VersionName, payloads: Sequence[Payload], timeout_s: float
@@ -92,16 +100,58 @@ class GrpcReplicas:
         return answer_from_proto(await self._call(endpoint, predict_request(version, payloads), left_s))
 
     async def _call(self, endpoint: Endpoint, request: pb.PredictRequest, timeout_s: float) -> pb.PredictResponse:
-        metadata = self._metadata(endpoint)
-        stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
-        try:
-            answer = await stub.Predict(request, timeout=timeout_s, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            # Whatever a replica says instead of an answer, another one, or the same later, may answer.
-            message = f"{error.code().name}: {(error.details() or '')[:300]}"
-            raise ReplicasUnavailableError(message) from error
+        deadline = time.monotonic() + timeout_s
+        answer = await self._call_past_grpc(endpoint, request, timeout_s)
+        if answer is None:
+            stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
+            left_s = max(deadline - time.monotonic(), 0.001)
+            try:
+                answer = await stub.Predict(request, timeout=left_s, metadata=self._metadata(endpoint))
+            except grpc.aio.AioRpcError as error:
+                raise _unavailable(error.code(), error.details()) from error
         check_loaded(request, answer)
         return answer
+
+    async def _call_past_grpc(
+        self, endpoint: Endpoint, request: pb.PredictRequest, timeout_s: float
+    ) -> pb.PredictResponse | None:
+        """The answer by the replica's socket; None where there is none, or its connection is lost."""
+        if not self._wants_sockets or endpoint.counted:
+            return None
+        try:
+            async with asyncio.timeout(timeout_s):
+                replica = await self._socket(endpoint)
+                return await replica.predict(request) if replica is not None else None
+        except TimeoutError as error:
+            raise _unavailable(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {timeout_s:.3f} s") from error
+        except CallRefusedError as error:
+            raise _unavailable(error.code, error.text) from error
+        except SocketLostError:
+            # gRPC shows whether it is the replica that is gone. If not, its socket is looked for again.
+            if (lost := self._sockets.pop(endpoint.address, None)) is not None:
+                lost.close()
+            return None
+
+    async def _socket(self, endpoint: Endpoint) -> ReplicaSocket | None:
+        address = endpoint.address
+        if address in self._sockets:
+            return self._sockets[address]
+        # Until it is found, and for good where there is none, calls take gRPC.
+        self._sockets[address] = None
+        stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(address))
+        try:
+            found = await stub.FindSocket(pb.FindSocketRequest(), metadata=self._metadata(endpoint))
+            if found.name:
+                replica = ReplicaSocket(found.name, self._secret)
+                await replica.connect()
+                self._sockets[address] = replica
+        except (grpc.aio.AioRpcError, SocketLostError) as error:
+            # Another machine, or a replica from before there were sockets.
+            logger.info("a replica is called by gRPC", extra={"endpoint": address, "reason": str(error)})
+        except BaseException:
+            del self._sockets[address]
+            raise
+        return self._sockets[address]
 
     async def arrange(
         self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
@@ -112,8 +162,7 @@ class GrpcReplicas:
         try:
             answer = await stub.Arrange(request, timeout=_ARRANGE_S, metadata=self._metadata(endpoint))
         except grpc.aio.AioRpcError as error:
-            message = f"{error.code().name}: {(error.details() or '')[:300]}"
-            raise ReplicasUnavailableError(message) from error
+            raise _unavailable(error.code(), error.details()) from error
         return occupancy_from_proto(answer)
 
     def _metadata(self, endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
@@ -123,6 +172,9 @@ class GrpcReplicas:
         """Close the channels to all other addresses."""
         addresses = {endpoint.address for endpoint in endpoints}
         self._apart &= addresses
+        for address in set(self._sockets) - addresses:
+            if (replica := self._sockets.pop(address)) is not None:
+                replica.close()
         stale = [self._channels.pop(address) for address in set(self._channels) - addresses]
         if not addresses:
             self._regions.close()
@@ -133,6 +185,11 @@ class GrpcReplicas:
         if channel is None:
             channel = self._channels[address] = grpc.aio.insecure_channel(address, _OPTIONS)
         return channel
+
+
+def _unavailable(code: grpc.StatusCode, text: str | None) -> ReplicasUnavailableError:
+    """Whatever a replica says instead of an answer, another one, or the same later, may answer."""
+    return ReplicasUnavailableError(f"{code.name}: {(text or '')[:300]}")
 
 
 def predict_request(version: VersionName, payloads: Sequence[Payload]) -> pb.PredictRequest:

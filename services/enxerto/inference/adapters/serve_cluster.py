@@ -182,7 +182,8 @@ def statuses(details: Mapping[str, Any] | None, direct: bool) -> dict[str, Appli
             # Serve lists its proxies for an application without replicas.
             if str(target["name"]).startswith(_REPLICA_ACTOR) is direct
         ]
-        endpoints = tuple(Endpoint(f"{target['ip']}:{target['port']}", name) for target in targets)
+        counted = _scales(application)
+        endpoints = tuple(Endpoint(f"{target['ip']}:{target['port']}", name, counted) for target in targets)
         if state is ApplicationState.STOPPING:
             endpoints = ()
         running = _running(application)
@@ -193,8 +194,18 @@ def statuses(details: Mapping[str, Any] | None, direct: bool) -> dict[str, Appli
     return result
 
 
+def _deployment(application: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (application.get("deployments") or {}).get(_REPLICA_DEPLOYMENT) or {}
+
+
+def _scales(application: Mapping[str, Any]) -> bool:
+    """Whether the number of replicas follows the load."""
+    bounds = (_deployment(application).get("deployment_config") or {}).get("autoscaling_config") or {}
+    return bounds.get("min_replicas") != bounds.get("max_replicas")
+
+
 def _running(application: Mapping[str, Any]) -> int:
-    deployment = (application.get("deployments") or {}).get(_REPLICA_DEPLOYMENT) or {}
+    deployment = _deployment(application)
     return sum(replica["state"] == "RUNNING" for replica in deployment.get("replicas") or ())
 
 

@@ -72,6 +72,8 @@ class Endpoint:
     """`host:port`."""
     application: str
     """The application that it must belong to: an address may pass to another one."""
+    counted: bool = False
+    """Whether the cluster counts its calls to decide how many replicas there are, and so has to see them."""
 
 
 @dataclass(frozen=True, slots=True)

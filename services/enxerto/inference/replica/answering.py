@@ -11,6 +11,7 @@ import grpc
 
 from enxerto.inference.adapters.replica_client import SECRET_KEY
 from enxerto.inference.adapters.replica_memory import RegionError, RegionReader
+from enxerto.inference.adapters.replica_socket import CallRefusedError, SocketServer
 from enxerto.inference.domain import ITEM_BYTES, BatchAnswer
 from enxerto.inference.replica.messages import answer_form, not_loaded, response, tensor_arguments
 from enxerto.inference.replica.predictor import Predictor, ShapeError
@@ -32,11 +33,19 @@ _CODES: Mapping[type[Exception], grpc.StatusCode] = {
 
 
 class Answering:
-    """Predict of enxerto.inference.v1.ReplicaService, whatever model answers."""
+    """Predict and FindSocket of enxerto.inference.v1.ReplicaService, whatever model answers."""
+
+    _socket: SocketServer | None = None
 
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
         self._regions = RegionReader()
+        self._socket = SocketServer(secret, self.predict)
+
+    def __del__(self) -> None:
+        """Serve calls this before it ends a replica."""
+        if self._socket is not None:
+            self._socket.close()
 
     def using(self, version: str) -> AbstractAsyncContextManager[Predictor]:
         """The predictor of a version, by its full name.
@@ -62,19 +71,38 @@ class Answering:
         if not self.admits(grpc_context):
             return pb.PredictResponse()
         try:
+            return await self.predict(request)
+        except CallRefusedError as error:
+            _refuse(grpc_context, error.code, error.text)
+            return pb.PredictResponse()
+
+    async def FindSocket(self, request: pb.FindSocketRequest, grpc_context: Any) -> pb.FindSocketResponse:  # noqa: N802
+        """Say where callers on this machine may send their batches."""
+        if not self.admits(grpc_context):
+            return pb.FindSocketResponse()
+        return pb.FindSocketResponse(name=await self._socket.name() if self._socket is not None else "")
+
+    async def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+        """Run one batch, by whatever way it came.
+
+        Raises:
+            CallRefusedError: there is no answer, and says why.
+        """
+        try:
             async with self.using(request.model_version) as predictor:
                 return response(await self._answer(predictor, request))
         except RegionError:
             return pb.PredictResponse(memory_apart=True)
         except tuple(_CODES) as error:
             code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-            return _refuse(grpc_context, code, str(error))
+            raise CallRefusedError(code, str(error)) from error
         except EnxertoError as error:
             return not_loaded(error)
-        except Exception:
+        except Exception as error:
             # Serve would send the stack to the caller.
             logger.exception("a batch failed")
-            return _refuse(grpc_context, grpc.StatusCode.INTERNAL, "the batch failed; the replica's log says why")
+            text = "the batch failed; the replica's log says why"
+            raise CallRefusedError(grpc.StatusCode.INTERNAL, text) from error
 
     async def _answer(self, predictor: Predictor, request: pb.PredictRequest) -> BatchAnswer:
         if request.WhichOneof("batch") == "encoded":
@@ -87,7 +115,6 @@ class Answering:
         return await predictor.tensor(*tensor_arguments(request.tensor), names=request.outputs)
 
 
-def _refuse(context: Any, code: grpc.StatusCode, text: str) -> pb.PredictResponse:
+def _refuse(context: Any, code: grpc.StatusCode, text: str) -> None:
     context.set_code(code)
     context.set_details(text)
-    return pb.PredictResponse()

@@ -1,5 +1,6 @@
 """Use cases of requests: images in, answers out."""
 
+import asyncio
 import itertools
 import os
 import time
@@ -181,7 +182,8 @@ class Predictions:
             route.version, share.tensors, share.pictures, payload.items, share.timing, identity, now
         )
         if observed:
-            self._observer.observe(name, payload, prediction)
+            # Nobody waits for it: the answer goes out first.
+            asyncio.get_running_loop().call_soon(self._observer.observe, name, payload, prediction)
         if payload.outputs and len(share.tensors) != len(payload.outputs):
             # What travelled for the observer or for another request of the batch is not this one's.
             asked = tuple(one for one in share.tensors if one.name in payload.outputs)

@@ -25,39 +25,43 @@ _sym_db = _symbol_database.Default()
 from enxerto.inference.v1 import vision_pb2 as enxerto_dot_inference_dot_v1_dot_vision__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/inference/v1/replica_service.proto\x12\x14\x65nxerto.inference.v1\x1a!enxerto/inference/v1/vision.proto\"A\n\x0e\x41rrangeRequest\x12\x16\n\x0emodel_versions\x18\x01 \x03(\t\x12\x17\n\x0fpinned_versions\x18\x02 \x03(\t\"\x93\x01\n\x0f\x41rrangeResponse\x12\x13\n\x0bmodel_count\x18\x01 \x01(\x05\x12\x12\n\nheld_bytes\x18\x02 \x01(\x03\x12\x14\n\x0c\x62udget_bytes\x18\x03 \x01(\x03\x12\x12\n\nload_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x65viction_count\x18\x05 \x01(\x03\x12\x15\n\rwaiting_count\x18\x06 \x01(\x05\"\xe2\x01\n\x0ePredictRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x36\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32#.enxerto.inference.v1.EncodedImagesH\x00\x12\x31\n\x06tensor\x18\x03 \x01(\x0b\x32\x1f.enxerto.inference.v1.RawTensorH\x00\x12\x34\n\x06shared\x18\x05 \x01(\x0b\x32\".enxerto.inference.v1.SharedTensorH\x00\x12\x0f\n\x07outputs\x18\x04 \x03(\tB\x07\n\x05\x62\x61tch\"Q\n\rEncodedImages\x12\x10\n\x08\x63ontents\x18\x01 \x03(\x0c\x12.\n\x04\x66orm\x18\x02 \x01(\x0e\x32 .enxerto.inference.v1.AnswerForm\";\n\tRawTensor\x12\r\n\x05parts\x18\x01 \x03(\x0c\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x10\n\x08\x64\x61tatype\x18\x03 \x01(\t\"W\n\x0cSharedTensor\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\n\n\x02\x66\x64\x18\x02 \x01(\x05\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x10\n\x08\x64\x61tatype\x18\x05 \x01(\t\"\xab\x02\n\x0fPredictResponse\x12\x33\n\x07outputs\x18\x01 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.enxerto.inference.v1.ItemOutputs\x12/\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1f.enxerto.inference.v1.ItemError\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x11\n\tcompute_s\x18\x05 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_apart\x18\x07 \x01(\x08\x12\x33\n\nnot_loaded\x18\x08 \x01(\x0b\x32\x1f.enxerto.inference.v1.NotLoaded\"\xbd\x01\n\tNotLoaded\x12\x36\n\x06reason\x18\x01 \x01(\x0e\x32&.enxerto.inference.v1.NotLoaded.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\"g\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12REASON_NO_ROOM_NOW\x10\x01\x12\x14\n\x10REASON_TOO_LARGE\x10\x02\x12\x17\n\x13REASON_NOT_SERVABLE\x10\x03\"R\n\x0cOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\"\x92\x01\n\x0bItemOutputs\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x33\n\x07outputs\x18\x03 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12/\n\x08segments\x18\x04 \x03(\x0b\x32\x1d.enxerto.inference.v1.Segment\";\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*\x8b\x01\n\nAnswerForm\x12\x1b\n\x17\x41NSWER_FORM_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41NSWER_FORM_PICTURES\x10\x01\x12\x17\n\x13\x41NSWER_FORM_TENSORS\x10\x02\x12\x13\n\x0f\x41NSWER_FORM_RLE\x10\x03\x12\x18\n\x14\x41NSWER_FORM_POLYGONS\x10\x04\x32\xc0\x01\n\x0eReplicaService\x12V\n\x07Predict\x12$.enxerto.inference.v1.PredictRequest\x1a%.enxerto.inference.v1.PredictResponse\x12V\n\x07\x41rrange\x12$.enxerto.inference.v1.ArrangeRequest\x1a%.enxerto.inference.v1.ArrangeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/inference/v1/replica_service.proto\x12\x14\x65nxerto.inference.v1\x1a!enxerto/inference/v1/vision.proto\"\x13\n\x11\x46indSocketRequest\"\"\n\x12\x46indSocketResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x0e\x41rrangeRequest\x12\x16\n\x0emodel_versions\x18\x01 \x03(\t\x12\x17\n\x0fpinned_versions\x18\x02 \x03(\t\"\x93\x01\n\x0f\x41rrangeResponse\x12\x13\n\x0bmodel_count\x18\x01 \x01(\x05\x12\x12\n\nheld_bytes\x18\x02 \x01(\x03\x12\x14\n\x0c\x62udget_bytes\x18\x03 \x01(\x03\x12\x12\n\nload_count\x18\x04 \x01(\x03\x12\x16\n\x0e\x65viction_count\x18\x05 \x01(\x03\x12\x15\n\rwaiting_count\x18\x06 \x01(\x05\"\xe2\x01\n\x0ePredictRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x36\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32#.enxerto.inference.v1.EncodedImagesH\x00\x12\x31\n\x06tensor\x18\x03 \x01(\x0b\x32\x1f.enxerto.inference.v1.RawTensorH\x00\x12\x34\n\x06shared\x18\x05 \x01(\x0b\x32\".enxerto.inference.v1.SharedTensorH\x00\x12\x0f\n\x07outputs\x18\x04 \x03(\tB\x07\n\x05\x62\x61tch\"Q\n\rEncodedImages\x12\x10\n\x08\x63ontents\x18\x01 \x03(\x0c\x12.\n\x04\x66orm\x18\x02 \x01(\x0e\x32 .enxerto.inference.v1.AnswerForm\";\n\tRawTensor\x12\r\n\x05parts\x18\x01 \x03(\x0c\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x10\n\x08\x64\x61tatype\x18\x03 \x01(\t\"W\n\x0cSharedTensor\x12\x0b\n\x03pid\x18\x01 \x01(\x03\x12\n\n\x02\x66\x64\x18\x02 \x01(\x05\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x10\n\x08\x64\x61tatype\x18\x05 \x01(\t\"\xab\x02\n\x0fPredictResponse\x12\x33\n\x07outputs\x18\x01 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.enxerto.inference.v1.ItemOutputs\x12/\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1f.enxerto.inference.v1.ItemError\x12\x10\n\x08\x64\x65\x63ode_s\x18\x04 \x01(\x01\x12\x11\n\tcompute_s\x18\x05 \x01(\x01\x12\x10\n\x08\x65ncode_s\x18\x06 \x01(\x01\x12\x14\n\x0cmemory_apart\x18\x07 \x01(\x08\x12\x33\n\nnot_loaded\x18\x08 \x01(\x0b\x32\x1f.enxerto.inference.v1.NotLoaded\"\xbd\x01\n\tNotLoaded\x12\x36\n\x06reason\x18\x01 \x01(\x0e\x32&.enxerto.inference.v1.NotLoaded.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\"g\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12REASON_NO_ROOM_NOW\x10\x01\x12\x14\n\x10REASON_TOO_LARGE\x10\x02\x12\x17\n\x13REASON_NOT_SERVABLE\x10\x03\"R\n\x0cOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\x11\n\trow_shape\x18\x03 \x03(\x03\x12\x0f\n\x07\x63ontent\x18\x04 \x01(\x0c\"\x92\x01\n\x0bItemOutputs\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\x12\x33\n\x07outputs\x18\x03 \x03(\x0b\x32\".enxerto.inference.v1.OutputTensor\x12/\n\x08segments\x18\x04 \x03(\x0b\x32\x1d.enxerto.inference.v1.Segment\";\n\tItemError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*\x8b\x01\n\nAnswerForm\x12\x1b\n\x17\x41NSWER_FORM_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41NSWER_FORM_PICTURES\x10\x01\x12\x17\n\x13\x41NSWER_FORM_TENSORS\x10\x02\x12\x13\n\x0f\x41NSWER_FORM_RLE\x10\x03\x12\x18\n\x14\x41NSWER_FORM_POLYGONS\x10\x04\x32\xa1\x02\n\x0eReplicaService\x12V\n\x07Predict\x12$.enxerto.inference.v1.PredictRequest\x1a%.enxerto.inference.v1.PredictResponse\x12V\n\x07\x41rrange\x12$.enxerto.inference.v1.ArrangeRequest\x1a%.enxerto.inference.v1.ArrangeResponse\x12_\n\nFindSocket\x12\'.enxerto.inference.v1.FindSocketRequest\x1a(.enxerto.inference.v1.FindSocketResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'enxerto.inference.v1.replica_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANSWERFORM']._serialized_start=1571
-  _globals['_ANSWERFORM']._serialized_end=1710
-  _globals['_ARRANGEREQUEST']._serialized_start=103
-  _globals['_ARRANGEREQUEST']._serialized_end=168
-  _globals['_ARRANGERESPONSE']._serialized_start=171
-  _globals['_ARRANGERESPONSE']._serialized_end=318
-  _globals['_PREDICTREQUEST']._serialized_start=321
-  _globals['_PREDICTREQUEST']._serialized_end=547
-  _globals['_ENCODEDIMAGES']._serialized_start=549
-  _globals['_ENCODEDIMAGES']._serialized_end=630
-  _globals['_RAWTENSOR']._serialized_start=632
-  _globals['_RAWTENSOR']._serialized_end=691
-  _globals['_SHAREDTENSOR']._serialized_start=693
-  _globals['_SHAREDTENSOR']._serialized_end=780
-  _globals['_PREDICTRESPONSE']._serialized_start=783
-  _globals['_PREDICTRESPONSE']._serialized_end=1082
-  _globals['_NOTLOADED']._serialized_start=1085
-  _globals['_NOTLOADED']._serialized_end=1274
-  _globals['_NOTLOADED_REASON']._serialized_start=1171
-  _globals['_NOTLOADED_REASON']._serialized_end=1274
-  _globals['_OUTPUTTENSOR']._serialized_start=1276
-  _globals['_OUTPUTTENSOR']._serialized_end=1358
-  _globals['_ITEMOUTPUTS']._serialized_start=1361
-  _globals['_ITEMOUTPUTS']._serialized_end=1507
-  _globals['_ITEMERROR']._serialized_start=1509
-  _globals['_ITEMERROR']._serialized_end=1568
-  _globals['_REPLICASERVICE']._serialized_start=1713
-  _globals['_REPLICASERVICE']._serialized_end=1905
+  _globals['_ANSWERFORM']._serialized_start=1628
+  _globals['_ANSWERFORM']._serialized_end=1767
+  _globals['_FINDSOCKETREQUEST']._serialized_start=103
+  _globals['_FINDSOCKETREQUEST']._serialized_end=122
+  _globals['_FINDSOCKETRESPONSE']._serialized_start=124
+  _globals['_FINDSOCKETRESPONSE']._serialized_end=158
+  _globals['_ARRANGEREQUEST']._serialized_start=160
+  _globals['_ARRANGEREQUEST']._serialized_end=225
+  _globals['_ARRANGERESPONSE']._serialized_start=228
+  _globals['_ARRANGERESPONSE']._serialized_end=375
+  _globals['_PREDICTREQUEST']._serialized_start=378
+  _globals['_PREDICTREQUEST']._serialized_end=604
+  _globals['_ENCODEDIMAGES']._serialized_start=606
+  _globals['_ENCODEDIMAGES']._serialized_end=687
+  _globals['_RAWTENSOR']._serialized_start=689
+  _globals['_RAWTENSOR']._serialized_end=748
+  _globals['_SHAREDTENSOR']._serialized_start=750
+  _globals['_SHAREDTENSOR']._serialized_end=837
+  _globals['_PREDICTRESPONSE']._serialized_start=840
+  _globals['_PREDICTRESPONSE']._serialized_end=1139
+  _globals['_NOTLOADED']._serialized_start=1142
+  _globals['_NOTLOADED']._serialized_end=1331
+  _globals['_NOTLOADED_REASON']._serialized_start=1228
+  _globals['_NOTLOADED_REASON']._serialized_end=1331
+  _globals['_OUTPUTTENSOR']._serialized_start=1333
+  _globals['_OUTPUTTENSOR']._serialized_end=1415
+  _globals['_ITEMOUTPUTS']._serialized_start=1418
+  _globals['_ITEMOUTPUTS']._serialized_end=1564
+  _globals['_ITEMERROR']._serialized_start=1566
+  _globals['_ITEMERROR']._serialized_end=1625
+  _globals['_REPLICASERVICE']._serialized_start=1770
+  _globals['_REPLICASERVICE']._serialized_end=2059
 # @@protoc_insertion_point(module_scope)

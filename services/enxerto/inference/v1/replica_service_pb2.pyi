@@ -53,6 +53,45 @@ ANSWER_FORM_POLYGONS: AnswerForm.ValueType  # 4
 Global___AnswerForm: _TypeAlias = AnswerForm  # noqa: Y015
 
 @_typing.final
+class FindSocketRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindSocketRequest: _TypeAlias = FindSocketRequest  # noqa: Y015
+
+@_typing.final
+class FindSocketResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of a Unix socket in the abstract namespace, which a caller in another container or on another machine does not
+    find; empty where the system has none. Frames are a byte, the number of bytes as a little-endian uint32, and the
+    bytes. The first frame of a connection is the secret. Each later one is a PredictRequest, and is answered with 0 and
+    a PredictResponse, or with the number of a status code and its text.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindSocketResponse: _TypeAlias = FindSocketResponse  # noqa: Y015
+
+@_typing.final
 class ArrangeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -46,6 +46,11 @@ class ReplicaServiceStub:
                 request_serializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeRequest.SerializeToString,
                 response_deserializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeResponse.FromString,
                 _registered_method=True)
+        self.FindSocket = channel.unary_unary(
+                '/enxerto.inference.v1.ReplicaService/FindSocket',
+                request_serializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.FindSocketRequest.SerializeToString,
+                response_deserializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.FindSocketResponse.FromString,
+                _registered_method=True)
 
 
 class ReplicaServiceServicer:
@@ -67,6 +72,13 @@ class ReplicaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindSocket(self, request, context):
+        """Says by which socket a caller on the same machine reaches this replica, so that batches need not pass gRPC.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ReplicaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +91,11 @@ def add_ReplicaServiceServicer_to_server(servicer, server):
                     servicer.Arrange,
                     request_deserializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeRequest.FromString,
                     response_serializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeResponse.SerializeToString,
+            ),
+            'FindSocket': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindSocket,
+                    request_deserializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.FindSocketRequest.FromString,
+                    response_serializer=enxerto_dot_inference_dot_v1_dot_replica__service__pb2.FindSocketResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +154,33 @@ class ReplicaService:
             '/enxerto.inference.v1.ReplicaService/Arrange',
             enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeRequest.SerializeToString,
             enxerto_dot_inference_dot_v1_dot_replica__service__pb2.ArrangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindSocket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/enxerto.inference.v1.ReplicaService/FindSocket',
+            enxerto_dot_inference_dot_v1_dot_replica__service__pb2.FindSocketRequest.SerializeToString,
+            enxerto_dot_inference_dot_v1_dot_replica__service__pb2.FindSocketResponse.FromString,
             options,
             channel_credentials,
             insecure,

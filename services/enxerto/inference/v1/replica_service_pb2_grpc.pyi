@@ -39,6 +39,8 @@ class ReplicaServiceStub:
     """Runs one batch through the graph."""
     Arrange: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.ArrangeRequest, _replica_service_pb2.ArrangeResponse]
     """Says which models a shared replica is for, and reads what it holds. A replica of one deployment does not answer it."""
+    FindSocket: _grpc.UnaryUnaryMultiCallable[_replica_service_pb2.FindSocketRequest, _replica_service_pb2.FindSocketResponse]
+    """Says by which socket a caller on the same machine reaches this replica, so that batches need not pass gRPC."""
 
 @_typing.type_check_only
 class ReplicaServiceAsyncStub(ReplicaServiceStub):
@@ -51,6 +53,8 @@ class ReplicaServiceAsyncStub(ReplicaServiceStub):
     """Runs one batch through the graph."""
     Arrange: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.ArrangeRequest, _replica_service_pb2.ArrangeResponse]  # type: ignore[assignment]
     """Says which models a shared replica is for, and reads what it holds. A replica of one deployment does not answer it."""
+    FindSocket: _aio.UnaryUnaryMultiCallable[_replica_service_pb2.FindSocketRequest, _replica_service_pb2.FindSocketResponse]  # type: ignore[assignment]
+    """Says by which socket a caller on the same machine reaches this replica, so that batches need not pass gRPC."""
 
 class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
     """Between the front and the replicas behind Ray Serve; not for other callers. Every call carries the shared secret in the
@@ -72,5 +76,13 @@ class ReplicaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_replica_service_pb2.ArrangeResponse, _abc.Awaitable[_replica_service_pb2.ArrangeResponse]]:
         """Says which models a shared replica is for, and reads what it holds. A replica of one deployment does not answer it."""
+
+    @_abc_1.abstractmethod
+    def FindSocket(
+        self,
+        request: _replica_service_pb2.FindSocketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_replica_service_pb2.FindSocketResponse, _abc.Awaitable[_replica_service_pb2.FindSocketResponse]]:
+        """Says by which socket a caller on the same machine reaches this replica, so that batches need not pass gRPC."""
 
 def add_ReplicaServiceServicer_to_server(servicer: ReplicaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,188 @@
+"""Batches over a Unix socket between the front and a replica on the same machine, past gRPC and Ray Serve's own code.
+
+The replica says over gRPC what its socket is called. The name is in the abstract namespace of Linux: it ends with the
+replica and cannot be found from another container. A connection carries one call at a time, so that to give a call up
+is to close its connection; frames are those of `FindSocketResponse` in the contract.
+"""
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import struct
+import sys
+from collections.abc import Awaitable, Callable
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from enxerto.inference.v1 import replica_service_pb2 as pb
+
+IS_AVAILABLE = sys.platform == "linux"
+"""Whether this system has an abstract namespace."""
+
+_HEAD = struct.Struct("<BI")
+_OK = 0
+_MAX_BYTES = 256 * 2**20
+_BUFFER_BYTES = 4 * 2**20
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class SocketLostError(Exception):
+    """There is no connection, or it ended before the answer: the call may be repeated by another way."""
+
+
+class CallRefusedError(Exception):
+    """The replica gives a status instead of an answer."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        """As gRPC would send it."""
+        self.text = text
+        """For people."""
+
+
+class _Connection:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @property
+    def ended(self) -> bool:
+        return self._reader.at_eof() or self._writer.is_closing()
+
+    async def send(self, content: bytes, status: int = _OK) -> None:
+        self._writer.writelines((_HEAD.pack(status, len(content)), content))
+        await self._writer.drain()
+
+    async def receive(self) -> tuple[int, bytes]:
+        status, size = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
+        if size > _MAX_BYTES:
+            raise ConnectionError(f"a frame of {size} bytes")
+        return status, await self._reader.readexactly(size)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class ReplicaSocket:
+    """The front's side: calls one replica, over as many connections as it has calls in flight."""
+
+    def __init__(self, name: str, secret: str) -> None:
+        self._name = name
+        self._secret = secret.encode()
+        self._free: list[_Connection] = []
+        self._closed = False
+
+    async def connect(self) -> None:
+        """See whether the replica can be reached from here.
+
+        Raises:
+            SocketLostError: it cannot.
+        """
+        self._free.append(await self._open())
+
+    async def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+        """Run one batch; cancelling it gives the call up.
+
+        Raises:
+            SocketLostError: there is no answer.
+            CallRefusedError: the replica refuses the call.
+        """
+        connection = self._take() or await self._open()
+        whole = False
+        try:
+            await connection.send(request.SerializeToString())
+            status, content = await connection.receive()
+            whole = True
+        except (OSError, EOFError) as error:
+            raise SocketLostError(str(error)) from error
+        finally:
+            if whole and not self._closed:
+                self._free.append(connection)
+            else:
+                connection.close()
+        if status != _OK:
+            raise CallRefusedError(_CODES.get(status, grpc.StatusCode.UNKNOWN), content.decode())
+        return pb.PredictResponse.FromString(content)
+
+    def close(self) -> None:
+        """Close every connection, those of running calls when they are answered."""
+        self._closed = True
+        while self._free:
+            self._free.pop().close()
+
+    def _take(self) -> _Connection | None:
+        while self._free:
+            connection = self._free.pop()
+            if not connection.ended:
+                return connection
+            connection.close()
+        return None
+
+    async def _open(self) -> _Connection:
+        try:
+            connection = _Connection(*await asyncio.open_unix_connection(f"\0{self._name}", limit=_BUFFER_BYTES))
+            await connection.send(self._secret)
+        except OSError as error:
+            raise SocketLostError(str(error)) from error
+        return connection
+
+
+class SocketServer:
+    """The replica's side. Belongs to one event loop."""
+
+    def __init__(self, secret: str, predict: Callable[[pb.PredictRequest], Awaitable[pb.PredictResponse]]) -> None:
+        """Serve once the name was asked for.
+
+        Args:
+            secret: that callers have to know.
+            predict: runs a batch, or raises a CallRefusedError.
+        """
+        self._secret = secret.encode()
+        self._predict = predict
+        self._name = f"enxerto-replica-{secrets.token_hex(16)}"
+        self._server: asyncio.Server | None = None
+        self._waiting: set[_Connection] = set()
+        self._closed = False
+
+    async def name(self) -> str:
+        """The socket's name; from now on it listens. Empty where this system has no such sockets."""
+        if not IS_AVAILABLE or self._closed:
+            return ""
+        if self._server is None:
+            self._server = await asyncio.start_unix_server(self._serve, f"\0{self._name}", limit=_BUFFER_BYTES)
+        return self._name
+
+    def close(self) -> None:
+        """Take no more calls; those that run are answered."""
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+        for connection in self._waiting:
+            connection.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(reader, writer)
+        try:
+            with contextlib.suppress(OSError, EOFError, DecodeError):
+                _, secret = await connection.receive()
+                if not hmac.compare_digest(secret, self._secret):
+                    return
+                while not self._closed:
+                    self._waiting.add(connection)
+                    _, content = await connection.receive()
+                    self._waiting.discard(connection)
+                    await self._answer(connection, pb.PredictRequest.FromString(content))
+        finally:
+            self._waiting.discard(connection)
+            connection.close()
+
+    async def _answer(self, connection: _Connection, request: pb.PredictRequest) -> None:
+        try:
+            response = await self._predict(request)
+        except CallRefusedError as error:
+            await connection.send(error.text.encode(), error.code.value[0])
+        else:
+            await connection.send(response.SerializeToString())
