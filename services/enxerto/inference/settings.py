@@ -31,10 +31,11 @@ class InferenceSettings(ServerSettings):
     replica_secret_file: Path
     """Secret between front and replicas, at least 32 characters; replicas read the same path."""
     replica_path: Literal["direct", "proxy"] = "direct"
-    """`direct` calls each replica's own port, for which Ray runs with RAY_SERVE_ENABLE_DIRECT_INGRESS=1; `proxy` goes
-    through Serve's proxy, at about four times the cost of a call."""
+    """`direct` calls each replica's own port, for which Ray runs with RAY_SERVE_ENABLE_DIRECT_INGRESS=1, or its socket
+    on the same machine; `proxy` goes through Serve's proxy, at about four times the cost of a call."""
     replica_memory_bytes: int = Field(default=256 * 2**20, ge=0)
-    """Tensors in memory that replicas on the same machine read, at most; 0 sends them, as to replicas elsewhere."""
+    """Tensors in memory that replicas on the same machine read, at most; 0 treats those replicas as ones elsewhere:
+    tensors are sent, and their sockets are not used."""
     serve_http_port: int = Field(default=7322, ge=1, le=65535)
     """Loopback port of Serve's own proxy, which Serve opens whether it is used or not."""
     serve_grpc_port: int = Field(default=7323, ge=1, le=65535)
