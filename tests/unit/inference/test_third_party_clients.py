@@ -119,18 +119,23 @@ async def test_kserves_client(front: Front, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra",
-    [("--sync",), ("--async", "--streaming"), ("--shared-memory", "system", "--output-shared-memory-size", "1024")],
-    ids=["unary", "stream", "shared-memory"],
+    ("name", "extra"),
+    [
+        ("class", ("--sync",)),
+        ("projects/default/deployments/class", ("--sync",)),
+        ("class", ("--async", "--streaming")),
+        ("class", ("--shared-memory", "system", "--output-shared-memory-size", "1024")),
+    ],
+    ids=["unary", "full-name", "stream", "shared-memory"],
 )
-async def test_perf_analyzer(front: Front, tmp_path: Path, extra: tuple[str, ...]) -> None:
+async def test_perf_analyzer(front: Front, tmp_path: Path, name: str, extra: tuple[str, ...]) -> None:
     program = shutil.which("perf_analyzer", path=str(Path(sys.executable).parent))
     libraries = os.environ.get(PERF_LIBRARIES)
     if not program or not libraries:
         pytest.skip(f"{PERF_LIBRARIES} names no folders with its libraries: perf_analyzer was NOT tried")
     report = tmp_path / "report.csv"
     # Its random data are random bytes, and so not all of them finite numbers.
-    model = ["-m", "class", "-u", front.address, "-i", "grpc", "--input-data", "zero", "-b", "2", "-f", str(report)]
+    model = ["-m", name, "-u", front.address, "-i", "grpc", "--input-data", "zero", "-b", "2", "-f", str(report)]
     bounds = ["--measurement-mode", "count_windows", "--measurement-request-count", "50", "-s", "999", "-r", "20"]
     await run(program, *model, *bounds, *extra, LD_LIBRARY_PATH=libraries)
     header, row = report.read_text().strip().splitlines()[:2]
