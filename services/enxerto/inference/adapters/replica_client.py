@@ -1,4 +1,4 @@
-"""Calls to replicas over gRPC, one channel an address."""
+"""Calls to replicas: by their sockets on this machine, else over gRPC, one channel an address."""
 
 import asyncio
 import logging
@@ -137,21 +137,20 @@ class GrpcReplicas:
         if address in self._sockets:
             return self._sockets[address]
         # Until it is found, and for good where there is none, calls take gRPC.
-        self._sockets[address] = None
+        replica = self._sockets[address] = None
         stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(address))
         try:
             found = await stub.FindSocket(pb.FindSocketRequest(), metadata=self._metadata(endpoint))
             if found.name:
-                replica = ReplicaSocket(found.name, self._secret)
-                await replica.connect()
-                self._sockets[address] = replica
+                replica = await ReplicaSocket.connect(found.name, self._secret)
         except (grpc.aio.AioRpcError, SocketLostError) as error:
             # Another machine, or a replica from before there were sockets.
             logger.info("a replica is called by gRPC", extra={"endpoint": address, "reason": str(error)})
         except BaseException:
-            del self._sockets[address]
+            self._sockets.pop(address, None)
             raise
-        return self._sockets[address]
+        self._sockets[address] = replica
+        return replica
 
     async def arrange(
         self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]

@@ -12,6 +12,7 @@ import secrets
 import struct
 import sys
 from collections.abc import Awaitable, Callable
+from typing import Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -75,13 +76,16 @@ class ReplicaSocket:
         self._free: list[_Connection] = []
         self._closed = False
 
-    async def connect(self) -> None:
-        """See whether the replica can be reached from here.
+    @classmethod
+    async def connect(cls, name: str, secret: str) -> Self:
+        """Find the socket of a replica.
 
         Raises:
-            SocketLostError: it cannot.
+            SocketLostError: it cannot be reached from here.
         """
-        self._free.append(await self._open())
+        replica = cls(name, secret)
+        replica._free.append(await replica._open())
+        return replica
 
     async def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
         """Run one batch; cancelling it gives the call up.
