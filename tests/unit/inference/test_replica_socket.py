@@ -167,13 +167,14 @@ async def test_a_call_ends_with_its_time_and_the_next_one_is_answered(connect: A
 
 async def test_strangers_and_nonsense_get_no_answer() -> None:
     replica = Replica()
-    name = await replica.socket.name()
+    name, same = await asyncio.gather(replica.socket.name(), replica.socket.name())
+    assert name == same
     request = pb.PredictRequest(model_version=str(VERSION))
     with pytest.raises(SocketLostError):
         await ReplicaSocket(name, "guessed").predict(request)
     with pytest.raises(SocketLostError):
         await ReplicaSocket("enxerto-replica-nowhere", SECRET).predict(request)
-    for sent in (b"\0\xff\xff\xff\xff", b"\0\x02\0\0\0no", b"\0\x06\0\0\0secret\0\x02\0\0\0no"):
+    for sent in (b"\0\x07\0\0\0", b"\0\x02\0\0\0no", b"\0\x06\0\0\0secret\0\x02\0\0\0no"):
         reader, writer = await asyncio.open_unix_connection(f"\0{name}")
         writer.write(sent)
         assert await reader.read() == b""

@@ -57,9 +57,9 @@ class _Connection:
         self._writer.writelines((_HEAD.pack(status, len(content)), content))
         await self._writer.drain()
 
-    async def receive(self) -> tuple[int, bytes]:
+    async def receive(self, most: int = _MAX_BYTES) -> tuple[int, bytes]:
         status, size = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
-        if size > _MAX_BYTES:
+        if size > most:
             raise ConnectionError(f"a frame of {size} bytes")
         return status, await self._reader.readexactly(size)
 
@@ -148,15 +148,17 @@ class SocketServer:
         self._predict = predict
         self._name = f"enxerto-replica-{secrets.token_hex(16)}"
         self._server: asyncio.Server | None = None
+        self._starting = asyncio.Lock()
         self._waiting: set[_Connection] = set()
         self._closed = False
 
     async def name(self) -> str:
         """The socket's name; from now on it listens. Empty where this system has no such sockets."""
-        if not IS_AVAILABLE or self._closed:
-            return ""
-        if self._server is None:
-            self._server = await asyncio.start_unix_server(self._serve, f"\0{self._name}", limit=_BUFFER_BYTES)
+        async with self._starting:
+            if not IS_AVAILABLE or self._closed:
+                return ""
+            if self._server is None:
+                self._server = await asyncio.start_unix_server(self._serve, f"\0{self._name}", limit=_BUFFER_BYTES)
         return self._name
 
     def close(self) -> None:
@@ -171,7 +173,7 @@ class SocketServer:
         connection = _Connection(reader, writer)
         try:
             with contextlib.suppress(OSError, EOFError, DecodeError):
-                _, secret = await connection.receive()
+                _, secret = await connection.receive(len(self._secret))
                 if not hmac.compare_digest(secret, self._secret):
                     return
                 while not self._closed:
