@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from enxerto.inference.domain import AnswerForm
-from enxerto.inference.replica.predictor import Predictor, ShapeError
+from enxerto.inference.replica.predictor import PIXELS_PER_THREAD, Predictor, ShapeError
 from enxerto.vision.images import ImageLimits, load, to_batch
 from enxerto.vision.onnx.session import ModelCardError, OnnxModel
-from fakes.tiny_onnx import LABELS, TinyModel, TinyNegative
+from fakes.tiny_onnx import LABELS, SIZE, TinyModel, TinyNegative
 from inference_images import BAD, GOOD, encode
 
 TINY = TinyModel()
@@ -45,6 +45,22 @@ async def test_parts_of_a_tensor_are_answered_in_order(predictor: Predictor) -> 
     answer = await predictor.tensor([images[:2].tobytes(), images[2:].tobytes()], images.shape)
     rows = np.frombuffer(answer.tensors[0].content, "<f4").reshape(5, -1)
     np.testing.assert_allclose(rows, OnnxModel(TINY.data).run(images)["probabilities"], atol=1e-6)
+
+
+async def test_a_large_batch_goes_through_the_graph_in_even_parts(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).random((1700, *predictor.row_shape), np.float32)
+    expected = OnnxModel(TINY.data).run(images)["probabilities"]
+    run, sizes = OnnxModel.run, []
+    monkeypatch.setattr(OnnxModel, "run", lambda self, part, names: sizes.append(len(part)) or run(self, part, names))
+    answer = await predictor.tensor([images.tobytes()], images.shape)
+    np.testing.assert_allclose(np.frombuffer(answer.tensors[0].content, "<f4").reshape(1700, -1), expected, atol=1e-6)
+    at_once = 2 * PIXELS_PER_THREAD // (SIZE * SIZE)
+    assert sum(sizes) == 1700
+    assert max(sizes) <= at_once
+    assert len(sizes) == 3
+    assert max(sizes) - min(sizes) <= 1
 
 
 async def test_pixels_and_half_precision_are_the_same_images(predictor: Predictor) -> None:

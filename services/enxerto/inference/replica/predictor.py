@@ -24,6 +24,10 @@ S = TypeVar("S")
 MAX_ANSWER_BYTES = 192 * 2**20
 """Of one batch: what the message to the front holds, less what is around it."""
 
+PIXELS_PER_THREAD = 2 * 224 * 224
+"""Of the images that go through the graph in one call on a CPU, for each thread: larger calls fall out of its cache.
+Measured with 2 threads; docs/performance.md has the figures."""
+
 _WARM_UP_BATCHES = (1, 2)
 _WARM_UP_SIDE = 256
 _TENSORS: Mapping[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2"), "UINT8": np.dtype("u1")}
@@ -83,6 +87,7 @@ class Predictor:
         workers = workers or Workers(ThreadPoolExecutor(threads, "pixels"), ThreadPoolExecutor(1, "compute"))
         self._pixels, self._compute = workers.pixels, workers.compute
         self._threads = threads
+        self._pixels_at_once = PIXELS_PER_THREAD * threads if self._model.on_cpu else None
         card = self._model.card
         self._task = card.task
         self._spec = card.preprocess
@@ -221,8 +226,19 @@ class Predictor:
 
     def _run(self, batches: Sequence[Float32Images], wanted: Sequence[str]) -> tuple[Outputs, float]:
         start = time.perf_counter()
-        outputs = self._model.run(batches[0] if len(batches) == 1 else np.concatenate(batches), wanted)
+        images = batches[0] if len(batches) == 1 else np.concatenate(batches)
+        parts = [self._model.run(part, wanted) for part in np.array_split(images, self._calls_for(images))]
+        outputs = (
+            parts[0] if len(parts) == 1 else {one: np.concatenate([part[one] for part in parts]) for one in wanted}
+        )
         return outputs, time.perf_counter() - start
+
+    def _calls_for(self, images: Float32Images) -> int:
+        if self._pixels_at_once is None:
+            return 1
+        count, _, rows, columns = images.shape
+        at_once = max(1, round(self._pixels_at_once / (rows * columns)))
+        return -(-count // at_once)
 
     async def _encode(
         self, ran: Sequence[GraphAnswer], form: AnswerForm

@@ -109,6 +109,11 @@ class OnnxModel:
         """Execution providers in use."""
         return tuple(self._session.get_providers())
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether nothing but the CPU computes."""
+        return self.providers == (_CPU,)
+
     def run(self, images: Float32Images, names: Sequence[str] = ()) -> Outputs:
         """(N, 3, H, W) float32 images in [0, 1] to outputs, as `vision.contracts` names and shapes them.
 
