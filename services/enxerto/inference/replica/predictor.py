@@ -238,7 +238,8 @@ class Predictor:
             return 1
         count, _, rows, columns = images.shape
         at_once = max(1, round(self._pixels_at_once / (rows * columns)))
-        return -(-count // at_once)
+        calls: int = -(-count // at_once)
+        return calls
 
     async def _encode(
         self, ran: Sequence[GraphAnswer], form: AnswerForm
