@@ -71,7 +71,7 @@ async def test_many_names_are_resolved_at_once(registry: Any) -> None:
     await prepare(registry)
     good, bad = await create_version(registry), await create_version(registry, agreement=0.5)
     await registry.stub.SetAlias(pb.SetAliasRequest(model=MODEL, alias="production", version=good.name))
-    alias, nothing, huge = (f"{MODEL}/versions/{one}" for one in ("production", "staging", "9" * 18))
+    alias, nothing, huge = (f"{MODEL}/versions/{one}" for one in ("production", "staging", "9" * 9))
     elsewhere = alias.replace("default", "elsewhere")
     found = await resolve(registry, bad.name, nothing, alias, huge, alias, elsewhere, f"{MODEL}/versions/3", good.name)
     ready, quarantined = good.state, bad.state
@@ -100,6 +100,8 @@ async def test_missing_things_are_not_found(registry: Any) -> None:
     assert (call.code, call.reason) == (grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND")
     assert call.resource == ("enxerto/Model", MODEL)
     await registry.stub.CreateModel(create_model())
+    call = await refused(registry.stub.GetModelVersion(pb.GetModelVersionRequest(name=f"{MODEL}/versions/999999999")))
+    assert call.code == grpc.StatusCode.NOT_FOUND
     for reference, reason in (("7", "VERSION_NOT_FOUND"), ("production", "ALIAS_NOT_FOUND")):
         name = f"{MODEL}/versions/{reference}"
         call = await refused(registry.stub.GetModelVersion(pb.GetModelVersionRequest(name=name)))
