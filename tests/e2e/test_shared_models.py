@@ -186,6 +186,7 @@ def test_the_pool_ends_with_its_last_deployment(shared: Shared) -> None:
         name = f"{PROJECT}/deployments/shared-{index}"
         shared.deployments.DeleteDeployment(deployment_service_pb2.DeleteDeploymentRequest(name=name), timeout=10)
     until(lambda: not shared.replicas())
+    assert shared.replicas() == []
 
 
 def test_the_models_of_a_replica_that_dies_move_to_the_other_one() -> None:

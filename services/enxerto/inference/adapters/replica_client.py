@@ -10,7 +10,12 @@ from typing import Any
 import grpc
 
 from enxerto.inference.adapters.replica_memory import IS_AVAILABLE, Region, RegionPool
-from enxerto.inference.adapters.replica_socket import CallRefusedError, ReplicaSocket, SocketLostError
+from enxerto.inference.adapters.replica_socket import (
+    MAX_MESSAGE_BYTES,
+    CallRefusedError,
+    ReplicaSocket,
+    SocketLostError,
+)
 from enxerto.inference.domain import (
     AnswerForm,
     BatchAnswer,
@@ -40,10 +45,9 @@ SECRET_KEY = "x-enxerto-replica-secret"  # noqa: S105 - the name of the field, n
 APPLICATION_KEY = "application"
 
 _ARRANGE_S = 2.0
-_MAX_MESSAGE_BYTES = 256 * 2**20
 _OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # A whole batch fits the window, so that it travels without waiting for window updates.
     ("grpc.http2.lookahead_bytes", 16 * 2**20),
     ("grpc.http2.max_frame_size", 1 * 2**20),
@@ -65,7 +69,7 @@ _FORMS = {
 
 
 class GrpcReplicas:
-    """Keeps a channel to every replica in use, and memory to share with those on this machine."""
+    """Keeps a channel to every replica in use, and sockets of and memory to share with those on this machine."""
 
     def __init__(self, secret: str, replica_memory_bytes: int = 0, *, sockets: bool = False) -> None:
         """Call with a secret.
@@ -103,10 +107,9 @@ class GrpcReplicas:
         deadline = time.monotonic() + timeout_s
         answer = await self._call_past_grpc(endpoint, request, timeout_s)
         if answer is None:
-            stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
             left_s = max(deadline - time.monotonic(), 0.001)
             try:
-                answer = await stub.Predict(request, timeout=left_s, metadata=self._metadata(endpoint))
+                answer = await self._stub(endpoint).Predict(request, timeout=left_s, metadata=self._metadata(endpoint))
             except grpc.aio.AioRpcError as error:
                 raise _unavailable(error.code(), error.details()) from error
         check_loaded(request, answer)
@@ -138,9 +141,9 @@ class GrpcReplicas:
             return self._sockets[address]
         # Until it is found, and for good where there is none, calls take gRPC.
         replica = self._sockets[address] = None
-        stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(address))
         try:
-            found = await stub.FindSocket(pb.FindSocketRequest(), metadata=self._metadata(endpoint))
+            request = pb.FindSocketRequest()
+            found = await self._stub(endpoint).FindSocket(request, metadata=self._metadata(endpoint))
             if found.name:
                 replica = await ReplicaSocket.connect(found.name, self._secret)
         except (grpc.aio.AioRpcError, SocketLostError) as error:
@@ -156,10 +159,9 @@ class GrpcReplicas:
         self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
     ) -> Occupancy:
         """Tell a replica of the pool what it is for; see `Replicas.arrange`."""
-        stub = replica_service_pb2_grpc.ReplicaServiceStub(self._channel(endpoint.address))
-        request = arrange_request(versions, pinned)
+        request, metadata = arrange_request(versions, pinned), self._metadata(endpoint)
         try:
-            answer = await stub.Arrange(request, timeout=_ARRANGE_S, metadata=self._metadata(endpoint))
+            answer = await self._stub(endpoint).Arrange(request, timeout=_ARRANGE_S, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise _unavailable(error.code(), error.details()) from error
         return occupancy_from_proto(answer)
@@ -179,11 +181,11 @@ class GrpcReplicas:
             self._regions.close()
         await asyncio.gather(*(channel.close(grace=60) for channel in stale))
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        channel = self._channels.get(address)
+    def _stub(self, endpoint: Endpoint) -> "replica_service_pb2_grpc.ReplicaServiceAsyncStub":
+        channel = self._channels.get(endpoint.address)
         if channel is None:
-            channel = self._channels[address] = grpc.aio.insecure_channel(address, _OPTIONS)
-        return channel
+            channel = self._channels[endpoint.address] = grpc.aio.insecure_channel(endpoint.address, _OPTIONS)
+        return replica_service_pb2_grpc.ReplicaServiceStub(channel)
 
 
 def _unavailable(code: grpc.StatusCode, text: str | None) -> ReplicasUnavailableError:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 IS_AVAILABLE = sys.platform == "linux"
-"""Whether this system has anonymous files with seals."""
+"""Whether this system has anonymous files with seals, and names of sockets that are no files."""
 
 _HEADER_BYTES = 4096
 _NONCE_BYTES = 32

@@ -10,21 +10,20 @@ import contextlib
 import hmac
 import secrets
 import struct
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Self
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from enxerto.inference.adapters.replica_memory import IS_AVAILABLE
 from enxerto.inference.v1 import replica_service_pb2 as pb
 
-IS_AVAILABLE = sys.platform == "linux"
-"""Whether this system has an abstract namespace."""
+MAX_MESSAGE_BYTES = 256 * 2**20
+"""Of one message between front and replica, by whatever way."""
 
 _HEAD = struct.Struct("<BI")
 _OK = 0
-_MAX_BYTES = 256 * 2**20
 _BUFFER_BYTES = 4 * 2**20
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -57,7 +56,7 @@ class _Connection:
         self._writer.writelines((_HEAD.pack(status, len(content)), content))
         await self._writer.drain()
 
-    async def receive(self, most: int = _MAX_BYTES) -> tuple[int, bytes]:
+    async def receive(self, most: int = MAX_MESSAGE_BYTES) -> tuple[int, bytes]:
         status, size = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
         if size > most:
             raise ConnectionError(f"a frame of {size} bytes")
