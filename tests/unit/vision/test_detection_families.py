@@ -160,6 +160,7 @@ def assert_learns(detector: Detector, side: int = SIDE) -> None:
 
 def assert_same_answers(detector: Detector, file: Path, side: int = SIDE) -> None:
     served = ServedDetector(outspoken(detector, side).requires_grad_(False), torch.full((3,), 0.3), side, side).eval()
+    assert not left_behind(served)
     preprocess = replace(PREPROCESS, width=side, height=side)
     export(served, file, task=Task.DETECTION, class_names=CLASSES, preprocess=preprocess, provenance={})
     model, reference = OnnxModel(file, threads=1), torch_network(served, Task.DETECTION)
@@ -175,6 +176,19 @@ def assert_same_answers(detector: Detector, file: Path, side: int = SIDE) -> Non
         assert share_found_again(theirs, mine) > 0.95
         assert mine["boxes"].min() >= 0
         assert mine["boxes"].max() <= side
+
+
+def left_behind(module: nn.Module) -> list[str]:
+    """What would stay on the CPU when the module moves to a GPU: tensors of our own classes that are no buffers."""
+    found = []
+    for name, part in module.named_modules():
+        if not type(part).__module__.startswith("enxerto."):
+            continue
+        for attribute, value in vars(part).items():
+            held = [value, *value] if isinstance(value, list | tuple) else [value]
+            if any(isinstance(one, torch.Tensor) for one in held):
+                found.append(f"{name}.{attribute}")
+    return found
 
 
 def share_found_again(mine: Outputs, theirs: Outputs) -> float:

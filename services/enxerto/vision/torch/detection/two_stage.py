@@ -47,6 +47,8 @@ class Maps:
 class TwoStage(Detector):
     """torchvision's Faster R-CNN, whose own resizing and selection are not used; class 0 is the background."""
 
+    fixed_anchors: torch.Tensor | None
+
     def __init__(
         self, network: FasterRCNN, stages: Stages, heads: Sequence[nn.Module], preprocess: PreprocessSpec
     ) -> None:
@@ -54,7 +56,7 @@ class TwoStage(Detector):
         self.network = network
         self._stages = list(stages)
         self._heads = list(heads)
-        self._fixed: list[torch.Tensor] | None = None
+        self.register_buffer("fixed_anchors", None, persistent=False)
         self.iou_threshold = float(cast(Any, network.roi_heads).nms_thresh)
 
     @property
@@ -96,16 +98,16 @@ class TwoStage(Detector):
     def fix_input(self, height: int, width: int) -> None:
         """Anchors become constants."""
         with torch.no_grad():
-            self._fixed = None
-            self._fixed = self._anchors(self.raw(self.mean.new_zeros(1, 3, height, width)))
+            self.fixed_anchors = None
+            self.fixed_anchors = torch.cat(self._anchors(self.raw(self.mean.new_zeros(1, 3, height, width))))
 
     def _anchors(self, raw: Maps) -> list[torch.Tensor]:
         """(anchors, 4) of each level."""
-        if self._fixed is not None:
-            return self._fixed
         generator = cast(Any, self.network.rpn).anchor_generator
         maps = list(raw.features.values())
-        everywhere = generator(ImageList(raw.images[:1], [raw.size]), maps)[0]
+        everywhere = self.fixed_anchors
+        if everywhere is None:
+            everywhere = generator(ImageList(raw.images[:1], [raw.size]), maps)[0]
         per_cell = generator.num_anchors_per_location()
         counts = [each * one.shape[2] * one.shape[3] for each, one in zip(per_cell, maps, strict=True)]
         return list(everywhere.split(counts))
