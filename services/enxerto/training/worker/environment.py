@@ -4,12 +4,13 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
+import onnxruntime
 import torch
 
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.devices import Compute
 
-_PACKAGES: Final = ("enxerto", "torch", "torchvision", "timm", "onnx", "onnxruntime", "ray", "numpy")
+_PACKAGES: Final = ("enxerto", "torch", "torchvision", "timm", "onnx", "ray", "numpy")
 
 
 def describe_environment(compute: Compute, where: Distribution) -> dict[str, str]:
@@ -25,6 +26,8 @@ def describe_environment(compute: Compute, where: Distribution) -> dict[str, str
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         **{name: _version(name) for name in _PACKAGES},
+        # Its package is called otherwise on a GPU.
+        "onnxruntime": onnxruntime.__version__,
     }
 
 

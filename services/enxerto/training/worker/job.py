@@ -10,7 +10,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 import obstore
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from enxerto.runtime.allocator import ALLOCATOR_ENVIRONMENT
 from enxerto.training.adapters.event_log import EventLogWriter
@@ -45,12 +45,15 @@ def _train(order: JobOrder) -> WorkersLostError | None:
     workers = spec.run.num_workers
     storage = order.cache_folder / "ray"
     name = f"{order.uid}-{order.attempt}"
+    on_gpus = _cluster_gpus() >= workers
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"order": order},
+        # Ray's own choice on GPUs, NCCL alone, cannot send what lies in the memory of the CPU.
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
-            use_gpu=_cluster_gpus() >= workers,
+            use_gpu=on_gpus,
             # Said in any case: with a GPU, Ray's own default reserves no CPU at all.
             resources_per_worker={"CPU": order.cpus_per_worker},
         ),
