@@ -63,6 +63,22 @@ async def test_a_large_batch_goes_through_the_graph_in_even_parts(
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.parametrize(
+    ("count", "given"), [(1, [1]), (3, [4]), (8, [8]), (32, [32]), (33, [32, 16]), (70, [32, 32, 32])]
+)
+async def test_a_gpu_sees_few_sizes_of_batches(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, count: int, given: list[int]
+) -> None:
+    images = np.random.default_rng(0).random((count, *predictor.row_shape), np.float32)
+    expected = OnnxModel(TINY.data).run(images)["probabilities"]
+    run, sizes = OnnxModel.run, []
+    monkeypatch.setattr(OnnxModel, "on_cpu", False)
+    monkeypatch.setattr(OnnxModel, "run", lambda self, part, names: sizes.append(len(part)) or run(self, part, names))
+    answer = await predictor.tensor([images.tobytes()], images.shape)
+    assert sizes == given
+    np.testing.assert_allclose(np.frombuffer(answer.tensors[0].content, "<f4").reshape(count, -1), expected, atol=1e-6)
+
+
 async def test_pixels_and_half_precision_are_the_same_images(predictor: Predictor) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), np.uint8)
     planes = (pixels.transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)

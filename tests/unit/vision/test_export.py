@@ -11,7 +11,7 @@ from torch import nn
 
 from enxerto.vision.contracts import output_names
 from enxerto.vision.onnx.parity import compare
-from enxerto.vision.onnx.session import OnnxModel, choose_providers
+from enxerto.vision.onnx.session import CPU, CUDA, OnnxModel, choose_providers
 from enxerto.vision.specs import PreprocessSpec, Resize, Task, TensorSpec
 from enxerto.vision.torch.export import ExportError, check_parity, export, torch_network
 
@@ -175,25 +175,21 @@ def test_a_module_that_cannot_be_exported_is_refused_in_words(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("available", "tensorrt", "expected"),
+    ("available", "device", "expected"),
     [
-        (["CPUExecutionProvider"], True, ("CPUExecutionProvider",)),
-        (["AzureExecutionProvider", "CPUExecutionProvider"], False, ("CPUExecutionProvider",)),
-        (["CPUExecutionProvider", "CUDAExecutionProvider"], False, ("CUDAExecutionProvider", "CPUExecutionProvider")),
-        (
-            ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
-            True,
-            ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
-        ),
-        (
-            ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
-            False,
-            ("CUDAExecutionProvider", "CPUExecutionProvider"),
-        ),
+        ([CPU], "cuda:0", (CPU,)),
+        (["AzureExecutionProvider", CPU], "cuda", (CPU,)),
+        ([CUDA, CPU], "cpu", (CPU,)),
+        (["TensorrtExecutionProvider", CUDA, CPU], "cuda", (CUDA, CPU)),
     ],
 )
-def test_providers(available: list[str], tensorrt: bool, expected: tuple[str, ...]) -> None:
-    assert choose_providers(available, tensorrt=tensorrt) == expected
+def test_providers(available: list[str], device: str, expected: tuple[str, ...]) -> None:
+    assert tuple(name for name, _ in choose_providers(available, device)) == expected
+
+
+def test_the_second_gpu_is_not_the_first() -> None:
+    numbers = [choose_providers([CUDA], device)[0][1]["device_id"] for device in ("cuda", "cuda:0", "cuda:1")]
+    assert numbers == ["0", "0", "1"]
 
 
 @pytest.mark.parametrize("task", [Task.DETECTION, Task.SEGMENTATION, Task.STYLE])

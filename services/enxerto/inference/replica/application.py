@@ -16,13 +16,13 @@ from enxerto.kernel.errors import EnxertoError
 from enxerto.kernel.names import VersionName
 from enxerto.runtime.allocator import keep_freed_memory
 from enxerto.vision.images import ImageLimits
+from enxerto.vision.onnx.session import CUDA
 
 # The front limits how much is in flight; this only keeps Serve's default of 5 from being the limit.
 _MAX_ONGOING = 64
 _START_ATTEMPTS = 3
 _HEALTH_PERIOD_S = 2.0
 _DRAIN_S = 20.0
-_CUDA = "CUDAExecutionProvider"
 
 
 class HostArguments(BaseModel):
@@ -71,7 +71,9 @@ class Replica(Answering):
         try:
             super().__init__(arguments.secret_file.read_text().strip())
             model = arguments.fetch(VersionName.parse(arguments.model_version))
-            self._predictor = Predictor(model, arguments.threads, arguments.image_limits)
+            # Ray shows a replica the GPU that it reserves for it, and no other.
+            device = "cuda" if arguments.device == "GPU" else "cpu"
+            self._predictor = Predictor(model, arguments.threads, arguments.image_limits, device=device)
             _check_device(arguments.device, self._predictor.providers)
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
@@ -86,7 +88,7 @@ class Replica(Answering):
 
 def _check_device(device: str, providers: Sequence[str]) -> None:
     """ONNX Runtime falls back to the CPU without a word of it; a replica that was to have a GPU must not."""
-    if device == "GPU" and _CUDA not in providers:
+    if device == "GPU" and CUDA not in providers:
         raise ReplicaStartError(f"{ERROR_MARK}the deployment wants a GPU, ONNX Runtime has only {', '.join(providers)}")
 
 

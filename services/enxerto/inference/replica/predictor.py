@@ -28,7 +28,11 @@ PIXELS_PER_THREAD = 2 * 224 * 224
 """Of the images that go through the graph in one call on a CPU, for each thread: larger calls fall out of its cache.
 Measured with 2 threads; docs/performance.md has the figures."""
 
-_WARM_UP_BATCHES = (1, 2)
+GPU_BATCHES = (1, 2, 4, 8, 16, 32)
+"""Sizes that a GPU sees: a batch is filled up to the next one. For each new size cuDNN plans every convolution anew,
+which takes longer than a hundred batches; docs/performance.md has the figures."""
+
+_CPU_WARM_UP = (1, 2)
 _WARM_UP_SIDE = 256
 _TENSORS: Mapping[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP16": np.dtype("<f2"), "UINT8": np.dtype("u1")}
 _DATATYPES = {np.dtype(dtype).name: name for name, dtype in DTYPES.items()}
@@ -66,8 +70,10 @@ class Predictor:
         model: Path,
         threads: int,
         limits: ImageLimits,
+        *,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         workers: Workers | None = None,
+        device: str = "cpu",
     ) -> None:
         """Load and warm up.
 
@@ -77,22 +83,24 @@ class Predictor:
             limits: what an encoded image may cost.
             max_answer_bytes: of a batch's masks and paintings, over all callers.
             workers: shared with other predictors, which then also keep no memory of their own for activations.
+            device: in torch's notation.
 
         Raises:
             ModelCardError: the file is not one that can be served.
         """
-        self._model = OnnxModel(model, threads=threads, keeps_activations=workers is None)
+        self._model = OnnxModel(model, threads=threads, device=device, keeps_activations=workers is None)
         self._limits = limits
         self._max_answer_bytes = max_answer_bytes
         workers = workers or Workers(ThreadPoolExecutor(threads, "pixels"), ThreadPoolExecutor(1, "compute"))
         self._pixels, self._compute = workers.pixels, workers.compute
         self._threads = threads
-        self._pixels_at_once = PIXELS_PER_THREAD * threads if self._model.on_cpu else None
+        self._pixels_at_once = PIXELS_PER_THREAD * threads
         card = self._model.card
         self._task = card.task
         self._spec = card.preprocess
         self._any_size = card.preprocess.resize is Resize.FIT
-        for size in _WARM_UP_BATCHES[: 1 if self._any_size else None]:
+        sizes = _CPU_WARM_UP if self._model.on_cpu else GPU_BATCHES
+        for size in sizes[: 1 if self._any_size else None]:
             self._model.run(np.zeros((size, *self._warm_up_row), np.float32))
 
     @property
@@ -227,17 +235,25 @@ class Predictor:
     def _run(self, batches: Sequence[Float32Images], wanted: Sequence[str]) -> tuple[Outputs, float]:
         start = time.perf_counter()
         images = batches[0] if len(batches) == 1 else np.concatenate(batches)
-        parts = [self._model.run(part, wanted) for part in np.array_split(images, self._calls_for(images))]
+        call = self._model.run if self._model.on_cpu or self._any_size else self._run_filled
+        parts = [call(part, wanted) for part in np.array_split(images, self._calls_for(images))]
         outputs = (
             parts[0] if len(parts) == 1 else {one: np.concatenate([part[one] for part in parts]) for one in wanted}
         )
         return outputs, time.perf_counter() - start
 
+    def _run_filled(self, images: Float32Images, wanted: Sequence[str]) -> Outputs:
+        count = len(images)
+        size = next(size for size in GPU_BATCHES if size >= count)
+        if size > count:
+            filled = np.zeros((size, *images.shape[1:]), np.float32)
+            filled[:count] = images
+            images = filled
+        return {name: rows[:count] for name, rows in self._model.run(images, wanted).items()}
+
     def _calls_for(self, images: Float32Images) -> int:
-        if self._pixels_at_once is None:
-            return 1
         count, _, rows, columns = images.shape
-        at_once = max(1, round(self._pixels_at_once / (rows * columns)))
+        at_once = max(1, round(self._pixels_at_once / (rows * columns))) if self._model.on_cpu else GPU_BATCHES[-1]
         calls: int = -(-count // at_once)
         return calls
 

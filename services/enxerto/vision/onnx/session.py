@@ -31,8 +31,17 @@ _DATATYPES: Final = {
     "tensor(bool)": "BOOL",
     "tensor(string)": "BYTES",
 }
-_PREFERRED: Final = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
-_CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+CPU: Final = "CPUExecutionProvider"
+_CUDA_OPTIONS: Final = {
+    # The default tries every algorithm for each new shape of a batch, and batches have all sizes.
+    "cudnn_conv_algo_search": "HEURISTIC",
+    # The default doubles what it holds at every step; other replicas share the GPU.
+    "arena_extend_strategy": "kSameAsRequested",
+    # The default rounds the factors of convolutions to 10 bits: embeddings then differ from those that the version was
+    # made and measured with, and its golden inputs are not answered as they were.
+    "use_tf32": "0",
+}
 _ERRORS_ONLY: Final = 3
 
 
@@ -63,27 +72,35 @@ class ModelCard:
     outputs: tuple[TensorSpec, ...]
 
 
-def choose_providers(available: Sequence[str], *, tensorrt: bool = False) -> tuple[str, ...]:
-    """Execution providers in order of preference; CPU is always last, for what the others cannot run.
+def choose_providers(available: Sequence[str], device: str = "cpu") -> tuple[tuple[str, Mapping[str, str]], ...]:
+    """Execution providers and their options in order of preference; CPU is always last, for what the others cannot run.
 
-    TensorRT builds an engine for every input shape, minutes each, so it is used only when asked for.
+    Args:
+        available: what this build of ONNX Runtime has.
+        device: in torch's notation.
     """
-    chosen = [name for name in _PREFERRED if name in available and (tensorrt or not name.startswith("Tensorrt"))]
-    return (*chosen, _CPU)
+    if not device.startswith("cuda") or CUDA not in available:
+        return ((CPU, {}),)
+    return (CUDA, {"device_id": device.partition(":")[2] or "0", **_CUDA_OPTIONS}), (CPU, {})
 
 
 class OnnxModel:
     """One exported network in ONNX Runtime; `run` may be called from several threads."""
 
     def __init__(
-        self, model: Path | bytes, *, threads: int = 1, tensorrt: bool = False, keeps_activations: bool = True
+        self,
+        model: Path | bytes,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        keeps_activations: bool = True,
     ) -> None:
         """Load a file, or its bytes.
 
         Args:
             model: path or content.
             threads: of one call, on the CPU.
-            tensorrt: whether to use it where it is available.
+            device: in torch's notation; the CPU computes where ONNX Runtime cannot use it, which `providers` tells.
             keeps_activations: whether the memory of the largest batch so far stays for the next one, on the CPU.
 
         Raises:
@@ -96,7 +113,10 @@ class OnnxModel:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = keeps_activations
         options.log_severity_level = _ERRORS_ONLY
-        providers = list(choose_providers(ort.get_available_providers(), tensorrt=tensorrt))
+        providers = list(choose_providers(ort.get_available_providers(), device))
+        if providers[0][0] != CPU:
+            # Those of the nvidia packages, which torch brings along too, lie where the system's loader does not look.
+            ort.preload_dlls()
         content = str(model) if isinstance(model, Path) else model
         try:
             self._session = ort.InferenceSession(content, options, providers=providers)
@@ -112,7 +132,7 @@ class OnnxModel:
     @property
     def on_cpu(self) -> bool:
         """Whether nothing but the CPU computes."""
-        return self.providers == (_CPU,)
+        return self.providers == (CPU,)
 
     def run(self, images: Float32Images, names: Sequence[str] = ()) -> Outputs:
         """(N, 3, H, W) float32 images in [0, 1] to outputs, as `vision.contracts` names and shapes them.
