@@ -13,6 +13,11 @@ from platforms import Platform, running_platform
 CONTRACT = Path(__file__).parent / "contract"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the deployments of tests/e2e/test_tasks.py compute on."""
+    parser.addoption("--device", choices=("cpu", "gpu"), default="cpu", help="of the deployments in test_tasks.py")
+
+
 def pytest_configure() -> None:
     """Share the cores among pytest's workers: each takes all of them otherwise, and they wait for each other."""
     if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):

@@ -60,10 +60,12 @@ class Stubs:
     registry: registry_service_pb2_grpc.RegistryServiceStub
     deployments: deployment_service_pb2_grpc.DeploymentServiceStub
     vision: vision_service_pb2_grpc.VisionServiceStub
+    device: deployment_pb2.Deployment.Device
+    """Of what is deployed."""
 
 
 @pytest.fixture(scope="module")
-def stubs(platform: Platform) -> Iterator[Stubs]:
+def stubs(platform: Platform, pytestconfig: pytest.Config) -> Iterator[Stubs]:
     names = ("training", "registry", "inference")
     channels = {name: grpc.insecure_channel(platform.address(name)) for name in names}
     yield Stubs(
@@ -72,6 +74,7 @@ def stubs(platform: Platform) -> Iterator[Stubs]:
         registry_service_pb2_grpc.RegistryServiceStub(channels["registry"]),
         deployment_service_pb2_grpc.DeploymentServiceStub(channels["inference"]),
         vision_service_pb2_grpc.VisionServiceStub(channels["inference"]),
+        deployment_pb2.Deployment.Device.Value(f"DEVICE_{pytestconfig.getoption('device').upper()}"),
     )
     for channel in channels.values():
         channel.close()
@@ -176,7 +179,7 @@ def _deploy(stubs: Stubs, version: str, family: Family) -> str:
     request = deployment_service_pb2.CreateDeploymentRequest(
         parent=PROJECT,
         deployment_id=family.resource_id,
-        deployment=deployment_pb2.Deployment(model_version=version),
+        deployment=deployment_pb2.Deployment(model_version=version, device=stubs.device),
     )
     name: str = stubs.deployments.CreateDeployment(request, timeout=10).name
 

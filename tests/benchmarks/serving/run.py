@@ -101,8 +101,8 @@ def measured(samples: Samples, clock: CpuClock, images: Callable[[], int]) -> It
 class Plain:
     """ONNX Runtime in a loop, with the threads of a replica."""
 
-    def __init__(self, model: bytes) -> None:
-        self._classifier = OnnxModel(model, threads=THREADS)
+    def __init__(self, model: bytes, device: str) -> None:
+        self._classifier = OnnxModel(model, threads=THREADS, device=device)
         self._pool = ThreadPoolExecutor(THREADS)
         self.spec = self._classifier.card.preprocess
 
@@ -152,7 +152,7 @@ async def served_round(
         await asyncio.gather(*(client(end) for _ in range(clients)))
 
 
-def deploy(platform: Platform, model: bytes) -> str:
+def deploy(platform: Platform, model: bytes, device: str) -> str:
     """Register and deploy; the deployment's name once it is ready."""
     classifier = OnnxModel(model)
     registry = RegistryWriter(platform.address("registry"))
@@ -165,7 +165,9 @@ def deploy(platform: Platform, model: bytes) -> str:
             deployment_service_pb2.CreateDeploymentRequest(
                 parent=PROJECT,
                 deployment_id="bench",
-                deployment=deployment_pb2.Deployment(model_version=version),
+                deployment=deployment_pb2.Deployment(
+                    model_version=version, device=deployment_pb2.Deployment.Device.Value(f"DEVICE_{device.upper()}")
+                ),
             )
         )
         while deployment.state != deployment_pb2.Deployment.STATE_READY:
@@ -176,10 +178,11 @@ def deploy(platform: Platform, model: bytes) -> str:
 
 
 async def compare(
-    platform: Platform, model: bytes, *, loads: Sequence[int], rounds: int, seconds: float
+    platform: Platform, model: bytes, *, device: str, loads: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, dict[str, Samples]]:
     """Take turns: each scenario of each round on the plain loop, then served."""
-    name, plain, jpeg = deploy(platform, model), Plain(model), photo()
+    name, jpeg = deploy(platform, model, device), photo()
+    plain = Plain(model, "cuda" if device == "gpu" else "cpu")
     tensor = to_batch([load(jpeg, plain.spec)])
     batch = plain.best_batch(tensor)
     clock = CpuClock(platform.state.instance)
@@ -246,11 +249,19 @@ def main() -> None:
         help="of each side of each scenario in a round; many times a request, for a round ends with its last",
     )
     parser.add_argument("--base-model", default="efficientnet_lite0")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = export_model(Path(folder), arguments.base_model)
     with running_platform() as platform:
-        results = compare(platform, model, loads=arguments.clients, rounds=arguments.rounds, seconds=arguments.seconds)
+        results = compare(
+            platform,
+            model,
+            device=arguments.device,
+            loads=arguments.clients,
+            rounds=arguments.rounds,
+            seconds=arguments.seconds,
+        )
         report(asyncio.run(results))
 
 

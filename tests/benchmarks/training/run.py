@@ -44,7 +44,7 @@ from enxerto.vision.torch.classification.network import ClassifierHead, GraftedN
 from enxerto.vision.torch.classification.preparation import source_of
 from enxerto.vision.torch.classification.training import ClassificationRun
 from enxerto.vision.torch.collectives import Distribution
-from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.devices import choose_compute, detect
 from enxerto.vision.torch.progress import EpochReport, Phase
 from enxerto.vision.torch.recipe import Job
 from enxerto.vision.torch.weights import WeightsSources
@@ -91,7 +91,7 @@ def make_job(
     where: Distribution | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda _: None,
 ) -> Job:
-    """A job on this machine's CPU."""
+    """A job on this machine's GPU, or else its CPU."""
     return Job(
         spec=spec,
         facts=get_facts(spec.base_model),
@@ -99,7 +99,7 @@ def make_job(
         blobs=data[1],
         sources=WeightsSources(download=False),
         where=where or Distribution(),
-        compute=Compute("cpu", None, threads),
+        compute=choose_compute(replace(detect(), cores=threads)),
         on_epoch=on_epoch,
     )
 
@@ -108,21 +108,21 @@ def network(job: Job) -> GraftedNetwork:
     """The same network that the recipe builds."""
     backbone, _ = build_backbone(job.spec.base_model, job.spec.weights, job.sources, seed=job.spec.seed)
     made = GraftedNetwork(backbone, ClassifierHead(backbone.feature_dim, CLASSES), job.facts.preprocess)
-    return made.eval().to(memory_format=torch.channels_last)
+    return made.eval().to(job.compute.device).to(memory_format=torch.channels_last)
 
 
 def plain_extraction(job: Job) -> Times:
     """One pass over the pictures, then a linear layer on its output."""
     model, spec = network(job), job.spec
-    head = nn.Linear(model.backbone.feature_dim, CLASSES)
+    head = nn.Linear(model.backbone.feature_dim, CLASSES).to(job.compute.device)
     start = now()
     passes = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), job.compute.autocast():
         for split in (Split.TRAIN, Split.VAL):
             outputs, answers = [], []
             for pixels, part in source_of(job).stream(split, job.facts.preprocess, BATCH):
-                outputs.append(model.features(to_unit(as_batch(pixels), job.compute)))
-                answers.append(torch.from_numpy(part))
+                outputs.append(model.features(to_unit(as_batch(pixels), job.compute)).float())
+                answers.append(torch.from_numpy(part).to(job.compute.device))
             passes[split] = torch.cat(outputs), torch.cat(answers)
     (features, labels), (val, _) = ((x.clone(), y.clone()) for x, y in passes.values())
     optimizer = torch.optim.AdamW(head.parameters(), spec.learning_rate)
@@ -132,7 +132,7 @@ def plain_extraction(job: Job) -> Times:
             torch.autograd.backward(functional.cross_entropy(head(features[rows]), labels[rows]))
             optimizer.step()
         with torch.no_grad():
-            head(val).argmax(1)
+            head(val).argmax(1).cpu()
     return since(start)
 
 
@@ -159,16 +159,18 @@ def plain_tuning(job: Job) -> Times:
         order = np.random.default_rng(epoch).permutation(len(train))
         for first in range(0, len(order), BATCH):
             rows = order[first : first + BATCH]
-            logits = model(to_unit(train.batch(rows), job.compute))
+            labels = torch.from_numpy(train.labels[rows]).to(job.compute.device)
+            with job.compute.autocast():
+                loss = functional.cross_entropy(model(to_unit(train.batch(rows), job.compute)), labels)
             optimizer.zero_grad()
-            torch.autograd.backward(functional.cross_entropy(logits, torch.from_numpy(train.labels[rows])))
+            torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
         model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), job.compute.autocast():
             for first in range(0, len(val), BATCH):
                 rows = np.arange(first, min(first + BATCH, len(val)))
-                model(to_unit(val.batch(rows), job.compute)).argmax(1)
+                model(to_unit(val.batch(rows), job.compute)).argmax(1).cpu()
     return since(start)
 
 
