@@ -111,7 +111,7 @@ class InMemoryDatasetStore:
 
     async def list_snapshots(self, parent: DatasetName, page: PageRequest) -> Page[Snapshot]:
         await self.get_dataset(parent)
-        before = int(page.after) if page.after.isdigit() else 10**18
+        before = int(page.after) if page.after else 10**18
         names = sorted(
             (name for name in self._snapshots if name.parent == parent and name.number < before), reverse=True
         )
@@ -170,7 +170,7 @@ class InMemoryRunStore:
 
     async def list_runs(self, parent: ProjectName, page: PageRequest) -> Page[TrainingRun]:
         rows = list(enumerate(self._runs.values(), start=1))[::-1]
-        before = int(page.after) if page.after.isdigit() else 10**18
+        before = int(page.after) if page.after else 10**18
         found = [(row, run) for row, run in rows if run.name.parent == parent and row < before]
         chosen = found[: page.size]
         return Page([run for _, run in chosen], str(chosen[-1][0]) if len(found) > page.size else "")
@@ -231,7 +231,7 @@ class InMemorySweepStore:
 
     async def list_sweeps(self, parent: ProjectName, page: PageRequest) -> Page[Sweep]:
         rows = list(enumerate(self._sweeps.values(), start=1))[::-1]
-        before = int(page.after) if page.after.isdigit() else 10**18
+        before = int(page.after) if page.after else 10**18
         found = [(row, sweep) for row, sweep in rows if sweep.name.parent == parent and row < before]
         chosen = found[: page.size]
         return Page([sweep for _, sweep in chosen], str(chosen[-1][0]) if len(found) > page.size else "")

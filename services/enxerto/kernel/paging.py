@@ -38,14 +38,25 @@ class Page(Generic[T]):
         return base64.urlsafe_b64encode(self.next_after.encode()).decode() if self.next_after else ""
 
 
-def page_request(page_size: int, page_token: str, violations: Violations) -> PageRequest:
-    """Read the paging fields of a List request; larger sizes are lowered to the largest allowed."""
+def page_request(page_size: int, page_token: str, violations: Violations, *, numbered: bool = False) -> PageRequest:
+    """Read the paging fields of a List request; larger sizes are lowered to the largest allowed.
+
+    Args:
+        page_size: as asked for.
+        page_token: as given.
+        violations: what is wrong with them is added.
+        numbered: whether the keys are numbers, of at most nine digits as those of versions.
+    """
     if page_size < 0:
         violations.add("page_size", "must not be negative")
     after = _decoded(page_token)
-    if after is None or (page_token and not after):
+    if after is None or (page_token and not after) or (after and numbered and not _is_number(after)):
         violations.add("page_token", "must be a next_page_token of an earlier answer")
     return PageRequest(min(page_size, MAX_PAGE_SIZE) if page_size > 0 else DEFAULT_PAGE_SIZE, after or "")
+
+
+def _is_number(after: str) -> bool:
+    return after.isascii() and after.isdigit() and len(after) < 10
 
 
 def _decoded(page_token: str) -> str | None:

@@ -31,3 +31,12 @@ def test_foreign_tokens_are_refused(token: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         violations.raise_if_any()
     assert [violation.field for violation in caught.value.violations] == ["page_size", "page_token"]
+
+
+@pytest.mark.parametrize(
+    ("key", "refused"), [("1", False), ("999999999", False), ("1000000000", True), ("²", True), ("pets-2", True)]
+)
+def test_what_follows_numbers_is_a_number(key: str, refused: bool) -> None:
+    violations = Violations()
+    page_request(0, Page([1], key).next_page_token, violations, numbered=True)
+    assert bool(violations) is refused

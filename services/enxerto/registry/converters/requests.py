@@ -84,9 +84,7 @@ def versions_to_list(request: pb.ListModelVersionsRequest) -> tuple[ModelName, P
     """The model and the page."""
     violations = Violations()
     parent = ModelName.check(request.parent, "parent", violations)
-    page = page_request(request.page_size, request.page_token, violations)
-    if page.after and not (page.after.isascii() and page.after.isdigit() and len(page.after) < 10):
-        violations.add("page_token", "must be a next_page_token of an earlier answer")
+    page = page_request(request.page_size, request.page_token, violations, numbered=True)
     violations.raise_if_any()
     assert parent is not None
     return parent, page

@@ -127,7 +127,7 @@ class SqlDatasetStore:
     async def list_snapshots(self, parent: DatasetName, page: PageRequest) -> Page[Snapshot]:
         """Snapshots, newest first."""
         query = select(snapshots).where(snapshots.c.project == parent.project, snapshots.c.dataset == parent.dataset)
-        if page.after.isdigit():
+        if page.after:
             query = query.where(snapshots.c.number < int(page.after))
         async with reader(self._engine).connect() as connection:
             await self._get(connection, parent)

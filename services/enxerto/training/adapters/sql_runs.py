@@ -78,7 +78,7 @@ class SqlRunStore:
     async def list_runs(self, parent: ProjectName, page: PageRequest) -> Page[TrainingRun]:
         """Runs, newest first."""
         query = select(runs).where(runs.c.project == parent.project)
-        if page.after.isdigit():
+        if page.after:
             query = query.where(runs.c.row < int(page.after))
         async with reader(self._engine).connect() as connection:
             rows = (await connection.execute(query.order_by(runs.c.row.desc()).limit(page.size + 1))).all()

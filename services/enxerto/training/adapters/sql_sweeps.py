@@ -68,7 +68,7 @@ class SqlSweepStore:
     async def list_sweeps(self, parent: ProjectName, page: PageRequest) -> Page[Sweep]:
         """Sweeps, newest first."""
         query = select(sweeps).where(sweeps.c.project == parent.project)
-        if page.after.isdigit():
+        if page.after:
             query = query.where(sweeps.c.row < int(page.after))
         async with reader(self._engine).connect() as connection:
             rows = (await connection.execute(query.order_by(sweeps.c.row.desc()).limit(page.size + 1))).all()

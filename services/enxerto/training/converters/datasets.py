@@ -158,7 +158,7 @@ def dataset_page(request: dataset_service_pb2.ListSnapshotsRequest) -> tuple[Dat
     """Read a ListSnapshots request."""
     violations = Violations()
     name = DatasetName.check(request.parent, "parent", violations)
-    page = page_request(request.page_size, request.page_token, violations)
+    page = page_request(request.page_size, request.page_token, violations, numbered=True)
     violations.raise_if_any()
     assert name is not None
     return name, page

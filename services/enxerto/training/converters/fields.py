@@ -18,11 +18,13 @@ _MAX_LABEL_CHARACTERS = 256
 _MAX_REQUEST_ID_CHARACTERS = 128
 
 
-def project_page(parent: str, page_size: int, page_token: str) -> tuple[ProjectName, PageRequest]:
-    """Read the common fields of a List request below a project."""
+def project_page(
+    parent: str, page_size: int, page_token: str, *, numbered: bool = False
+) -> tuple[ProjectName, PageRequest]:
+    """Read the common fields of a List request below a project; `numbered` as in `page_request`."""
     violations = Violations()
     name = ProjectName.check(parent, "parent", violations)
-    page = page_request(page_size, page_token, violations)
+    page = page_request(page_size, page_token, violations, numbered=numbered)
     violations.raise_if_any()
     assert name is not None
     return name, page

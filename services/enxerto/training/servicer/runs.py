@@ -47,7 +47,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.ListTrainingRunsRequest, context: Context
     ) -> training_service_pb2.ListTrainingRunsResponse:
         """List the runs of a project, newest first."""
-        parent, page = converters.project_page(request.parent, request.page_size, request.page_token)
+        parent, page = converters.project_page(request.parent, request.page_size, request.page_token, numbered=True)
         found = await self._runs.list_page(parent, page)
         return training_service_pb2.ListTrainingRunsResponse(
             training_runs=[await self._answer(one) for one in found.items], next_page_token=found.next_page_token

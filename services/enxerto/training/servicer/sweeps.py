@@ -32,7 +32,7 @@ class SweepServicer(sweep_service_pb2_grpc.SweepServiceServicer):
         self, request: sweep_service_pb2.ListSweepsRequest, context: Context
     ) -> sweep_service_pb2.ListSweepsResponse:
         """List the sweeps of a project, newest first."""
-        parent, page = converters.project_page(request.parent, request.page_size, request.page_token)
+        parent, page = converters.project_page(request.parent, request.page_size, request.page_token, numbered=True)
         found = await self._sweeps.list_page(parent, page)
         return sweep_service_pb2.ListSweepsResponse(
             sweeps=[converters.sweep_to_proto(one) for one in found.items], next_page_token=found.next_page_token
