@@ -64,7 +64,7 @@ async def test_a_large_batch_goes_through_the_graph_in_even_parts(
 
 
 @pytest.mark.parametrize(
-    ("count", "given"), [(1, [1]), (3, [4]), (8, [8]), (32, [32]), (33, [32, 16]), (70, [32, 32, 32])]
+    ("count", "given"), [(1, [1]), (3, [4]), (8, [8]), (32, [32]), (33, [32, 1]), (70, [32, 32, 8])]
 )
 async def test_a_gpu_sees_few_sizes_of_batches(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, count: int, given: list[int]
@@ -77,6 +77,20 @@ async def test_a_gpu_sees_few_sizes_of_batches(
     answer = await predictor.tensor([images.tobytes()], images.shape)
     assert sizes == given
     np.testing.assert_allclose(np.frombuffer(answer.tensors[0].content, "<f4").reshape(count, -1), expected, atol=1e-6)
+
+
+async def test_a_gpu_sees_smaller_batches_of_large_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = TinyModel(size=800)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(large.data)
+    run, sizes = OnnxModel.run, []
+    monkeypatch.setattr(OnnxModel, "on_cpu", False)
+    monkeypatch.setattr(OnnxModel, "run", lambda self, part, *names: sizes.append(len(part)) or run(self, part, *names))
+    predictor = Predictor(path, 1, ImageLimits())
+    assert sizes == [1, 2, 4]
+    images = np.zeros((6, 3, 800, 800), np.float32)
+    await predictor.tensor([images.tobytes()], images.shape)
+    assert sizes == [1, 2, 4, 4, 2]
 
 
 async def test_pixels_and_half_precision_are_the_same_images(predictor: Predictor) -> None:

@@ -1,6 +1,7 @@
 """Batches through ONNX Runtime; knows nothing of Ray or gRPC."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -31,6 +32,9 @@ Measured with 2 threads; docs/performance.md has the figures."""
 GPU_BATCHES = (1, 2, 4, 8, 16, 32)
 """Sizes that a GPU sees: a batch is filled up to the next one. For each new size cuDNN plans every convolution anew,
 which takes longer than a hundred batches; docs/performance.md has the figures."""
+
+GPU_PIXELS = 32 * 320 * 320
+"""Of the largest batch that a GPU sees, which bounds the memory that large inputs take."""
 
 _CPU_WARM_UP = (1, 2)
 _WARM_UP_SIDE = 256
@@ -94,12 +98,13 @@ class Predictor:
         workers = workers or Workers(ThreadPoolExecutor(threads, "pixels"), ThreadPoolExecutor(1, "compute"))
         self._pixels, self._compute = workers.pixels, workers.compute
         self._threads = threads
-        self._pixels_at_once = PIXELS_PER_THREAD * threads
         card = self._model.card
         self._task = card.task
         self._spec = card.preprocess
         self._any_size = card.preprocess.resize is Resize.FIT
-        sizes = _CPU_WARM_UP if self._model.on_cpu else GPU_BATCHES
+        largest = GPU_PIXELS // math.prod(self.row_shape[1:])
+        self._gpu_batches = [size for size in GPU_BATCHES if size <= max(1, largest)]
+        sizes = _CPU_WARM_UP if self._model.on_cpu else self._gpu_batches
         for size in sizes[: 1 if self._any_size else None]:
             self._model.run(np.zeros((size, *self._warm_up_row), np.float32))
 
@@ -236,7 +241,7 @@ class Predictor:
         start = time.perf_counter()
         images = batches[0] if len(batches) == 1 else np.concatenate(batches)
         call = self._model.run if self._model.on_cpu or self._any_size else self._run_filled
-        parts = [call(part, wanted) for part in np.array_split(images, self._calls_for(images))]
+        parts = [call(part, wanted) for part in self._parts(images)]
         outputs = (
             parts[0] if len(parts) == 1 else {one: np.concatenate([part[one] for part in parts]) for one in wanted}
         )
@@ -244,18 +249,21 @@ class Predictor:
 
     def _run_filled(self, images: Float32Images, wanted: Sequence[str]) -> Outputs:
         count = len(images)
-        size = next(size for size in GPU_BATCHES if size >= count)
+        size = next(size for size in self._gpu_batches if size >= count)
         if size > count:
             filled = np.zeros((size, *images.shape[1:]), np.float32)
             filled[:count] = images
             images = filled
         return {name: rows[:count] for name, rows in self._model.run(images, wanted).items()}
 
-    def _calls_for(self, images: Float32Images) -> int:
+    def _parts(self, images: Float32Images) -> list[Float32Images]:
+        """What goes through the graph in one call each."""
         count, _, rows, columns = images.shape
-        at_once = max(1, round(self._pixels_at_once / (rows * columns))) if self._model.on_cpu else GPU_BATCHES[-1]
-        calls: int = -(-count // at_once)
-        return calls
+        if not self._model.on_cpu:
+            largest = self._gpu_batches[-1]
+            return np.split(images, range(largest, count, largest))
+        at_once = max(1, round(PIXELS_PER_THREAD * self._threads / (rows * columns)))
+        return np.array_split(images, -(-count // at_once))
 
     async def _encode(
         self, ran: Sequence[GraphAnswer], form: AnswerForm
