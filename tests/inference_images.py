@@ -28,6 +28,13 @@ def _turned() -> bytes:
     return encode(_photo(), "JPEG", exif=exif)
 
 
+def _turned_without_end() -> bytes:
+    """An EXIF block whose orientation is the float infinity."""
+    entry = struct.pack("<HHIf", 0x0112, 11, 1, float("inf"))
+    exif = b"Exif\x00\x00II*\x00" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    return encode(_photo(), "JPEG", exif=exif)
+
+
 def _declares(width: int, height: int) -> bytes:
     """A PNG that is nothing but its header's claim."""
 
@@ -52,6 +59,7 @@ GOOD: dict[str, bytes] = {
     "rgba": encode(_photo("RGBA"), "PNG"),
     "one-pixel": encode(_photo(size=(1, 1)), "PNG"),
     "turned": _turned(),
+    "turned-without-end": _turned_without_end(),
 }
 
 _JPEG = encode(_photo(size=(200, 200)), "JPEG", quality=95)

@@ -219,12 +219,11 @@ def _decode(data: bytes, limits: ImageLimits, at_least: float | None) -> tuple[I
             image.load()
             orientation = _orientation(image)
             upright = _to_rgb(image)
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise CorruptImageError(f"the {kind} header is damaged") from error
-    except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error) as error:
-        # PIL's plugins have no error type of their own: any of these comes out of damaged bytes.
+    except Exception as error:  # PIL's plugins have no error type of their own: anything comes out of damaged bytes
         if "truncated" in str(error).lower() or isinstance(error, EOFError):
             raise TruncatedImageError(f"the {kind} ends too early") from error
         raise CorruptImageError(f"the {kind} is damaged: {error}") from error
@@ -263,11 +262,12 @@ def _check_webp(data: bytes, limits: ImageLimits) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    orientation = 1
     # A damaged EXIF block says nothing about the pixels, which are whole.
-    with contextlib.suppress(OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, struct.error):
-        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1))
-    return orientation
+    with contextlib.suppress(Exception):
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+        if isinstance(orientation, int):
+            return orientation
+    return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """A replica's batches, without Ray."""
 
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def predictor(tmp_path: Path) -> Predictor:
 
 async def test_good_images_are_answered_in_order_and_bad_ones_named(predictor: Predictor) -> None:
     good, bad = list(GOOD.values()), [image for image, _ in BAD.values() if image]
-    contents = [image for pair in zip(good, bad, strict=False) for image in pair]
+    contents = [image for pair in zip(good, cycle(bad), strict=False) for image in pair]
     answer = await predictor.encoded(contents)
     assert [refusal.index for refusal in answer.refusals] == list(range(1, len(contents), 2))
     classifier = OnnxModel(TINY.data)
