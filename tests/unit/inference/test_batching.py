@@ -133,6 +133,42 @@ async def test_what_expired_in_the_queue_is_not_sent() -> None:
     assert bench.meter.counts["expired"] == 1
 
 
+async def test_who_has_no_time_left_is_answered_while_every_call_is_busy() -> None:
+    bench = Bench(concurrency=1, max_delay_s=0)
+    bench.replicas.gate.clear()
+    carried = asyncio.ensure_future(bench.ask(b"1", timeout_s=0.05))
+    await asyncio.sleep(0)
+    with pytest.raises(ReplicasUnavailableError):
+        await asyncio.wait_for(bench.ask(b"22", timeout_s=0.01), 1)
+    with pytest.raises(ReplicasUnavailableError):
+        await asyncio.wait_for(carried, 1)
+    assert not bench.replicas.gate.is_set()
+    assert bench.meter.waiting == 0
+    bench.replicas.gate.set()
+    assert rows(await bench.ask(b"333")) == [3]
+    assert bench.sizes == [1, 1]
+
+
+@pytest.mark.parametrize("timeout_s", [0.01, 5.0])
+async def test_what_nobody_waits_for_leaves_its_place_to_others(timeout_s: float) -> None:
+    bench = Bench(concurrency=1, max_queued_items=2, max_delay_s=0)
+    bench.replicas.gate.clear()
+    first = asyncio.ensure_future(bench.ask(b"1"))
+    await asyncio.sleep(0)
+    gone = [asyncio.ensure_future(bench.ask(b"22", timeout_s=timeout_s)) for _ in range(2)]
+    await asyncio.sleep(0)
+    if timeout_s > 1:
+        for one in gone:
+            one.cancel()
+    await asyncio.wait(gone, timeout=1)
+    last = asyncio.ensure_future(bench.ask(b"333"))
+    await asyncio.sleep(0)
+    bench.replicas.gate.set()
+    assert rows(await last) == [3]
+    await first
+    assert bench.meter.counts["expired"] == 2
+
+
 async def test_a_cancelled_caller_leaves_the_queue() -> None:
     bench = Bench(concurrency=1, max_delay_s=0)
     bench.replicas.gate.clear()

@@ -64,12 +64,13 @@ class Share:
     timing: Timing
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     payload: Payload
     deadline: float
     arrived: float
     priority: int
+    queued: bool = True
     share: "asyncio.Future[Share]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -103,12 +104,12 @@ class Batcher:
     async def submit(self, payload: Payload, timeout_s: float) -> Share:
         """Wait for the answer to one request.
 
-        Cancelling the wait takes the request out of the queue.
+        Its time over, or the wait cancelled, it leaves the queue at once.
 
         Raises:
             QueueFullError: too much waits already.
             NoRoomError: a replica of the pool has no room for the model now.
-            ReplicasUnavailableError: no replica answered.
+            ReplicasUnavailableError: no replica answered, or not in time.
         """
         limits = self._limits
         if self._items and (
@@ -123,7 +124,13 @@ class Batcher:
         _enqueue(self._queues[payload.kind], waiting)
         self._idle.clear()
         self._dispatch()
-        return await waiting.share
+        # The loop's clock is the monotonic one.
+        timer = asyncio.get_running_loop().call_at(waiting.deadline, self._expire, waiting)
+        try:
+            return await waiting.share
+        finally:
+            timer.cancel()
+            self._withdraw(waiting)
 
     @property
     def idle(self) -> bool:
@@ -176,7 +183,22 @@ class Batcher:
                 heads.append(queue)
         return min(heads, key=lambda queue: queue[0].rank, default=None)
 
+    def _expire(self, waiting: _Waiting) -> None:
+        self._withdraw(waiting)
+        if not waiting.share.done():
+            waiting.share.set_exception(
+                ReplicasUnavailableError("the replica did not answer within the request's time")
+            )
+
+    def _withdraw(self, waiting: _Waiting) -> None:
+        """Give up what nobody waits for any more, if it has not left yet."""
+        if waiting.queued:
+            self._queues[waiting.payload.kind].remove(waiting)
+            self._drop(waiting)
+            self._settle()
+
     def _drop(self, waiting: _Waiting) -> None:
+        waiting.queued = False
         self._count(waiting.payload, -1)
         self._meter.dropped("expired")
         if not waiting.share.done():
@@ -228,6 +250,7 @@ class Batcher:
             if batch and not head.payload.goes_with(batch[0].payload):
                 break
             batch.append(queue.popleft())
+            head.queued = False
             self._count(head.payload, -1)
         return batch
 
@@ -241,7 +264,7 @@ class Batcher:
             self._meter.waited(sent - waiting.arrived)
         payloads = [waiting.payload for waiting in batch]
         try:
-            # The most patient caller decides: the others are answered by their own deadlines.
+            # The most patient caller decides: the others are answered when their own time is over.
             answer = await self._send(payloads, max(waiting.deadline for waiting in batch) - sent)
             shares = _shares(batch, sent, answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is every caller's answer
