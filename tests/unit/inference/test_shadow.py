@@ -137,7 +137,7 @@ async def test_what_was_found_survives_a_restart_and_begins_anew_with_another_ve
 
 async def test_a_shadow_is_reached_by_its_number_and_is_no_canary_too(world: World) -> None:
     await shadowed(world)
-    assert await world.answer(number=2) == 2
+    assert await world.answer(wanted=2) == 2
     with pytest.raises(InvalidArgumentError):
         await world.update(traffic=(TrafficShare(shadow().model_version, 5),))
 

@@ -82,12 +82,34 @@ async def test_an_alias_of_a_canary_is_followed_and_its_keys_stay(world: World) 
 
 async def test_a_version_is_reached_by_its_number_whatever_its_share(world: World) -> None:
     await split(world, 1)
-    assert [await world.answer(number=2) for _ in range(5)] == [2] * 5
-    assert [await world.answer(number=1) for _ in range(5)] == [1] * 5
+    assert [await world.answer(wanted=2) for _ in range(5)] == [2] * 5
+    assert [await world.answer(wanted=1) for _ in range(5)] == [1] * 5
     assert world.front.predictions.ready(NAME, 2)
     assert not world.front.predictions.ready(NAME, 3)
     with pytest.raises(VersionNotFoundError):
-        await world.answer(number=3)
+        await world.answer(wanted=3)
+
+
+async def test_a_canarys_alias_means_what_answers_while_it_moves(world: World) -> None:
+    await split(world, 20)
+    two = VersionName("default", "pets", 2)
+    three = world.registry.add(3)
+    world.cluster.broken.add(three)
+    world.registry.point("candidate", three)
+    await world.tick()
+    assert await world.front.deployments.version_of(NAME, "candidate") == two
+    assert await world.answer(wanted=two) == 2
+    world.cluster.broken.clear()
+    await world.update(labels={"try": "again"})
+    assert await world.front.deployments.version_of(NAME, "candidate") == three
+
+
+async def test_another_models_version_of_the_same_number_is_not_what_is_wanted(world: World) -> None:
+    await split(world, 20)
+    stranger = VersionName("default", "others", 2)
+    assert not world.front.predictions.ready(NAME, stranger)
+    with pytest.raises(VersionNotFoundError, match="others/versions/2"):
+        await world.answer(wanted=stranger)
 
 
 async def test_a_canary_that_does_not_come_up_gets_nothing_and_shows(world: World) -> None:
@@ -232,4 +254,4 @@ async def test_a_slow_trial_keeps_no_other_version_waiting() -> None:
     world.replicas.gate.set()
     await world.tick()
     assert set(await world.shares(50)) == {1, 2}
-    assert await answer(world.front, b"x", number=2) == 2
+    assert await answer(world.front, b"x", wanted=2) == 2

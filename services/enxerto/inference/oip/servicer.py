@@ -34,7 +34,7 @@ from enxerto.kernel.errors import (
     UnimplementedError,
     Violations,
 )
-from enxerto.kernel.names import DeploymentName
+from enxerto.kernel.names import DeploymentName, VersionName
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +71,10 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """Whether a model answers; false for one that is not there, as Triton's clients expect."""
         try:
-            name, number = await self._which(request.name, request.version)
+            name, wanted = await self._which(request.name, request.version)
         except NotFoundError:
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=self._predictions.ready(name, number))
+        return pb.ModelReadyResponse(ready=self._predictions.ready(name, wanted))
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         """Name, version and extensions."""
@@ -192,14 +192,16 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         """Never."""
         raise UnimplementedError("log settings are not served: the level is the setting ENXERTO_INFERENCE_LOG_LEVEL")
 
-    async def _which(self, name: str, version: str, field: str = "name") -> tuple[DeploymentName, int | None]:
+    async def _which(
+        self, name: str, version: str, field: str = "name"
+    ) -> tuple[DeploymentName, int | VersionName | None]:
         """The deployment, and the version that the caller insists on."""
         key = model_key(name, version, field, field.replace("name", "version"))
-        return key.name, await self._deployments.number_of(key.name, key.alias) if key.alias else key.number
+        return key.name, await self._deployments.version_of(key.name, key.alias) if key.alias else key.number
 
     async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        name, number = await self._which(request.model_name, request.model_version, "model_name")
-        version = self._predictions.serving(name, number)
+        name, wanted = await self._which(request.model_name, request.model_version, "model_name")
+        version = self._predictions.serving(name, wanted)
         regions = self._shared(context)
         asked = call(request, version, self._predictions.max_items, regions)
         limits = [limit for limit in (context.time_remaining(), asked.timeout_s) if limit is not None]
@@ -208,7 +210,7 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
             asked.payload,
             "images[{}]",
             min(limits, default=None),
-            number=number,
+            wanted=wanted,
             sticky_key=sticky_key(context.invocation_metadata()),
         )
         return prediction_to_proto(request, prediction, regions)

@@ -10,7 +10,7 @@ from enxerto.inference.service.caching import ResponseCaches
 from enxerto.inference.service.observation import Observer
 from enxerto.inference.service.predictions import Predictions, RequestLimits
 from enxerto.inference.service.rates import ProjectRates
-from enxerto.inference.service.routing import Router
+from enxerto.inference.service.routing import Router, Wanted
 from enxerto.inference.service.shadowing import Shadowing
 from enxerto.inference.service.statistics import Statistics, VersionStatistics
 from enxerto.kernel.clock import Clock
@@ -43,7 +43,7 @@ class CountedPredictions(Predictions):
     ) -> Prediction:
         """Answer images and count them; see `Predictions.answer`."""
         # A failure is that of the version that was meant to answer; what no version was meant for is not counted.
-        meant = self.serving(name, options.get("number")).name
+        meant = self.serving(name, options.get("wanted")).name
         start = time.monotonic()
         try:
             prediction = await super().answer(name, payload, item_field, timeout_s, **options)
@@ -55,24 +55,24 @@ class CountedPredictions(Predictions):
         return prediction
 
     def statistics(
-        self, name: DeploymentName | None = None, number: int | None = None
+        self, name: DeploymentName | None = None, wanted: Wanted | None = None
     ) -> Mapping[tuple[DeploymentName, VersionName], VersionStatistics]:
-        """Counts of the versions that answer: of one deployment, perhaps of one number, or of all deployments.
+        """Counts of the versions that answer: of one deployment, perhaps of one version, or of all deployments.
 
         Raises:
             DeploymentNotFoundError, DeploymentNotReadyError, VersionNotFoundError: see `serving`.
         """
         if name is not None:
-            return self._of(name, number)
+            return self._of(name, wanted)
         self._statistics.keep(self._router.names())
         ready = [each for each in sorted(self._router.names()) if self.ready(each)]
         return {key: counts for each in ready for key, counts in self._of(each, None).items()}
 
     def _of(
-        self, name: DeploymentName, number: int | None
+        self, name: DeploymentName, wanted: Wanted | None
     ) -> Mapping[tuple[DeploymentName, VersionName], VersionStatistics]:
-        serving = self.serving(name, number).name
+        serving = self.serving(name, wanted).name
         self._statistics.of(name, serving)
         counted = self._statistics.of_deployment(name)
-        wanted = [serving] if number is not None else [one for one in counted if self.ready(name, one.number)]
-        return {(name, one): counted[one] for one in sorted(wanted)}
+        meant = [serving] if wanted is not None else [one for one in counted if self.ready(name, one)]
+        return {(name, one): counted[one] for one in sorted(meant)}

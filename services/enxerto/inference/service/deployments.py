@@ -23,7 +23,7 @@ from enxerto.inference.ports import ModelRegistry
 from enxerto.inference.service.watching import WatchedStore
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violations
-from enxerto.kernel.names import DeploymentName, ProjectName, VersionReference
+from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
 
 _WRITE_ATTEMPTS = 10
@@ -138,18 +138,25 @@ class Deployments:
         """Every deployment of every project, by name."""
         return sorted(await self._store.all(), key=lambda deployment: deployment.name)
 
-    async def number_of(self, name: DeploymentName, alias: str) -> int | None:
-        """The version that an alias means for a deployment; None for the alias that it follows: whatever serves now.
+    async def version_of(self, name: DeploymentName, alias: str) -> VersionName | None:
+        """The version that an alias means for a deployment.
+
+        None for the alias that it follows: whatever serves now. That of a canary or a shadow means the version that
+        answers for it, while another is on the way.
 
         Raises:
             DeploymentNotFoundError: there is no such deployment.
             VersionNotFoundError, VersionNotServableError, RegistryUnavailableError: see `ModelRegistry.resolve`.
         """
-        followed = (await self._store.get(name)).spec.model_version
+        deployment = await self._store.get(name)
+        followed = deployment.spec.model_version
         if alias == followed.version:
             return None
-        meant = await self._registry.resolve(VersionReference(followed.project, followed.model, alias))
-        return meant.name.number
+        reference = VersionReference(followed.project, followed.model, alias)
+        companion = deployment.companion(reference)
+        if companion is not None and companion.serving is not None:
+            return companion.serving
+        return (await self._registry.resolve(reference)).name
 
     async def update(self, name: DeploymentName, change: SpecChange, etag: str) -> Deployment:
         """Change what a user decides. What serves goes on serving until the new version answers.

@@ -33,11 +33,11 @@ from enxerto.inference.service.caching import ResponseCaches, digest_of
 from enxerto.inference.service.observation import Observer, in_full
 from enxerto.inference.service.rates import ProjectRates
 from enxerto.inference.service.routes import Route
-from enxerto.inference.service.routing import Router, Split
+from enxerto.inference.service.routing import Router, Split, Wanted
 from enxerto.inference.service.shadowing import Shadowing
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violation
-from enxerto.kernel.names import DeploymentName
+from enxerto.kernel.names import DeploymentName, VersionName
 from enxerto.vision.contracts import EMBEDDING
 from enxerto.vision.specs import Task
 
@@ -96,33 +96,33 @@ class Predictions:
         """Those that have a version that answers."""
         return self._router.names()
 
-    def serving(self, name: DeploymentName, number: int | None = None) -> ServableVersion:
+    def serving(self, name: DeploymentName, wanted: Wanted | None = None) -> ServableVersion:
         """The version that answers now.
 
         Args:
             name: the deployment.
-            number: the version that the caller insists on, if any.
+            wanted: the version that the caller insists on, if any.
 
         Raises:
             DeploymentNotFoundError, DeploymentNotReadyError: see `Router.find`.
             VersionNotFoundError: that version is not up.
         """
-        return self._route(self._router.find(name), number).version
+        return self._route(self._router.find(name), wanted).version
 
     def remembers(self, name: DeploymentName) -> bool:
         """Whether answers of the deployment are kept to be given again; see `Router.find`."""
         return self._router.find(name).cache_bytes > 0
 
-    def gathering(self, name: DeploymentName, number: int | None = None) -> BatchLimits:
+    def gathering(self, name: DeploymentName, wanted: Wanted | None = None) -> BatchLimits:
         """How the requests for that version are gathered into calls; see `serving`."""
-        return self._route(self._router.find(name), number).gathering
+        return self._route(self._router.find(name), wanted).gathering
 
-    def ready(self, name: DeploymentName, number: int | None = None) -> bool:
+    def ready(self, name: DeploymentName, wanted: Wanted | None = None) -> bool:
         """Whether the deployment answers, with the version that the caller insists on, if any."""
         split = self._router.get(name)
         if split is None:
             return False
-        route = split.main if number is None else split.numbered(number)
+        route = split.main if wanted is None else split.find(wanted)
         return route is not None and bool(route.endpoints)
 
     async def answer(
@@ -132,7 +132,7 @@ class Predictions:
         item_field: str,
         timeout_s: float | None,
         *,
-        number: int | None = None,
+        wanted: Wanted | None = None,
         task: Task | None = None,
         sticky_key: str = "",
     ) -> Prediction:
@@ -143,7 +143,7 @@ class Predictions:
             payload: encoded images, or a tensor that was checked against `serving`.
             item_field: how a violation names an image; `{}` is its position.
             timeout_s: what is left of the caller's deadline; None when it has none.
-            number: the version that the caller insists on, if any.
+            wanted: the version that the caller insists on, if any.
             task: what the caller expects the deployment to do, if anything.
             sticky_key: requests of the same key are answered by the same version; empty leaves it to chance.
 
@@ -156,7 +156,7 @@ class Predictions:
             QueueFullError, NoRoomError, ReplicasUnavailableError: see `Batcher.submit`.
         """
         split = self._router.find(name)
-        main = self._route(split, number)
+        main = self._route(split, wanted)
         if task is not None and main.version.task is not task:
             raise TaskMismatchError(name, main.version.task, task)
         if EMBEDDING.name in payload.outputs and main.version.embedding_dimension is None:
@@ -164,7 +164,7 @@ class Predictions:
         if payload.kind is PayloadKind.ENCODED:
             self._refuse(self._unfit(payload.parts), item_field)
         self._rates.admit(name.parent, payload.items)
-        route = split.choose(payload, sticky_key) if number is None else main
+        route = split.choose(payload, sticky_key) if wanted is None else main
         self._refuse(self._beyond(payload, route.version), item_field)
         limit = self._limits.timeout_s
         observed = self._observer.wants(name, route.version, payload.items)
@@ -255,12 +255,12 @@ class Predictions:
                 [bad.reason for bad in refusals],
             )
 
-    def _route(self, split: Split, number: int | None) -> Route:
-        route = split.main if number is None else split.numbered(number)
+    def _route(self, split: Split, wanted: Wanted | None) -> Route:
+        route = split.main if wanted is None else split.find(wanted)
         if route is None:
             main = split.main.version.name
-            full = f"{main.parent}/versions/{number}"
-            raise VersionNotFoundError(full, f"version {number} is not up; {main} answers")
+            full = wanted if isinstance(wanted, VersionName) else f"{main.parent}/versions/{wanted}"
+            raise VersionNotFoundError(str(full), f"{full} is not up; {main} answers")
         if not route.endpoints:
             text = f"no replica of {split.deployment} is up; they are being started"
             raise DeploymentNotReadyError(text, retry_after_s=2.0)

@@ -7,7 +7,10 @@ from enxerto.inference.domain import Payload, place
 from enxerto.inference.errors import DeploymentNotFoundError, DeploymentNotReadyError
 from enxerto.inference.service.caching import ResponseCaches
 from enxerto.inference.service.routes import Route
-from enxerto.kernel.names import DeploymentName
+from enxerto.kernel.names import DeploymentName, VersionName
+
+Wanted = int | VersionName
+"""A version that a caller insists on: one of that number, or exactly that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +73,9 @@ class Split:
         shadows = (self.shadow.route,) if self.shadow else ()
         return self.main, *(canary.route for canary in self.canaries if canary.route is not None), *shadows
 
-    def numbered(self, number: int) -> Route | None:
-        """The version of that number, of the main version's model before others."""
-        found = [route for route in self.routes if route.version.name.number == number]
+    def find(self, wanted: Wanted) -> Route | None:
+        """The version that a caller insists on; of equal numbers, that of the main version's model before others."""
+        found = [route for route in self.routes if wanted in (route.version.name, route.version.name.number)]
         return min(found, key=lambda route: route.version.name.parent != self.main.version.name.parent, default=None)
 
 
