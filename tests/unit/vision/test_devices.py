@@ -9,8 +9,8 @@ from enxerto.vision.torch.devices import Compute, DeviceFacts, choose_compute, d
     ("facts", "expected"),
     [
         (DeviceFacts(0, False, 8), Compute("cpu", None, 8)),
-        (DeviceFacts(1, True, 8), Compute("cuda:0", "bfloat16", 8)),
-        (DeviceFacts(1, False, 8), Compute("cuda:0", "float16", 8)),
+        (DeviceFacts(1, True, 8), Compute("cuda:0", "bfloat16", 8, 7)),
+        (DeviceFacts(1, False, 8), Compute("cuda:0", "float16", 8, 7)),
     ],
 )
 def test_device_and_precision_follow_the_facts(facts: DeviceFacts, expected: Compute) -> None:

@@ -13,6 +13,7 @@ import torch
 from enxerto.kernel.errors import InvalidArgumentError, Violation
 from enxerto.vision.finetuning import Precision
 
+_MOST_LOADERS: Final = 8
 _DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -39,11 +40,13 @@ class Compute:
         device: in torch's notation.
         amp_dtype: of automatic mixed precision; None computes in float32.
         threads: of torch's operators, and of image decoding.
+        loaders: processes that make training batches ahead; 0 makes them in turn.
     """
 
     device: str
     amp_dtype: str | None
     threads: int
+    loaders: int = 0
 
     @property
     def scales_gradients(self) -> bool:
@@ -66,7 +69,8 @@ def choose_compute(
     """CUDA where it is, else the CPU.
 
     AUTO is bfloat16 on a GPU that has it, float16 on another, and float32 on a CPU: there bfloat16 without AMX or
-    AVX512-BF16 is emulated and slower. What is asked for by name is what is used.
+    AVX512-BF16 is emulated and slower. What is asked for by name is what is used. Beside a GPU the cores make training
+    batches; on a CPU they compute, and other processes would take turns with them.
 
     Raises:
         InvalidArgumentError: float16 on a CPU, which has no kernels to train with, or bfloat16 on a GPU without it.
@@ -80,7 +84,8 @@ def choose_compute(
         raise InvalidArgumentError([Violation("precision", "this machine's GPU does not compute in BF16")])
     automatic = "bfloat16" if facts.bf16 else "float16"
     dtypes = {Precision.AUTO: automatic, Precision.FP32: None, Precision.BF16: "bfloat16", Precision.FP16: "float16"}
-    return Compute(f"cuda:{local_rank % facts.cuda_devices}", dtypes[precision], threads)
+    device = f"cuda:{local_rank % facts.cuda_devices}"
+    return Compute(device, dtypes[precision], threads, min(_MOST_LOADERS, max(1, threads - 1)))
 
 
 def detect() -> DeviceFacts:

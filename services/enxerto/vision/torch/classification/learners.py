@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from enxerto.vision.torch.classification.losses import Loss
 from enxerto.vision.torch.classification.network import GraftedNetwork
 from enxerto.vision.torch.collectives import Distribution, gather_rows, sum_over_workers
 from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.feeding import Feed
 from enxerto.vision.torch.learner import Score, Stages
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -130,7 +132,7 @@ class ImageLearner:
         self._train, self._val = train, val
         self._sampler = sampler
         self._loss = loss
-        self._augment = augment
+        self._feed = Feed(partial(_load, train, augment), compute)
         self._classes = classes
         self._mixing = Mixing(mixing, classes)
         self._where = where
@@ -157,19 +159,14 @@ class ImageLearner:
 
     def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
         """Images in [0, 1] and labels, on the device; from the start again where they run out."""
-        order, key = self._sampler.order(epoch), (self._sampler.seed, epoch, self._where.rank)
-        for index in range(self.batch_count(size)):
-            rows = order[index * size : (index + 1) * size]
-            if len(rows) == 0:
-                rows = order[:size]
-            pixels = self._train.batch(rows)
-            if self._augment is not None:
-                pixels = self._augment(pixels, *key, index, _AUGMENT)
-            images, labels = to_unit(pixels, self._compute), torch.from_numpy(self._train.labels[rows])
-            labels = labels.to(self._compute.device)
-            if self._mixing:
-                images, labels = self._mixing(images, labels, *key, index, _MIX)
-            yield (images, labels), len(rows)
+        order = self._sampler.order(epoch)
+        keys = [(self._sampler.seed, epoch, self._where.rank, index) for index in range(self.batch_count(size))]
+        parts = [order[index * size : (index + 1) * size] for index in range(len(keys))]
+        plan = [(rows if len(rows) else order[:size], key) for rows, key in zip(parts, keys, strict=True)]
+        device = self._compute.device
+        for (pixels, labels), (rows, key) in zip(self._feed.follow(plan), plan, strict=True):
+            batch = to_unit(pixels, self._compute), labels.to(device, non_blocking=True)
+            yield self._mixing(*batch, *key, _MIX) if self._mixing else batch, len(rows)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Of the logits in float32."""
@@ -215,3 +212,14 @@ def sums_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def score_of(loss: float, right: float, count: float) -> Score:
     """The score that sums mean."""
     return Score(right / count, loss / count, {"accuracy": right / count})
+
+
+def _load(
+    train: Images, augment: Augmentation | None, part: tuple[Indices, tuple[int, ...]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Varied uint8 images and labels of some rows; the key decides the draws."""
+    rows, key = part
+    pixels = train.batch(rows)
+    if augment is not None:
+        pixels = augment(pixels, *key, _AUGMENT)
+    return pixels, torch.from_numpy(train.labels[rows])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from enxerto.vision.torch.detection.detector import Detector, Target
 from enxerto.vision.torch.detection.suppression import select
 from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.epochs import batch_count, full_batches
+from enxerto.vision.torch.feeding import Feed
 from enxerto.vision.torch.learner import Batch, Score, Stages
 
 _VALIDATION_BATCH: Final = 8
@@ -63,7 +65,8 @@ class DetectionLearner:
         self.network = self._detector = detector.to(compute.device).to(memory_format=torch.channels_last)
         self._data, self._spec, self._where, self._compute = data, spec, where, compute
         augments = spec.augmentation.policy is not AugmentPolicy.NONE
-        self._augment = BoxedAugmentation(data.preprocess) if augments else None
+        augment = BoxedAugmentation(data.preprocess) if augments else None
+        self._feed = Feed(partial(_load, data.train, augment), compute)
         self._largest = float(max(data.preprocess.height, data.preprocess.width))
 
     @property
@@ -90,15 +93,16 @@ class DetectionLearner:
 
         A batch of one picture with small maps would leave new layers' batch norm without a variance.
         """
-        train = self._data.train
         drawn = full_batches(
-            len(train), self.batch_count(size), size, seed=self._spec.seed, epoch=epoch, rank=self._where.rank
+            len(self._data.train),
+            self.batch_count(size),
+            size,
+            seed=self._spec.seed,
+            epoch=epoch,
+            rank=self._where.rank,
         )
-        for rows, seed in drawn:
-            images, targets = train.batch(rows)
-            if self._augment is not None:
-                images, targets = self._augment(images, targets, seed)
-            yield (images, targets), size
+        for batch in self._feed.follow(drawn):
+            yield batch, size
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Mean loss of a batch."""
@@ -157,3 +161,11 @@ class DetectionLearner:
 def _detections(rows: npt.NDArray[Any]) -> Detections:
     real = rows[rows[:, _SCORE] > 0]
     return Detections(real[:, _BOX], real[:, _LABEL].astype(np.int64), real[:, _SCORE])
+
+
+def _load(
+    train: BoxedPictures, augment: BoxedAugmentation | None, part: tuple[npt.NDArray[np.int64], int]
+) -> tuple[torch.Tensor, list[Target]]:
+    rows, seed = part
+    images, targets = train.batch(rows)
+    return (images, targets) if augment is None else augment(images, targets, seed)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -17,6 +19,7 @@ from enxerto.vision.specs import PreprocessSpec
 from enxerto.vision.torch.collectives import Distribution, sum_over_workers
 from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.epochs import batch_count, full_batches
+from enxerto.vision.torch.feeding import Feed
 from enxerto.vision.torch.learner import Batch, Score, Stages
 from enxerto.vision.torch.segmentation.augmentation import MaskedAugmentation
 from enxerto.vision.torch.segmentation.losses import MaskLoss, balanced_weights, count_classes
@@ -70,7 +73,8 @@ class SegmentationLearner:
             weight = balanced_weights(sum_over_workers(counts, where))
         self._loss = MaskLoss(spec.loss, weight).to(compute.device)
         augments = spec.augmentation.policy is not AugmentPolicy.NONE
-        self._augment = MaskedAugmentation(data.preprocess) if augments else None
+        augment = MaskedAugmentation(data.preprocess) if augments else None
+        self._feed = Feed(partial(_load, data.train, augment), compute)
 
     @property
     def stages(self) -> Stages:
@@ -96,15 +100,16 @@ class SegmentationLearner:
 
         A batch of one would leave the pooled branch of DeepLab without a variance.
         """
-        train = self._data.train
         drawn = full_batches(
-            len(train), self.batch_count(size), size, seed=self._spec.seed, epoch=epoch, rank=self._where.rank
+            len(self._data.train),
+            self.batch_count(size),
+            size,
+            seed=self._spec.seed,
+            epoch=epoch,
+            rank=self._where.rank,
         )
-        for rows, seed in drawn:
-            images, masks = train.batch(rows)
-            if self._augment is not None:
-                images, masks = self._augment(images, masks, seed)
-            yield (images, masks), size
+        for batch in self._feed.follow(drawn):
+            yield batch, size
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Mean loss of a batch, with the auxiliary head's where there is one."""
@@ -138,3 +143,11 @@ class SegmentationLearner:
         moved = images.to(self._compute.device, non_blocking=True)
         unit = moved.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 255)
         return unit, masks.to(self._compute.device, non_blocking=True).long()
+
+
+def _load(
+    train: MaskedPictures, augment: MaskedAugmentation | None, part: tuple[npt.NDArray[np.int64], int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, seed = part
+    images, masks = train.batch(rows)
+    return (images, masks) if augment is None else augment(images, masks, seed)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -14,6 +16,7 @@ from enxerto.vision.finetuning import AugmentPolicy, FinetuneSpec
 from enxerto.vision.torch.collectives import Distribution, sum_over_workers
 from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.epochs import batch_count
+from enxerto.vision.torch.feeding import Feed
 from enxerto.vision.torch.learner import Batch, Score, Stages
 from enxerto.vision.torch.style.augmentation import ContentAugmentation
 from enxerto.vision.torch.style.objective import Objective, loss_values
@@ -45,7 +48,7 @@ class StyleLearner:
         self._objective, self._train, self._val = objective, train, val
         self._spec, self._where, self._compute = spec, where, compute
         varies = spec.augmentation.policy is not AugmentPolicy.NONE
-        self._augment = ContentAugmentation(train.side) if varies else None
+        self._feed = Feed(partial(_load, train, ContentAugmentation(train.side) if varies else None), compute)
 
     @property
     def stages(self) -> Stages:
@@ -73,10 +76,9 @@ class StyleLearner:
         count = self.batch_count(size)
         longest = math.ceil(self.train_count / self._where.world_size)
         order = np.resize(order, longest)
-        for step in range(count):
-            pictures = self._train.batch(order[step * size : (step + 1) * size])
-            if self._augment is not None:
-                pictures = self._augment(pictures, int(generator.integers(2**63)))
+        parts = [order[step * size : (step + 1) * size] for step in range(count)]
+        plan = [(rows, int(generator.integers(2**63))) for rows in parts]
+        for pictures in self._feed.follow(plan):
             yield pictures, len(pictures)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -103,3 +105,11 @@ class StyleLearner:
 
     def _to_unit(self, pictures: torch.Tensor) -> torch.Tensor:
         return pictures.to(self._compute.device, non_blocking=True).float().mul_(1 / 255)
+
+
+def _load(
+    train: ContentPictures, augment: ContentAugmentation | None, part: tuple[npt.NDArray[np.int64], int]
+) -> torch.Tensor:
+    rows, seed = part
+    pictures = train.batch(rows)
+    return pictures if augment is None else augment(pictures, seed)
