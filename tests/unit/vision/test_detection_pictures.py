@@ -15,6 +15,7 @@ from enxerto.vision.torch.detection.boxed_pictures import BoxedPictures, load_bo
 from enxerto.vision.torch.detection.detector import Detector
 from enxerto.vision.torch.detection.learner import DetectionData, DetectionLearner
 from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.pixel_arrays import PixelFile
 from fakes.datasets import detection_scenes, snapshot_of, write_snapshot_of
 
 PREPROCESS = PreprocessSpec(64, 64, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), Resize.LETTERBOX)
@@ -69,8 +70,10 @@ def test_each_worker_decodes_its_part_and_knows_all_the_truth(tmp_path: Path) ->
 def test_large_splits_lie_in_a_file(tmp_path: Path) -> None:
     manifest, blobs = wide_snapshot(tmp_path)
     part = load_boxed(manifest, blobs, Split.TRAIN, PREPROCESS, memory_bytes=10)
-    assert isinstance(part.images, np.memmap)
-    assert part.images[0].max() > 200
+    assert isinstance(part.images, PixelFile)
+    whole = load_boxed(manifest, blobs, Split.TRAIN, PREPROCESS)
+    assert (part.images[:] == whole.images).all()
+    assert torch.equal(part.batch(np.array([2, 0]))[0], whole.batch(np.array([2, 0]))[0])
 
 
 def test_boxes_follow_the_augmented_picture(tmp_path: Path) -> None:

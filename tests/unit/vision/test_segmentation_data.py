@@ -11,8 +11,9 @@ from enxerto.vision.finetuning import LossSpec
 from enxerto.vision.geometry import place
 from enxerto.vision.snapshots import encode_mask
 from enxerto.vision.specs import PreprocessSpec, Resize, Split
+from enxerto.vision.torch.pixel_arrays import PixelFile
 from enxerto.vision.torch.segmentation.augmentation import MaskedAugmentation
-from enxerto.vision.torch.segmentation.losses import MaskLoss, balanced_weights, dice_loss
+from enxerto.vision.torch.segmentation.losses import MaskLoss, balanced_weights, count_classes, dice_loss
 from enxerto.vision.torch.segmentation.masked_pictures import (
     decode_mask,
     load_masked,
@@ -36,8 +37,9 @@ def test_workers_share_a_split_without_overlap(tmp_path: Path) -> None:
         assert (part.masks == whole.masks[part.indices]).all()
     assert sorted(np.concatenate([part.indices for part in parts])) == list(range(whole.total))
     in_file = load_masked(*data, Split.TRAIN, STRETCH, memory_bytes=100)
-    assert isinstance(in_file.masks, np.memmap)
-    assert (in_file.masks == whole.masks).all()
+    assert isinstance(in_file.masks, PixelFile)
+    assert (in_file.masks[:] == whole.masks).all()
+    assert torch.equal(count_classes(in_file, 3), count_classes(whole, 3))
 
 
 @pytest.mark.parametrize("resize", [Resize.STRETCH, Resize.LETTERBOX])

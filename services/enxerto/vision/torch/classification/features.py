@@ -7,10 +7,11 @@ from typing import Final
 
 import torch
 
-from enxerto.vision.torch.classification.images import Indices, Pixels, as_batch
+from enxerto.vision.torch.classification.images import as_batch
 from enxerto.vision.torch.classification.network import GraftedNetwork
 from enxerto.vision.torch.collectives import Distribution, gather_rows
 from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.pixel_arrays import Indices, Pixels
 
 FEATURE_BATCH: Final = 32
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from enxerto.kernel.errors import DataLossError
@@ -25,12 +20,9 @@ from enxerto.vision.images import ImageLimits, UInt8Image, load
 from enxerto.vision.snapshots import Manifest, read_samples
 from enxerto.vision.specs import PreprocessSpec, Split
 from enxerto.vision.torch.collectives import Distribution
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, Indices, PixelFile, Pixels, allocate
 
-_MEMORY_BYTES: Final = 384 * 1024**2
 _IN_FLIGHT_PER_THREAD: Final = 8
-
-Indices = npt.NDArray[np.int64]
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,67 +64,17 @@ class Source:
             yield np.stack([pixels for _, pixels in batch]), np.array([label for label, _ in batch], np.int64)
 
 
-class Rows(Protocol):
-    """Pixels of many images."""
-
-    def read(self, rows: Indices) -> Pixels:
-        """(n, H, W, 3) of some rows."""
-        ...
-
-
-class _MemoryRows:
-    def __init__(self, pixels: Pixels) -> None:
-        self._pixels = pixels
-
-    def read(self, rows: Indices) -> Pixels:
-        return self._pixels[rows]
-
-    def write(self, first: int, pixels: Pixels) -> None:
-        self._pixels[first : first + len(pixels)] = pixels
-
-
-class _FileRows:
-    """In a file without a name, which vanishes with the object.
-
-    Read, not mapped: mapped pages count as the process's own memory, and a run over many images would seem to need
-    all of it.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        self._row_bytes = int(np.prod(shape))
-        self._file, name = tempfile.mkstemp(prefix="enxerto-images-")
-        weakref.finalize(self, os.close, self._file)
-        Path(name).unlink()
-
-    def read(self, rows: Indices) -> Pixels:
-        batch = np.empty((len(rows), *self._shape), np.uint8)
-        flat = batch.reshape(len(rows), -1)
-        for target, row in zip(flat, rows.tolist(), strict=True):
-            done = os.preadv(self._file, [target.data], row * self._row_bytes)
-            if done != self._row_bytes:
-                raise DataLossError("the decoded images on the local disk are cut off: is the disk full?")
-        return batch
-
-    def write(self, first: int, pixels: Pixels) -> None:
-        rest = memoryview(np.ascontiguousarray(pixels).tobytes())
-        offset = first * self._row_bytes
-        while rest:
-            done = os.pwrite(self._file, rest, offset)
-            rest, offset = rest[done:], offset + done
-
-
 @dataclass(frozen=True, slots=True)
 class Images:
     """This worker's decoded part of a split.
 
     Attributes:
-        rows: the pixels.
+        pixels: (n, H, W, 3), uint8, RGB.
         labels: (n,), int64.
         total: images of the whole split.
     """
 
-    rows: Rows
+    pixels: Pixels | PixelFile
     labels: Indices
     total: int
 
@@ -141,7 +83,7 @@ class Images:
 
     def batch(self, rows: Indices) -> torch.Tensor:
         """(n, 3, H, W), uint8, of some rows."""
-        return as_batch(self.rows.read(rows))
+        return as_batch(self.pixels[rows])
 
 
 def as_batch(pixels: Pixels) -> torch.Tensor:
@@ -155,23 +97,22 @@ def keep(
     spec: PreprocessSpec,
     *,
     progress: Callable[[int], None] = lambda _: None,
-    memory_bytes: int = _MEMORY_BYTES,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Images:
     """Decode this worker's part of a split once; above `memory_bytes` it goes to the local disk.
 
     `progress` is told the number of images of each step.
     """
     count, shape = source.count(split), (spec.height, spec.width, 3)
-    fits = count * int(np.prod(shape)) <= memory_bytes
-    store = _MemoryRows(np.empty((count, *shape), np.uint8)) if fits else _FileRows(shape)
+    kept = allocate((count, *shape), memory_bytes)
     labels: list[Indices] = [np.empty(0, np.int64)]
     done = 0
     for pixels, part in source.stream(split, spec, 32):
-        store.write(done, pixels)
+        kept[done : done + len(part)] = pixels
         labels.append(part)
         done += len(part)
         progress(len(part))
-    return Images(store, np.concatenate(labels), source.manifest.count(split))
+    return Images(kept, np.concatenate(labels), source.manifest.count(split))
 
 
 def canvas_spec(spec: PreprocessSpec) -> PreprocessSpec:

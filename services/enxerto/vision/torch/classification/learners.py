@@ -16,13 +16,14 @@ from torch.nn import functional
 from enxerto.vision.finetuning import AugmentationSpec, Sampling
 from enxerto.vision.torch.classification.augment import Augmentation, Mixing
 from enxerto.vision.torch.classification.features import FEATURE_BATCH, Labelled, to_unit
-from enxerto.vision.torch.classification.images import Images, Indices
+from enxerto.vision.torch.classification.images import Images
 from enxerto.vision.torch.classification.losses import Loss
 from enxerto.vision.torch.classification.network import GraftedNetwork
 from enxerto.vision.torch.collectives import Distribution, gather_rows, sum_over_workers
 from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.feeding import Feed
 from enxerto.vision.torch.learner import Score, Stages
+from enxerto.vision.torch.pixel_arrays import Indices
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 _ORDER: Final = 1

@@ -19,7 +19,7 @@ from enxerto.vision.images import DEFAULT_LIMITS, ImageLimits, UInt8Image, load_
 from enxerto.vision.snapshots import Manifest, read_samples
 from enxerto.vision.specs import PreprocessSpec, Split
 from enxerto.vision.torch.detection.detector import Target
-from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, allocate, decode_in_order
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, PixelFile, Pixels, allocate, decode_in_order
 
 _SMALLEST: Final = 1.0
 """Pixels of the input; a box with a shorter side shows nothing that could be learned."""
@@ -30,14 +30,14 @@ class BoxedPictures:
     """This worker's part of a split: every `world_size`-th sample.
 
     Attributes:
-        images: (n, H, W, 3), uint8, RGB; a memory-mapped file when it is large.
+        images: (n, H, W, 3), uint8, RGB.
         objects: of each image, in input pixels.
         placements: of each image.
         indices: (n,), int64, positions in the whole split.
         truth: of every picture of the split, in picture pixels; on every worker.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: Pixels | PixelFile
     objects: tuple[Objects, ...]
     placements: tuple[Placement, ...]
     indices: npt.NDArray[np.int64]
@@ -92,8 +92,7 @@ def load_boxed(
 ) -> BoxedPictures:
     """Decode every `world_size`-th sample of a split, from `rank` on; `progress` is told (done, total).
 
-    Above `memory_bytes` the pixels go to a temporary file, which the operating system pages and which vanishes with
-    the array; so later epochs never decode again.
+    Above `memory_bytes` the pixels go to the local disk; later epochs never decode again.
 
     Raises:
         ImageError: a picture cannot be decoded.
@@ -117,7 +116,7 @@ def load_boxed(
 
     decoded = decode_in_order(islice(noted(), rank, None, world_size), decode, threads)
     for row, (image, placed, known) in enumerate(decoded):
-        images[row] = image
+        images[row : row + 1] = image
         placements.append(placed)
         objects.append(Objects(placed.boxes_to_input(known.boxes), known.labels, known.crowd))
         if progress is not None:

@@ -21,7 +21,7 @@ from enxerto.vision.geometry import Placement
 from enxerto.vision.images import DEFAULT_LIMITS, ImageLimits, UInt8Image, load_placed
 from enxerto.vision.snapshots import Manifest, read_samples
 from enxerto.vision.specs import PreprocessSpec, Split
-from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, allocate, decode_in_order
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, PixelFile, Pixels, allocate, decode_in_order
 
 UInt8Mask = npt.NDArray[np.uint8]
 """(H, W), class indices; 255 is ignored."""
@@ -32,14 +32,14 @@ class MaskedPictures:
     """This worker's part of a split: every `world_size`-th sample.
 
     Attributes:
-        images: (n, H, W, 3), uint8, RGB; a memory-mapped file when it is large.
+        images: (n, H, W, 3), uint8, RGB.
         masks: (n, H, W), uint8, class indices; 255 is ignored.
         indices: (n,), int64, positions in the whole split.
         total: samples of the whole split.
     """
 
-    images: npt.NDArray[np.uint8]
-    masks: npt.NDArray[np.uint8]
+    images: Pixels | PixelFile
+    masks: Pixels | PixelFile
     indices: npt.NDArray[np.int64]
     total: int
 
@@ -67,8 +67,7 @@ def load_masked(
 ) -> MaskedPictures:
     """Decode every `world_size`-th sample of a split, from `rank` on; `progress` is told (done, total).
 
-    Above `memory_bytes` the pixels go to a temporary file, which the operating system pages and which vanishes with
-    the array; so later epochs never decode again.
+    Above `memory_bytes` the pixels go to the local disk; later epochs never decode again.
 
     Raises:
         ImageError: a picture cannot be decoded.
@@ -81,7 +80,7 @@ def load_masked(
     part = islice(read_samples(manifest, source, split), rank, None, world_size)
     decoded = decode_in_order(part, partial(_decode, spec=spec, limits=limits), threads)
     for row, (image, mask) in enumerate(decoded):
-        images[row], masks[row] = image, mask
+        images[row : row + 1], masks[row : row + 1] = image, mask
         if progress is not None:
             progress(row + 1, mine)
     return MaskedPictures(images, masks, np.arange(rank, total, world_size, dtype=np.int64), total)

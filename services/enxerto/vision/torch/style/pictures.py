@@ -18,7 +18,7 @@ from enxerto.vision.datasets.samples import StoredSample
 from enxerto.vision.images import DEFAULT_LIMITS, ImageLimits, UInt8Image, load
 from enxerto.vision.snapshots import Manifest, read_samples
 from enxerto.vision.specs import FIT_MULTIPLE, PreprocessSpec, Resize, Split
-from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, allocate, decode_in_order
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES, PixelFile, Pixels, allocate, decode_in_order
 
 _STYLE_LABEL: Final = 1
 _TRAINING_SIDE: Final = 256
@@ -30,11 +30,11 @@ class ContentPictures:
     """This worker's part of a split's content pictures, as squares.
 
     Attributes:
-        images: (n, side, side, 3), uint8, RGB; a memory-mapped file when it is large.
+        images: (n, side, side, 3), uint8, RGB.
         total: content pictures of the whole split.
     """
 
-    images: npt.NDArray[np.uint8]
+    images: Pixels | PixelFile
     total: int
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ def load_contents(
     images = allocate((len(range(rank, total, world_size)), spec.height, spec.width, 3), memory_bytes)
     part = islice(read_contents(manifest, source, split), rank, None, world_size)
     for row, image in enumerate(decode_in_order((one.data for one in part), partial(_load, spec, limits), threads)):
-        images[row] = image
+        images[row : row + 1] = image
     return ContentPictures(images, total)
 
 
