@@ -7,6 +7,7 @@ import pytest
 from enxerto.inference.domain import State
 from enxerto.inference.errors import (
     DeploymentChangedError,
+    DeploymentDeletingError,
     DeploymentNotFoundError,
     DeploymentNotReadyError,
     ItemsRefusedError,
@@ -224,6 +225,16 @@ async def test_a_deleted_deployment_is_gone_with_its_application(world: World) -
         await world.front.deployments.get(NAME)
     with pytest.raises(DeploymentNotFoundError):
         await world.answer()
+
+
+async def test_a_deployment_that_is_being_deleted_takes_no_change(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    await world.front.deployments.delete(NAME, "")
+    before = await world.deployment()
+    with pytest.raises(DeploymentDeletingError):
+        await world.front.deployments.update(NAME, SpecChange(replicas=2), "")
+    await world.front.deployments.delete(NAME, "")
+    assert await world.deployment() == before
 
 
 async def test_an_update_during_a_tick_takes_nothing_down(world: World) -> None:
