@@ -231,6 +231,8 @@ class InMemoryReplicas:
         self.occupancies: dict[Endpoint, Occupancy] = {}
         self.refusals: dict[VersionName, EnxertoError] = {}
         """What replicas of the pool say instead of an answer."""
+        self.padding = 0
+        """Bytes that each answer to an encoded image holds besides."""
 
     async def arrange(
         self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
@@ -263,7 +265,10 @@ class InMemoryReplicas:
             # Each row says which image it answers, so that a mix-up shows.
             answer[:, 1] = [len(part) for index, part in enumerate(parts) if index not in bad]
         refusals = tuple(ItemRefusal(index, "CORRUPT_IMAGE", "the image is damaged") for index in bad)
-        return BatchAnswer((Tensor(OUTPUT.name, "FP32", (len(LABELS),), answer.tobytes()),), (), refusals, 0.001, 0.002)
+        tensors = [Tensor(OUTPUT.name, "FP32", (len(LABELS),), answer.tobytes())]
+        if encoded and self.padding:
+            tensors.append(Tensor("padding", "UINT8", (self.padding,), bytes(rows * self.padding)))
+        return BatchAnswer(tuple(tensors), (), refusals, 0.001, 0.002)
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         self.kept = endpoints
