@@ -37,7 +37,7 @@ from enxerto.inference.service.routing import Router, Split
 from enxerto.inference.service.shadowing import Shadowing
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violation
-from enxerto.kernel.names import DeploymentName
+from enxerto.kernel.names import DeploymentName, VersionName
 from enxerto.vision.contracts import EMBEDDING
 from enxerto.vision.specs import Task
 
@@ -92,9 +92,9 @@ class Predictions:
         """Requests of one stream that are worked on at once."""
         return self._limits.stream_requests
 
-    def deployments(self) -> set[DeploymentName]:
-        """Those that have a version that answers."""
-        return self._router.names()
+    def answering(self) -> dict[DeploymentName, frozenset[VersionName]]:
+        """The versions of every deployment that get requests, or copies of them."""
+        return self._router.versions()
 
     def serving(self, name: DeploymentName, number: int | None = None) -> ServableVersion:
         """The version that answers now.

@@ -7,7 +7,7 @@ from enxerto.inference.domain import Payload, place
 from enxerto.inference.errors import DeploymentNotFoundError, DeploymentNotReadyError
 from enxerto.inference.service.caching import ResponseCaches
 from enxerto.inference.service.routes import Route
-from enxerto.kernel.names import DeploymentName
+from enxerto.kernel.names import DeploymentName, VersionName
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,11 @@ class Split:
         shadows = (self.shadow.route,) if self.shadow else ()
         return self.main, *(canary.route for canary in self.canaries if canary.route is not None), *shadows
 
+    @property
+    def versions(self) -> frozenset[VersionName]:
+        """Of all these routes."""
+        return frozenset(route.version.name for route in self.routes)
+
     def numbered(self, number: int) -> Route | None:
         """The version of that number, of the main version's model before others."""
         found = [route for route in self.routes if route.version.name.number == number]
@@ -110,8 +115,7 @@ class Router:
     def switch(self, split: Split) -> None:
         """Send every later request of the deployment by this split."""
         self._splits[split.deployment] = split
-        versions = frozenset(route.version.name for route in split.routes)
-        self._caches.keep(split.deployment, versions, split.cache_bytes)
+        self._caches.keep(split.deployment, split.versions, split.cache_bytes)
 
     def remove(self, name: DeploymentName) -> None:
         """Send nothing more."""
@@ -125,3 +129,7 @@ class Router:
     def names(self) -> set[DeploymentName]:
         """Every deployment that answers."""
         return set(self._splits)
+
+    def versions(self) -> dict[DeploymentName, frozenset[VersionName]]:
+        """The versions of every deployment that answers."""
+        return {name: split.versions for name, split in self._splits.items()}
