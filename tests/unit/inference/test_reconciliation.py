@@ -1,10 +1,11 @@
 """Deployments through the front door of the use cases, with the world in memory."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from enxerto.inference.domain import State
+from enxerto.inference.domain import State, TrafficShare
 from enxerto.inference.errors import (
     DeploymentChangedError,
     DeploymentDeletingError,
@@ -17,6 +18,7 @@ from enxerto.inference.errors import (
 )
 from enxerto.inference.service import SpecChange
 from enxerto.kernel.names import DeploymentName, VersionReference
+from enxerto.vision.specs import Task
 from fakes.inference_stack import NAME, World, answer
 from fakes.inference_world import BAD_IMAGE
 
@@ -129,6 +131,38 @@ async def test_an_alias_that_vanishes_shows_and_the_version_serves_on(world: Wor
     deployment = await world.store.get(NAME)
     assert deployment.fault is None
     assert deployment.state is State.READY
+
+
+async def test_every_target_that_cannot_be_served_is_counted_once(world: World) -> None:
+    one, two, three = (world.registry.add(number) for number in (1, 2, 3))
+    await world.deploy(world.registry.point("production", one))
+    for count, quarantined in enumerate((two, three), 1):
+        world.registry.quarantined.add(quarantined)
+        world.registry.point("production", quarantined)
+        await world.tick(5)
+        assert world.meter.counts["failed"] == count
+    reference = world.registry.point("production", one)
+    await world.tick()
+    assert (await world.deployment()).fault is None
+    del world.registry.aliases[reference]
+    await world.tick()
+    world.start()
+    await world.tick()
+    assert world.meter.counts["failed"] == 3
+    assert await world.answer() == 1
+
+
+async def test_a_target_for_another_task_is_counted(world: World) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    world.registry.versions[two] = replace(world.registry.versions[two], task=Task.STYLE)
+    candidate = world.registry.point("candidate", one)
+    await world.deploy(world.registry.point("production", one), traffic=(TrafficShare(candidate, 10),))
+    world.registry.point("candidate", two)
+    await world.tick(5)
+    (companion,) = (await world.deployment()).companions
+    assert companion.fault is not None
+    assert companion.fault.reason == "TASK_MISMATCH"
+    assert world.meter.counts["failed"] == 1
 
 
 async def test_a_restart_of_the_front_finds_the_deployment(world: World) -> None:

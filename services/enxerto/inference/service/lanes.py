@@ -10,7 +10,6 @@ from enxerto.inference.domain import (
     ApplicationState,
     Deployment,
     DeploymentSpec,
-    Fault,
     Rollout,
     Scale,
     ServableVersion,
@@ -111,13 +110,13 @@ class Lanes:
                     logger.info("switched", extra={"deployment": str(deployment.name), "version": str(rollout.target)})
                     rollout = rollout.serve(rollout.target)
             except (FailedPreconditionError, NotFoundError) as error:
-                rollout = self._failed(deployment, rollout, fault_of(error))
+                rollout = rollout.fail(fault_of(error))
         if rollout.serving is not None and rollout.serving not in self._routes[deployment.name]:
             try:
                 await self._up(deployment, rollout, rollout.serving)
             except (FailedPreconditionError, NotFoundError) as error:
                 if rollout.fault is None:
-                    rollout = self._failed(deployment, rollout, fault_of(error))
+                    rollout = rollout.fail(fault_of(error))
         return rollout
 
     async def _up(self, deployment: Deployment, rollout: Rollout, version: VersionName) -> bool:
@@ -204,12 +203,6 @@ class Lanes:
         """An application as it is while it is drained."""
         applied = self._fleet.applied(name, version)
         return applied or Application(name, version, Scale(max(1, len(route.endpoints))))
-
-    def _failed(self, deployment: Deployment, rollout: Rollout, fault: Fault) -> Rollout:
-        extra = {"deployment": str(deployment.name), "version": str(rollout.target), "error": fault.message}
-        logger.error("a version failed to come up", extra=extra)
-        self._meter.version_failed()
-        return rollout.fail(fault)
 
 
 def _application(deployment: Deployment, version: VersionName, percent: int = 100) -> Application:
