@@ -54,6 +54,12 @@ BAD_IMAGE = b"bad"
 OUTPUT = TensorSpec("probabilities", "FP32", (-1, len(LABELS)))
 
 
+def golden(number: int, side: int = 2) -> Golden:
+    """Two images; `InMemoryReplicas` give every class of a tensor the version's number."""
+    answers = np.full((2, len(LABELS)), number, np.float32)
+    return Golden(Task.CLASSIFICATION, np.zeros((2, 3, side, side), np.uint8), {"probabilities": answers})
+
+
 class InMemoryDeploymentStore:
     """A `DeploymentStore` in a dictionary."""
 
@@ -223,7 +229,10 @@ class InMemoryReplicas:
     def __init__(self) -> None:
         self.calls: list[tuple[Endpoint, VersionName, tuple[int, ...]]] = []
         self.dead: set[str] = set()
-        self.stuck: set[VersionName] = set()
+        self.stuck: set[VersionName | str] = set()
+        """Versions and addresses that do not answer in time."""
+        self.wrong: set[str] = set()
+        """Addresses whose answers are another version's."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.kept: frozenset[Endpoint] = frozenset()
@@ -253,14 +262,16 @@ class InMemoryReplicas:
         if (refusal := self.refusals.get(version)) is not None:
             raise refusal
         try:
-            await asyncio.wait_for(asyncio.Event().wait() if version in self.stuck else self.gate.wait(), timeout_s)
+            stuck = version in self.stuck or endpoint.address in self.stuck
+            await asyncio.wait_for(asyncio.Event().wait() if stuck else self.gate.wait(), timeout_s)
         except TimeoutError as error:
             raise ReplicasUnavailableError("DEADLINE_EXCEEDED") from error
         parts = [part for payload in payloads for part in payload.parts]
         encoded = payloads[0].kind is PayloadKind.ENCODED
         bad = [index for index, part in enumerate(parts) if encoded and part == BAD_IMAGE]
         rows = sum(payload.items for payload in payloads) - len(bad)
-        answer = np.full((rows, len(LABELS)), float(version.number), np.float32)
+        number = version.number + (endpoint.address in self.wrong)
+        answer = np.full((rows, len(LABELS)), float(number), np.float32)
         if encoded:
             # Each row says which image it answers, so that a mix-up shows.
             answer[:, 1] = [len(part) for index, part in enumerate(parts) if index not in bad]

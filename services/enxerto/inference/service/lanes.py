@@ -10,6 +10,7 @@ from enxerto.inference.domain import (
     ApplicationState,
     Deployment,
     DeploymentSpec,
+    Endpoint,
     Rollout,
     Scale,
     ServableVersion,
@@ -81,7 +82,7 @@ class Lanes:
         """Move the deployment's requests to what came up."""
         routes = self._routes.setdefault(deployment.name, {})
         for version, route in routes.items():
-            route.connect(self._fleet.status(_application(deployment, version)).endpoints)
+            self._follow(deployment, version, route)
             route.gather_by(self._limits(deployment.spec))
         before = [rollout.serving for rollout in deployment.rollouts]
         settled = await asyncio.gather(*(self._advance(deployment, rollout) for rollout in deployment.rollouts))
@@ -136,32 +137,41 @@ class Lanes:
             if version in routes:
                 return True
             try:
-                route = await self._trials.outcome(application.name, lambda: self._try(deployment, application, fresh))
+                route = await self._trials.outcome(
+                    application.name, lambda: self._try(deployment, version, status.endpoints, replay=fresh)
+                )
             except (UnavailableError, NoRoomError) as error:
                 self._troubles[application.name] = error.message
                 extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
                 logger.warning("not yet", extra=extra)
             else:
                 if route is not None:
-                    route.connect(status.endpoints)
                     routes[version] = route
+                    self._follow(deployment, version, route)
                     return True
         if fresh and self._fleet.waited_s(application) > self._bring_up_s:
             trouble = self._troubles.get(application.name, "no replica answered")
             raise VersionStartError(version, f"{trouble} within {self._bring_up_s:.0f} s")
         return False
 
-    async def _try(self, deployment: Deployment, application: Application, fresh: bool) -> Route:
-        """A route to a version, after it was warmed up by the way that requests take.
+    def _follow(self, deployment: Deployment, version: VersionName, route: Route) -> None:
+        """Use the replicas that a version has now; those that join others pass the steps of a fresh version."""
+        endpoints = self._fleet.status(_application(deployment, version)).endpoints
+        route.follow(endpoints, lambda endpoint: self._try(deployment, version, (endpoint,), replay=True))
 
-        A fresh one has to answer its golden inputs too. One that served before a restart has done so: whatever becomes
-        of the file does not take it down.
+    async def _try(
+        self, deployment: Deployment, version: VersionName, endpoints: Sequence[Endpoint], *, replay: bool
+    ) -> Route:
+        """A route to replicas of a version, after they were warmed up by the way that requests take.
+
+        Those of a fresh version, and those that join others, have to answer its golden inputs too. A version that
+        served before a restart has done so: whatever becomes of the file does not take it down.
         """
-        spec, facts = deployment.spec, await self._references.facts(application.version)
+        spec, facts = deployment.spec, await self._references.facts(version)
         route = self._new_route(deployment.name, facts, self._limits(spec))
-        route.connect(self._fleet.status(application).endpoints)
+        route.connect(endpoints)
         await route.warm_up(spec.warm_up_batch_sizes or (1,))
-        if fresh and (golden := await self._references.golden(facts)) is not None:
+        if replay and (golden := await self._references.golden(facts)) is not None:
             await route.replay(golden)
         return route
 
