@@ -192,16 +192,29 @@ class InMemoryCluster:
         self.slow: set[VersionName] = set()
         self.silent: set[VersionName] = set()
         self.applied: list[frozenset[str]] = []
+        self.targets: dict[str, int] = {}
+        """How many replicas an application is to have; the load may change it."""
+        self.room: dict[VersionName, int] = {}
+        """No more replicas of a version come up for now."""
         self.away = False
 
     async def apply(self, applications: Sequence[Application | Pool]) -> None:
         self._check()
-        self.running = {application.name: application for application in applications}
+        before, self.running = self.running, {application.name: application for application in applications}
+        self.targets = {name: self._target(before.get(name), now) for name, now in self.running.items()}
         self.applied.append(frozenset(self.running))
 
     async def observe(self) -> Mapping[str, ApplicationStatus]:
         self._check()
         return {name: self._status(application) for name, application in self.running.items()}
+
+    def _target(self, before: Application | Pool | None, now: Application | Pool) -> int:
+        """As Serve does it: a change of the bounds leaves as many replicas as there are."""
+        bounds = now.scale.autoscaling
+        if bounds is None:
+            return now.scale.replicas
+        there = self.targets[now.name] if before is not None else 0
+        return min(max(there, bounds.min_replicas), bounds.max_replicas)
 
     def forget(self) -> None:
         """What a restart of Ray does."""
@@ -219,7 +232,10 @@ class InMemoryCluster:
             return ApplicationStatus(ApplicationState.STARTING, known=False)
         if version in self.slow:
             return ApplicationStatus(ApplicationState.STARTING)
-        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.scale.replicas))
+        count = self.targets[application.name]
+        if version is not None:
+            count = min(count, self.room.get(version, count))
+        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(count))
         return ApplicationStatus(ApplicationState.RUNNING, ends, running=len(ends))
 
 

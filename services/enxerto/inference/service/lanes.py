@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from enxerto.inference.domain import (
     Application,
@@ -32,6 +32,16 @@ logger = logging.getLogger(__name__)
 NewRoute = Callable[[DeploymentName, ServableVersion, BatchLimits], Route]
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """What this process knows of a target that is being brought up."""
+
+    since: float
+    """Seconds of the loop's clock."""
+    replaced: int = 0
+    """Replicas of the version before it, as many as there were when the target was first wanted."""
+
+
 class Lanes:
     """The routes to all versions that are up. A deployment's requests move when its split is replaced."""
 
@@ -58,6 +68,7 @@ class Lanes:
         self._meter = meter
         self._bring_up_s = bring_up_s
         self._routes: dict[DeploymentName, dict[VersionName, Route]] = {}
+        self._attempts: dict[tuple[DeploymentName, Rollout], _Attempt] = {}
         self._troubles: dict[str, str] = {}
         """Why a trial has to be repeated, by the application's name."""
 
@@ -70,6 +81,8 @@ class Lanes:
 
     def wanted(self, living: Sequence[Deployment]) -> frozenset[Application]:
         """Every application that the deployments need now; of two references the one that wants more counts."""
+        attempts = {(deployment.name, rollout) for deployment in living for rollout in deployment.rollouts}
+        self._attempts = {key: attempt for key, attempt in self._attempts.items() if key in attempts}
         return frozenset(application for deployment in living for application in self._applications(deployment))
 
     async def clean(self, wanted: Iterable[Application]) -> None:
@@ -98,11 +111,28 @@ class Lanes:
         return deployment
 
     def _applications(self, deployment: Deployment) -> list[Application]:
-        percents = dict.fromkeys(self._routes.get(deployment.name, ()), 1)
+        scales = dict.fromkeys(self._routes.get(deployment.name, ()), deployment.spec.scale(1))
         for rollout in deployment.rollouts:
             for version in rollout.versions:
-                percents[version] = max(percents.get(version, 1), deployment.spec.percent(rollout.reference))
-        return [_application(deployment, version, percent) for version, percent in percents.items()]
+                scale = self._scale(deployment, rollout, version)
+                scales[version] = scale.cover(scales.get(version, scale))
+        return [_application(deployment, version, scale) for version, scale in scales.items()]
+
+    def _scale(self, deployment: Deployment, rollout: Rollout, version: VersionName) -> Scale:
+        """How many replicas a version has for a reference: by its share, and as it comes up as many as it replaces."""
+        scale = deployment.spec.scale(deployment.spec.percent(rollout.reference))
+        if version != rollout.serving:
+            return scale.beginning(self._attempt(deployment, rollout).replaced)
+        status = self._fleet.statuses.get(_application(deployment, version, scale).name)
+        return scale.beginning() if status is not None and not status.running else scale
+
+    def _attempt(self, deployment: Deployment, rollout: Rollout) -> _Attempt:
+        now = asyncio.get_running_loop().time()
+        attempt = self._attempts.setdefault((deployment.name, rollout), _Attempt(now))
+        if rollout.serving is not None and not attempt.replaced:
+            scale = deployment.spec.scale(deployment.spec.percent(rollout.reference))
+            attempt.replaced = self._fleet.status(_application(deployment, rollout.serving, scale)).running
+        return attempt
 
     async def _advance(self, deployment: Deployment, rollout: Rollout) -> Rollout:
         if rollout.attempting and rollout.target is not None:
@@ -127,36 +157,44 @@ class Lanes:
             VersionStartError: it does not come up.
             VersionNotServableError: it came up, and is not what the registry says.
         """
-        application = _application(deployment, version, deployment.spec.percent(rollout.reference))
+        application = _application(deployment, version, self._scale(deployment, rollout, version))
         routes, status = self._routes[deployment.name], self._fleet.status(application)
         fresh = rollout.serving != version
         if status.state is ApplicationState.FAILED and fresh:
             raise VersionStartError(version, status.message or "the replicas do not start")
         enough = status.state is ApplicationState.RUNNING and status.running >= application.scale.least
         if status.endpoints and (enough or not fresh):
-            if version in routes:
-                return True
-            try:
-                route = await self._trials.outcome(
-                    application.name, lambda: self._try(deployment, version, status.endpoints, replay=fresh)
-                )
-            except (UnavailableError, NoRoomError) as error:
-                self._troubles[application.name] = error.message
-                extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
-                logger.warning("not yet", extra=extra)
-            else:
-                if route is not None:
-                    routes[version] = route
-                    self._follow(deployment, version, route)
+            if (route := routes.get(version)) is not None:
+                # Of one that had a share already, those that were added for the rest of the requests may be on trial.
+                if set(status.endpoints) <= set(route.endpoints) or not fresh:
                     return True
-        if fresh and self._fleet.waited_s(application) > self._bring_up_s:
-            trouble = self._troubles.get(application.name, "no replica answered")
+            elif (route := await self._tried(deployment, application, status.endpoints, fresh)) is not None:
+                routes[version] = route
+                self._follow(deployment, version, route)
+                return True
+        if fresh and asyncio.get_running_loop().time() - self._attempt(deployment, rollout).since > self._bring_up_s:
+            trouble = self._troubles.get(application.name, "too few replicas answered")
             raise VersionStartError(version, f"{trouble} within {self._bring_up_s:.0f} s")
         return False
 
+    async def _tried(
+        self, deployment: Deployment, application: Application, endpoints: Sequence[Endpoint], fresh: bool
+    ) -> Route | None:
+        """A route to a version that passed its trial; None while that goes on, or has to be repeated."""
+        version = application.version
+        try:
+            return await self._trials.outcome(
+                application.name, lambda: self._try(deployment, version, endpoints, replay=fresh)
+            )
+        except (UnavailableError, NoRoomError) as error:
+            self._troubles[application.name] = error.message
+            extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
+            logger.warning("not yet", extra=extra)
+            return None
+
     def _follow(self, deployment: Deployment, version: VersionName, route: Route) -> None:
         """Use the replicas that a version has now; those that join others pass the steps of a fresh version."""
-        endpoints = self._fleet.status(_application(deployment, version)).endpoints
+        endpoints = self._fleet.status(_application(deployment, version, deployment.spec.scale(100))).endpoints
         route.follow(endpoints, lambda endpoint: self._try(deployment, version, (endpoint,), replay=True))
 
     async def _try(
@@ -215,6 +253,6 @@ class Lanes:
         return applied or Application(name, version, Scale(max(1, len(route.endpoints))))
 
 
-def _application(deployment: Deployment, version: VersionName, percent: int = 100) -> Application:
+def _application(deployment: Deployment, version: VersionName, scale: Scale) -> Application:
     spec = deployment.spec
-    return Application(deployment.name, version, spec.scale(percent), spec.device, spec.shared, spec.pinned)
+    return Application(deployment.name, version, scale, spec.device, spec.shared, spec.pinned)
