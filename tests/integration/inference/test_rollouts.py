@@ -208,6 +208,8 @@ def test_a_new_version_begins_with_as_many_replicas_as_the_old_one_has(served, r
         wait_for_replicas(served, name, 2, version=2)
         served.registry.point(model, "production", one)
         served.front.wait(name, lambda now: now.serving_version == one)
+        # The second version kept what it began with.
+        wait_for_replicas(served, name, 2)
         update(served, name, autoscaling=None)
         wait_for_replicas(served, name, 1)
     assert load.failures == []

@@ -76,9 +76,11 @@ class Route:
         try:
             await trial(endpoint)
         except EnxertoError as error:
-            if isinstance(error, FailedPreconditionError):
+            wrong = isinstance(error, FailedPreconditionError)
+            if wrong:
                 self._refused |= {endpoint}
-            self._meter.replica_failed()
+            if wrong or isinstance(error, ReplicasUnavailableError):
+                self._meter.replica_failed()
             extra = {"endpoint": endpoint.address, "version": str(self.version.name), "error": error.message}
             logger.warning("a replica was not let in", extra=extra)
         else:
