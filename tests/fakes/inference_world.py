@@ -54,6 +54,12 @@ BAD_IMAGE = b"bad"
 OUTPUT = TensorSpec("probabilities", "FP32", (-1, len(LABELS)))
 
 
+def golden(number: int, side: int = 2) -> Golden:
+    """Two images; `InMemoryReplicas` give every class of a tensor the version's number."""
+    answers = np.full((2, len(LABELS)), number, np.float32)
+    return Golden(Task.CLASSIFICATION, np.zeros((2, 3, side, side), np.uint8), {"probabilities": answers})
+
+
 class InMemoryDeploymentStore:
     """A `DeploymentStore` in a dictionary."""
 
@@ -186,16 +192,29 @@ class InMemoryCluster:
         self.slow: set[VersionName] = set()
         self.silent: set[VersionName] = set()
         self.applied: list[frozenset[str]] = []
+        self.targets: dict[str, int] = {}
+        """How many replicas an application is to have; the load may change it."""
+        self.room: dict[VersionName, int] = {}
+        """No more replicas of a version come up for now."""
         self.away = False
 
     async def apply(self, applications: Sequence[Application | Pool]) -> None:
         self._check()
-        self.running = {application.name: application for application in applications}
+        before, self.running = self.running, {application.name: application for application in applications}
+        self.targets = {name: self._target(before.get(name), now) for name, now in self.running.items()}
         self.applied.append(frozenset(self.running))
 
     async def observe(self) -> Mapping[str, ApplicationStatus]:
         self._check()
         return {name: self._status(application) for name, application in self.running.items()}
+
+    def _target(self, before: Application | Pool | None, now: Application | Pool) -> int:
+        """As Serve does it: a change of the bounds leaves as many replicas as there are."""
+        bounds = now.scale.autoscaling
+        if bounds is None:
+            return now.scale.replicas
+        there = self.targets[now.name] if before is not None else 0
+        return min(max(there, bounds.min_replicas), bounds.max_replicas)
 
     def forget(self) -> None:
         """What a restart of Ray does."""
@@ -213,7 +232,10 @@ class InMemoryCluster:
             return ApplicationStatus(ApplicationState.STARTING, known=False)
         if version in self.slow:
             return ApplicationStatus(ApplicationState.STARTING)
-        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(application.scale.replicas))
+        count = self.targets[application.name]
+        if version is not None:
+            count = min(count, self.room.get(version, count))
+        ends = tuple(Endpoint(f"{application.name}:{n}", application.name) for n in range(count))
         return ApplicationStatus(ApplicationState.RUNNING, ends, running=len(ends))
 
 
@@ -223,7 +245,10 @@ class InMemoryReplicas:
     def __init__(self) -> None:
         self.calls: list[tuple[Endpoint, VersionName, tuple[int, ...]]] = []
         self.dead: set[str] = set()
-        self.stuck: set[VersionName] = set()
+        self.stuck: set[VersionName | str] = set()
+        """Versions and addresses that do not answer in time."""
+        self.wrong: set[str] = set()
+        """Addresses whose answers are another version's."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.kept: frozenset[Endpoint] = frozenset()
@@ -231,6 +256,8 @@ class InMemoryReplicas:
         self.occupancies: dict[Endpoint, Occupancy] = {}
         self.refusals: dict[VersionName, EnxertoError] = {}
         """What replicas of the pool say instead of an answer."""
+        self.padding = 0
+        """Bytes that each answer to an encoded image holds besides."""
 
     async def arrange(
         self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
@@ -251,19 +278,24 @@ class InMemoryReplicas:
         if (refusal := self.refusals.get(version)) is not None:
             raise refusal
         try:
-            await asyncio.wait_for(asyncio.Event().wait() if version in self.stuck else self.gate.wait(), timeout_s)
+            stuck = version in self.stuck or endpoint.address in self.stuck
+            await asyncio.wait_for(asyncio.Event().wait() if stuck else self.gate.wait(), timeout_s)
         except TimeoutError as error:
             raise ReplicasUnavailableError("DEADLINE_EXCEEDED") from error
         parts = [part for payload in payloads for part in payload.parts]
         encoded = payloads[0].kind is PayloadKind.ENCODED
         bad = [index for index, part in enumerate(parts) if encoded and part == BAD_IMAGE]
         rows = sum(payload.items for payload in payloads) - len(bad)
-        answer = np.full((rows, len(LABELS)), float(version.number), np.float32)
+        number = version.number + (endpoint.address in self.wrong)
+        answer = np.full((rows, len(LABELS)), float(number), np.float32)
         if encoded:
             # Each row says which image it answers, so that a mix-up shows.
             answer[:, 1] = [len(part) for index, part in enumerate(parts) if index not in bad]
         refusals = tuple(ItemRefusal(index, "CORRUPT_IMAGE", "the image is damaged") for index in bad)
-        return BatchAnswer((Tensor(OUTPUT.name, "FP32", (len(LABELS),), answer.tobytes()),), (), refusals, 0.001, 0.002)
+        tensors = [Tensor(OUTPUT.name, "FP32", (len(LABELS),), answer.tobytes())]
+        if encoded and self.padding:
+            tensors.append(Tensor("padding", "UINT8", (self.padding,), bytes(rows * self.padding)))
+        return BatchAnswer(tuple(tensors), (), refusals, 0.001, 0.002)
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
         self.kept = endpoints

@@ -224,7 +224,7 @@ async def run(settings: InferenceSettings) -> None:
 
         async def report_drift() -> None:
             while True:
-                wired.observer.report(wired.predictions.deployments())
+                wired.observer.report(wired.predictions.answering())
                 await asyncio.sleep(_REPORT_S)
 
         loops = [wired.reconciler.run, wired.samples.run, report_drift]

@@ -17,6 +17,7 @@ EnxertoError
 │   ├── GoldenMismatchError
 │   ├── TaskMismatchError
 │   ├── NoEmbeddingError
+│   ├── DeploymentDeletingError
 │   └── ModelManagedElsewhereError
 ├── AbortedError
 │   └── DeploymentChangedError
@@ -156,6 +157,16 @@ class NoEmbeddingError(FailedPreconditionError):
     def __init__(self, name: VersionName) -> None:
         text = f"{name} was registered before graphs gave embeddings: train it again"
         super().__init__(text, [PreconditionViolation("OUTPUT", str(name), text)])
+
+
+class DeploymentDeletingError(FailedPreconditionError):
+    """The deployment is being removed and takes no change."""
+
+    reason = "DEPLOYMENT_DELETING"
+
+    def __init__(self, name: DeploymentName) -> None:
+        text = "is being deleted"
+        super().__init__(f"{name} {text}", [PreconditionViolation("STATE", str(name), text)])
 
 
 class DeploymentChangedError(AbortedError):

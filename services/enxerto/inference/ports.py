@@ -271,7 +271,7 @@ class Meter(Protocol):
         ...
 
     def version_failed(self) -> None:
-        """A target version could not be brought up."""
+        """A target version could not be brought up, or may not be served."""
         ...
 
     def shadow_compared(self, task: Task, images: int, agreed: float) -> None:

@@ -48,8 +48,8 @@ def update(served, name: str, **fields: Any) -> deployment_pb2.Deployment:
     return served.front.deployments.UpdateDeployment(request, timeout=30)
 
 
-def wait_for_replicas(served, name: str, count: int, timeout_s: float = 120) -> None:
-    """Until Serve runs so many replicas of the deployment's first version, and the front has had time to find them."""
+def wait_for_replicas(served, name: str, count: int, version: int = 1, timeout_s: float = 120) -> None:
+    """Until Serve runs so many replicas of a version of the deployment, and the front has had time to find them."""
     base = int(served.front.address.rpartition(":")[2]) - Ports(0)["inference"]
     url = f"http://127.0.0.1:{Ports(base)[RAY]}/api/serve/applications/"
     token = Layout(served.platform.home).ray_token.read_text().strip()
@@ -58,7 +58,7 @@ def wait_for_replicas(served, name: str, count: int, timeout_s: float = 120) -> 
     while True:
         with urllib.request.urlopen(request, timeout=20) as answer:
             applications = json.load(answer)["applications"]
-        found = applications[f"default.{identity}.default.{identity}.v1"]
+        found = applications[f"default.{identity}.default.{identity}.v{version}"]
         # While Serve takes over a change it may show none.
         states = [replica["state"] for replica in found["deployments"].get("replica", {}).get("replicas", ())]
         if states == ["RUNNING"] * count:
@@ -191,6 +191,29 @@ def test_replicas_come_and_go_under_load_and_the_load_decides(served, rolled: tu
     wait_for_replicas(served, name, 1)
     assert load.failures == []
     assert set(load.versions) == {one}
+
+
+def test_a_new_version_begins_with_as_many_replicas_as_the_old_one_has(served, rolled: tuple[str, str, str]) -> None:
+    name, one, two = rolled
+    model, delay = one.rpartition("/versions/")[0], Duration(seconds=300)
+    update(served, name, autoscaling=None, replicas=2)
+    wait_for_replicas(served, name, 2)
+    with Load(served, name) as load:
+        # Whatever the load is, nothing is added or removed before the test ends.
+        bounds = {"max_replicas": 2, "upscale_delay": delay, "downscale_delay": delay}
+        update(served, name, replicas=1, autoscaling=bounds)
+        wait_for_replicas(served, name, 2)
+        served.registry.point(model, "production", two)
+        served.front.wait(name, lambda now: now.serving_version == two)
+        wait_for_replicas(served, name, 2, version=2)
+        served.registry.point(model, "production", one)
+        served.front.wait(name, lambda now: now.serving_version == one)
+        # The second version kept what it began with.
+        wait_for_replicas(served, name, 2)
+        update(served, name, autoscaling=None)
+        wait_for_replicas(served, name, 1)
+    assert load.failures == []
+    assert set(load.versions) == {one, two}
 
 
 def test_what_cannot_be_asked_for_is_named(served, rolled: tuple[str, str, str]) -> None:

@@ -2,25 +2,17 @@
 
 import asyncio
 
-import numpy as np
 import pytest
 
 from enxerto.inference.domain import State
 from enxerto.vision.onnx.golden import Golden
-from enxerto.vision.specs import Task
 from fakes.inference_stack import NAME, World
-from fakes.inference_world import LABELS
+from fakes.inference_world import golden
 
 
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def golden(number: int, side: int = 2) -> Golden:
-    """Two images; the replicas of the tests give every class of a tensor the version's number."""
-    answers = np.full((2, len(LABELS)), number, np.float32)
-    return Golden(Task.CLASSIFICATION, np.zeros((2, 3, side, side), np.uint8), {"probabilities": answers})
 
 
 async def test_a_version_that_answers_as_it_was_registered_is_served(world: World) -> None:

@@ -31,7 +31,7 @@ from enxerto.vision.embeddings import EmbeddingReference
 from enxerto.vision.specs import Task
 from fakes.tiny_onnx import LABELS, TinyDetector, TinyModel, TinySegmenter
 from grpc_details import failed_call
-from inference_front import Front, deployment, plain, running_front
+from inference_front import ALIAS, Front, deployment, plain, running_front
 
 MODELS = {"class": TinyModel(embeds=True), "plain": TinyModel(), "detect": TinyDetector(), "segment": TinySegmenter()}
 CLASS = DeploymentName("default", "class")
@@ -110,10 +110,27 @@ async def test_images_unlike_those_of_training_are_drift(front: Front) -> None:
     (observed,) = (await quality(front)).versions
     assert observed.embedding_drift > 1
     assert observed.drifted
-    front.use_cases.observer.report(front.use_cases.predictions.deployments())
+    front.use_cases.observer.report(front.use_cases.predictions.answering())
     assert front.meter.drift == (pytest.approx(observed.embedding_drift), 1)
-    front.use_cases.observer.report(set())
+    front.use_cases.observer.report({})
     assert front.meter.drift == (0, 0)
+
+
+async def test_what_was_seen_of_a_version_that_answers_no_more_is_forgotten(front: Front) -> None:
+    for _ in range(2):
+        await classify(front, *[RED] * 40)
+    front.use_cases.observer.report(front.use_cases.predictions.answering())
+    assert front.meter.drift[1] == 1
+    two = front.registry.add_tiny(2, MODELS["class"], "class")
+    front.replicas.load(two, MODELS["class"])
+    front.registry.point(ALIAS, two)
+    for _ in range(3):
+        await front.use_cases.reconciler.tick()
+    answers = await classify(front, DARK)
+    assert answers.model_version == str(two)
+    front.use_cases.observer.report(front.use_cases.predictions.answering())
+    assert front.meter.drift == (0, 0)
+    assert [one.model_version for one in (await quality(front)).versions] == [str(two)]
 
 
 async def test_drift_is_unknown_without_a_reference_or_with_few_images(front: Front) -> None:

@@ -1,12 +1,14 @@
 """Deployments through the front door of the use cases, with the world in memory."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from enxerto.inference.domain import State
+from enxerto.inference.domain import State, TrafficShare
 from enxerto.inference.errors import (
     DeploymentChangedError,
+    DeploymentDeletingError,
     DeploymentNotFoundError,
     DeploymentNotReadyError,
     ItemsRefusedError,
@@ -16,6 +18,7 @@ from enxerto.inference.errors import (
 )
 from enxerto.inference.service import SpecChange
 from enxerto.kernel.names import DeploymentName, VersionReference
+from enxerto.vision.specs import Task
 from fakes.inference_stack import NAME, World, answer
 from fakes.inference_world import BAD_IMAGE
 
@@ -130,6 +133,38 @@ async def test_an_alias_that_vanishes_shows_and_the_version_serves_on(world: Wor
     assert deployment.state is State.READY
 
 
+async def test_every_target_that_cannot_be_served_is_counted_once(world: World) -> None:
+    one, two, three = (world.registry.add(number) for number in (1, 2, 3))
+    await world.deploy(world.registry.point("production", one))
+    for count, quarantined in enumerate((two, three), 1):
+        world.registry.quarantined.add(quarantined)
+        world.registry.point("production", quarantined)
+        await world.tick(5)
+        assert world.meter.counts["failed"] == count
+    reference = world.registry.point("production", one)
+    await world.tick()
+    assert (await world.deployment()).fault is None
+    del world.registry.aliases[reference]
+    await world.tick()
+    world.start()
+    await world.tick()
+    assert world.meter.counts["failed"] == 3
+    assert await world.answer() == 1
+
+
+async def test_a_target_for_another_task_is_counted(world: World) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    world.registry.versions[two] = replace(world.registry.versions[two], task=Task.STYLE)
+    candidate = world.registry.point("candidate", one)
+    await world.deploy(world.registry.point("production", one), traffic=(TrafficShare(candidate, 10),))
+    world.registry.point("candidate", two)
+    await world.tick(5)
+    (companion,) = (await world.deployment()).companions
+    assert companion.fault is not None
+    assert companion.fault.reason == "TASK_MISMATCH"
+    assert world.meter.counts["failed"] == 1
+
+
 async def test_a_restart_of_the_front_finds_the_deployment(world: World) -> None:
     await world.deploy(world.registry.point("production", world.registry.add(1)))
     world.start()
@@ -224,6 +259,16 @@ async def test_a_deleted_deployment_is_gone_with_its_application(world: World) -
         await world.front.deployments.get(NAME)
     with pytest.raises(DeploymentNotFoundError):
         await world.answer()
+
+
+async def test_a_deployment_that_is_being_deleted_takes_no_change(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    await world.front.deployments.delete(NAME, "")
+    before = await world.deployment()
+    with pytest.raises(DeploymentDeletingError):
+        await world.front.deployments.update(NAME, SpecChange(replicas=2), "")
+    await world.front.deployments.delete(NAME, "")
+    assert await world.deployment() == before
 
 
 async def test_an_update_during_a_tick_takes_nothing_down(world: World) -> None:

@@ -63,14 +63,11 @@ async def test_bounds_are_left_to_the_cluster() -> None:
     scaled = await declared(application(Scale(2, Autoscaling(1, 4, 1.5, 3.0, 60.0))))
     assert scaled["deployments"][0]["autoscaling_config"] == {
         "min_replicas": 1,
-        "initial_replicas": 2,
         "max_replicas": 4,
         "target_ongoing_requests": 1.5,
         "upscale_delay_s": 3.0,
         "downscale_delay_s": 60.0,
     }
-    least = await declared(application(Scale(1, Autoscaling(1, 4))))
-    assert "initial_replicas" not in least["deployments"][0]["autoscaling_config"]
     # Serve starts replicas anew when the arguments change, and only then.
     assert fixed["args"] == scaled["args"]
 
@@ -106,6 +103,87 @@ async def test_more_replicas_are_used_and_none_is_asked_that_is_gone(world: Worl
     assert [await world.answer() for _ in range(9)] == [1] * 9
     assert {endpoint.address.rpartition(":")[2] for endpoint, _, _ in world.replicas.calls} == {"0"}
     assert world.meter.counts["replica_failed"] == 0
+
+
+def target(world: World, number: int) -> int:
+    """How many replicas of a version the cluster is to run."""
+    return world.cluster.targets[f"default.pets.default.pets.v{number}"]
+
+
+async def test_an_autoscaled_version_begins_with_as_many_replicas_as_were_asked_for(world: World) -> None:
+    one = world.registry.add(1)
+    world.cluster.room[one] = 1
+    world.bring_up_s = 30
+    world.start()
+    await world.deploy(world.registry.point("production", one), replicas=2, autoscaling=Autoscaling(1, 4))
+    assert await world.state() is State.DEPLOYING
+    world.cluster.room.clear()
+    await world.tick()
+    assert await world.state() is State.READY
+    assert target(world, 1) == 2
+    # The load may take one away, and a restart of the cluster is a beginning.
+    world.cluster.targets["default.pets.default.pets.v1"] = 1
+    await world.tick()
+    assert target(world, 1) == 1
+    world.cluster.slow.add(one)
+    world.cluster.forget()
+    await world.tick()
+    world.cluster.slow.clear()
+    await world.tick()
+    assert target(world, 1) == 2
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_a_new_version_gets_as_many_replicas_as_the_load_gave_the_old_one(world: World, replicas: int) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    world.bring_up_s = 30
+    world.start()
+    await world.deploy(world.registry.point("production", one), replicas, autoscaling=Autoscaling(1, 4))
+    world.cluster.targets["default.pets.default.pets.v1"] = 4
+    await world.tick()
+    world.cluster.room[two] = 3
+    world.registry.point("production", two)
+    declared = len(world.cluster.applied)
+    await world.tick()
+    assert target(world, 2) == 4
+    assert await world.answer() == 1
+    # What the old version does meanwhile, or a restart of the front, changes nothing of it.
+    world.cluster.targets["default.pets.default.pets.v1"] = 2
+    await world.tick(5)
+    assert len(world.cluster.applied) == declared + 1
+    world.cluster.targets["default.pets.default.pets.v1"] = 4
+    world.start()
+    await world.tick()
+    assert target(world, 2) == 4
+    assert await world.answer() == 1
+    world.cluster.room.clear()
+    await world.tick()
+    assert await world.answer() == 2
+    await world.tick(5)
+    assert target(world, 2) == 4
+    running = world.cluster.running["default.pets.default.pets.v2"]
+    assert running.scale.autoscaling == Autoscaling(1, 4)
+    declared = len(world.cluster.applied)
+    await world.tick(5)
+    assert len(world.cluster.applied) == declared
+
+
+@pytest.mark.parametrize("autoscaling", [None, Autoscaling(1, 4)])
+async def test_a_canary_that_was_up_for_long_has_time_to_grow(world: World, autoscaling: Autoscaling | None) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    candidate = world.registry.point("candidate", two)
+    share = TrafficShare(candidate, 10)
+    await world.deploy(world.registry.point("production", one), 3, traffic=(share,), autoscaling=autoscaling)
+    await asyncio.sleep(world.bring_up_s + 0.05)
+    world.cluster.room[two] = 2
+    world.registry.point("production", two)
+    await world.tick()
+    assert (await world.deployment()).fault is None
+    assert (await world.deployment()).serving == one
+    world.cluster.room.clear()
+    await world.tick()
+    assert (await world.deployment()).serving == two
+    assert len({end for end in world.replicas.kept if ".v2:" in end.address}) == 3
 
 
 async def test_replicas_that_the_cluster_says_nothing_of_go_on_answering(world: World) -> None:

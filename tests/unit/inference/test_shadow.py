@@ -104,6 +104,16 @@ async def test_a_shadow_that_hangs_or_fails_is_no_concern_of_callers(world: Worl
     assert found.images == 0
 
 
+async def test_answers_that_wait_to_be_compared_count_as_memory_too(world: World) -> None:
+    await shadowed(world)
+    world.replicas.padding = 15 * 2**20
+    world.replicas.stuck.add(TWO)
+    for _ in range(10):
+        await world.answer()
+    # One copy hangs at the shadow, and four answers of 15 MiB fit into the 64 MiB of those that wait.
+    assert (await compared(world, 5)).dropped == 10 - 1 - 4
+
+
 async def test_a_shadow_that_does_not_come_up_shows(world: World) -> None:
     world.cluster.broken.add(TWO)
     await shadowed(world)

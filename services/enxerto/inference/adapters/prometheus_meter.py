@@ -34,7 +34,9 @@ class PrometheusMeter:
         self._dropped = counter("requests_dropped", "Requests given up before an answer.", "reason")
         self._replica_failures = counter("replica_failures", "Calls to replicas that failed.")
         self._switches = counter("version_switches", "Moves of a deployment's traffic to another version.")
-        self._failures = counter("version_failures", "Target versions that could not be brought up.")
+        self._failures = counter(
+            "version_failures", "Target versions that could not be brought up or may not be served."
+        )
         self._compared = counter("shadow_images", "Images whose answers by a shadow were compared.", "task")
         self._agreed = counter("shadow_agreement", "Sum of those images' agreements, each in [0, 1].", "task")
         self._shadow_dropped = counter("shadow_requests_dropped", "Copies for shadows that were given up.", "reason")

@@ -148,11 +148,9 @@ def _size(scale: Scale) -> dict[str, Any]:
         count = scale.replicas
         return {"autoscaling_config": {"min_replicas": count, "initial_replicas": count, "max_replicas": count}}
     # Without a first number, a change of the bounds leaves as many replicas as there are.
-    first = {"initial_replicas": scale.replicas} if scale.replicas > bounds.min_replicas else {}
     # Replicas that are called directly report their load themselves.
     return {
         "autoscaling_config": {
-            **first,
             "min_replicas": bounds.min_replicas,
             "max_replicas": bounds.max_replicas,
             "target_ongoing_requests": bounds.target_ongoing_batches,

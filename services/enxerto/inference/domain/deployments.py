@@ -125,5 +125,5 @@ class Deployment:
         return replace(self, comparison=comparison, update_time=now)
 
     def delete(self, now: datetime) -> "Deployment":
-        """Answer nothing more and be removed."""
-        return replace(self, state=State.DELETING, update_time=now)
+        """Answer nothing more and be removed; once more changes nothing."""
+        return self if self.state is State.DELETING else replace(self, state=State.DELETING, update_time=now)

@@ -78,13 +78,33 @@ class Scale:
     """How many replicas a version has."""
 
     replicas: int
-    """With `autoscaling`, at the beginning."""
+    """With `autoscaling`, at the beginning, unless the version that it follows has more."""
     autoscaling: Autoscaling | None = None
 
     @property
     def least(self) -> int:
         """There are never fewer for long."""
         return self.autoscaling.min_replicas if self.autoscaling else self.replicas
+
+    def beginning(self, replicas: int = 0) -> "Scale":
+        """Of a version that comes up: the load, of which it has none yet, takes away none of those that it begins with.
+
+        Args:
+            replicas: that it is to have at least, as far as the bounds let it.
+        """
+        bounds = self.autoscaling
+        if bounds is None:
+            return self
+        first = min(max(self.replicas, replicas), bounds.max_replicas)
+        return Scale(first, replace(bounds, min_replicas=first))
+
+    def cover(self, other: "Scale") -> "Scale":
+        """Enough for both, which are of one deployment."""
+        count, ours, theirs = max(self.replicas, other.replicas), self.autoscaling, other.autoscaling
+        if ours is None or theirs is None:
+            return Scale(count)
+        least, most = max(ours.min_replicas, theirs.min_replicas), max(ours.max_replicas, theirs.max_replicas)
+        return Scale(count, replace(ours, min_replicas=least, max_replicas=most))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from enxerto.inference.domain import (
     State,
     TrafficShare,
 )
-from enxerto.inference.errors import DeploymentChangedError, TaskMismatchError
+from enxerto.inference.errors import DeploymentChangedError, DeploymentDeletingError, TaskMismatchError
 from enxerto.inference.ports import ModelRegistry
 from enxerto.inference.service.watching import WatchedStore
 from enxerto.kernel.clock import Clock
@@ -164,6 +164,7 @@ class Deployments:
         Raises:
             DeploymentNotFoundError: there is none.
             DeploymentChangedError: `etag` is given and is not the current one.
+            DeploymentDeletingError: it is being removed.
             InvalidArgumentError, VersionNotFoundError, VersionNotServableError, TaskMismatchError,
                 RegistryUnavailableError: as for `create`.
         """
@@ -175,6 +176,8 @@ class Deployments:
             target = main.name if change.model_version is not KEPT else None
 
         def apply(deployment: Deployment) -> Deployment:
+            if deployment.state is State.DELETING:
+                raise DeploymentDeletingError(name)
             now = self._clock.now()
             updated = deployment.update(change.apply(deployment.spec), now)
             return updated.advance(updated.main.aim(target), now) if target else updated
@@ -196,10 +199,10 @@ class Deployments:
             current = await self._store.get(name)
             if etag and etag != current.etag:
                 raise DeploymentChangedError(name)
-            if current.state is State.DELETING:
+            if (wanted := apply(current)) == current:
                 return current
             try:
-                changed = await self._store.replace(apply(current))
+                changed = await self._store.replace(wanted)
             except DeploymentChangedError:
                 # Progress of a roll-out was written in between; it does not concern what the user decides.
                 if attempt == _WRITE_ATTEMPTS - 1:

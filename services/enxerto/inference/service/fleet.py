@@ -1,4 +1,4 @@
-"""The applications that the cluster runs: which ones, since when, and which are on their way out."""
+"""The applications that the cluster runs: which ones, and which are on their way out."""
 
 import asyncio
 import contextlib
@@ -28,8 +28,6 @@ class _Memory:
     wanted: frozenset[Application] = frozenset()
     """By the deployments, when the cluster was last told."""
     leaving: list[_Leaving] = field(default_factory=list)
-    since: dict[str, float] = field(default_factory=dict)
-    """Seconds of the loop's clock, by the application's name."""
 
 
 class Fleet:
@@ -83,8 +81,6 @@ class Fleet:
             await self._cluster.apply(sorted(applications, key=lambda application: application.name))
             memory.applied = applications
             statuses = await self._cluster.observe()
-        now = asyncio.get_running_loop().time()
-        memory.since = {name: memory.since.get(name, now) for name in by_name}
         self.statuses = {name: self._remembered(name, status) for name, status in statuses.items()}
         pools = [one.name for one in applications if isinstance(one, Pool)]
         endpoints = [endpoint for name in pools if name in self.statuses for endpoint in self.statuses[name].endpoints]
@@ -113,11 +109,6 @@ class Fleet:
         """A version's application as the cluster was last told to run it."""
         found = (one for one in self._memory.wanted if (one.deployment, one.version) == (deployment, version))
         return next(found, None)
-
-    def waited_s(self, application: Application) -> float:
-        """For how long an application has been wanted."""
-        now = asyncio.get_running_loop().time()
-        return now - self._memory.since.get(application.name, now)
 
     def retire(self, application: Application, route: Route) -> None:
         """Remove an application, unless it is wanted again, once the requests of its route have ended."""

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from enxerto.inference.domain import (
     Application,
     ApplicationState,
     Deployment,
     DeploymentSpec,
-    Fault,
+    Endpoint,
     Rollout,
     Scale,
     ServableVersion,
@@ -30,6 +30,16 @@ from enxerto.kernel.names import DeploymentName, VersionName
 logger = logging.getLogger(__name__)
 
 NewRoute = Callable[[DeploymentName, ServableVersion, BatchLimits], Route]
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What this process knows of a target that is being brought up."""
+
+    since: float
+    """Seconds of the loop's clock."""
+    replaced: int = 0
+    """Replicas of the version before it, as many as there were when the target was first wanted."""
 
 
 class Lanes:
@@ -58,6 +68,7 @@ class Lanes:
         self._meter = meter
         self._bring_up_s = bring_up_s
         self._routes: dict[DeploymentName, dict[VersionName, Route]] = {}
+        self._attempts: dict[tuple[DeploymentName, Rollout], _Attempt] = {}
         self._troubles: dict[str, str] = {}
         """Why a trial has to be repeated, by the application's name."""
 
@@ -70,6 +81,8 @@ class Lanes:
 
     def wanted(self, living: Sequence[Deployment]) -> frozenset[Application]:
         """Every application that the deployments need now; of two references the one that wants more counts."""
+        attempts = {(deployment.name, rollout) for deployment in living for rollout in deployment.rollouts}
+        self._attempts = {key: attempt for key, attempt in self._attempts.items() if key in attempts}
         return frozenset(application for deployment in living for application in self._applications(deployment))
 
     async def clean(self, wanted: Iterable[Application]) -> None:
@@ -82,7 +95,7 @@ class Lanes:
         """Move the deployment's requests to what came up."""
         routes = self._routes.setdefault(deployment.name, {})
         for version, route in routes.items():
-            route.connect(self._fleet.status(_application(deployment, version)).endpoints)
+            self._follow(deployment, version, route)
             route.gather_by(self._limits(deployment.spec))
         before = [rollout.serving for rollout in deployment.rollouts]
         settled = await asyncio.gather(*(self._advance(deployment, rollout) for rollout in deployment.rollouts))
@@ -98,11 +111,28 @@ class Lanes:
         return deployment
 
     def _applications(self, deployment: Deployment) -> list[Application]:
-        percents = dict.fromkeys(self._routes.get(deployment.name, ()), 1)
+        scales = dict.fromkeys(self._routes.get(deployment.name, ()), deployment.spec.scale(1))
         for rollout in deployment.rollouts:
             for version in rollout.versions:
-                percents[version] = max(percents.get(version, 1), deployment.spec.percent(rollout.reference))
-        return [_application(deployment, version, percent) for version, percent in percents.items()]
+                scale = self._scale(deployment, rollout, version)
+                scales[version] = scale.cover(scales.get(version, scale))
+        return [_application(deployment, version, scale) for version, scale in scales.items()]
+
+    def _scale(self, deployment: Deployment, rollout: Rollout, version: VersionName) -> Scale:
+        """How many replicas a version has for a reference: by its share, and as it comes up as many as it replaces."""
+        scale = deployment.spec.scale(deployment.spec.percent(rollout.reference))
+        if version != rollout.serving:
+            return scale.beginning(self._attempt(deployment, rollout).replaced)
+        status = self._fleet.statuses.get(_application(deployment, version, scale).name)
+        return scale.beginning() if status is not None and not status.running else scale
+
+    def _attempt(self, deployment: Deployment, rollout: Rollout) -> _Attempt:
+        now = asyncio.get_running_loop().time()
+        attempt = self._attempts.setdefault((deployment.name, rollout), _Attempt(now))
+        if rollout.serving is not None and not attempt.replaced:
+            scale = deployment.spec.scale(deployment.spec.percent(rollout.reference))
+            attempt.replaced = self._fleet.status(_application(deployment, rollout.serving, scale)).running
+        return attempt
 
     async def _advance(self, deployment: Deployment, rollout: Rollout) -> Rollout:
         if rollout.attempting and rollout.target is not None:
@@ -111,13 +141,13 @@ class Lanes:
                     logger.info("switched", extra={"deployment": str(deployment.name), "version": str(rollout.target)})
                     rollout = rollout.serve(rollout.target)
             except (FailedPreconditionError, NotFoundError) as error:
-                rollout = self._failed(deployment, rollout, fault_of(error))
+                rollout = rollout.fail(fault_of(error))
         if rollout.serving is not None and rollout.serving not in self._routes[deployment.name]:
             try:
                 await self._up(deployment, rollout, rollout.serving)
             except (FailedPreconditionError, NotFoundError) as error:
                 if rollout.fault is None:
-                    rollout = self._failed(deployment, rollout, fault_of(error))
+                    rollout = rollout.fail(fault_of(error))
         return rollout
 
     async def _up(self, deployment: Deployment, rollout: Rollout, version: VersionName) -> bool:
@@ -127,42 +157,59 @@ class Lanes:
             VersionStartError: it does not come up.
             VersionNotServableError: it came up, and is not what the registry says.
         """
-        application = _application(deployment, version, deployment.spec.percent(rollout.reference))
+        application = _application(deployment, version, self._scale(deployment, rollout, version))
         routes, status = self._routes[deployment.name], self._fleet.status(application)
         fresh = rollout.serving != version
         if status.state is ApplicationState.FAILED and fresh:
             raise VersionStartError(version, status.message or "the replicas do not start")
         enough = status.state is ApplicationState.RUNNING and status.running >= application.scale.least
         if status.endpoints and (enough or not fresh):
-            if version in routes:
-                return True
-            try:
-                route = await self._trials.outcome(application.name, lambda: self._try(deployment, application, fresh))
-            except (UnavailableError, NoRoomError) as error:
-                self._troubles[application.name] = error.message
-                extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
-                logger.warning("not yet", extra=extra)
-            else:
-                if route is not None:
-                    route.connect(status.endpoints)
-                    routes[version] = route
+            if (route := routes.get(version)) is not None:
+                # Of one that had a share already, those that were added for the rest of the requests may be on trial.
+                if set(status.endpoints) <= set(route.endpoints) or not fresh:
                     return True
-        if fresh and self._fleet.waited_s(application) > self._bring_up_s:
-            trouble = self._troubles.get(application.name, "no replica answered")
+            elif (route := await self._tried(deployment, application, status.endpoints, fresh)) is not None:
+                routes[version] = route
+                self._follow(deployment, version, route)
+                return True
+        if fresh and asyncio.get_running_loop().time() - self._attempt(deployment, rollout).since > self._bring_up_s:
+            trouble = self._troubles.get(application.name, "too few replicas answered")
             raise VersionStartError(version, f"{trouble} within {self._bring_up_s:.0f} s")
         return False
 
-    async def _try(self, deployment: Deployment, application: Application, fresh: bool) -> Route:
-        """A route to a version, after it was warmed up by the way that requests take.
+    async def _tried(
+        self, deployment: Deployment, application: Application, endpoints: Sequence[Endpoint], fresh: bool
+    ) -> Route | None:
+        """A route to a version that passed its trial; None while that goes on, or has to be repeated."""
+        version = application.version
+        try:
+            return await self._trials.outcome(
+                application.name, lambda: self._try(deployment, version, endpoints, replay=fresh)
+            )
+        except (UnavailableError, NoRoomError) as error:
+            self._troubles[application.name] = error.message
+            extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
+            logger.warning("not yet", extra=extra)
+            return None
 
-        A fresh one has to answer its golden inputs too. One that served before a restart has done so: whatever becomes
-        of the file does not take it down.
+    def _follow(self, deployment: Deployment, version: VersionName, route: Route) -> None:
+        """Use the replicas that a version has now; those that join others pass the steps of a fresh version."""
+        endpoints = self._fleet.status(_application(deployment, version, deployment.spec.scale(100))).endpoints
+        route.follow(endpoints, lambda endpoint: self._try(deployment, version, (endpoint,), replay=True))
+
+    async def _try(
+        self, deployment: Deployment, version: VersionName, endpoints: Sequence[Endpoint], *, replay: bool
+    ) -> Route:
+        """A route to replicas of a version, after they were warmed up by the way that requests take.
+
+        Those of a fresh version, and those that join others, have to answer its golden inputs too. A version that
+        served before a restart has done so: whatever becomes of the file does not take it down.
         """
-        spec, facts = deployment.spec, await self._references.facts(application.version)
+        spec, facts = deployment.spec, await self._references.facts(version)
         route = self._new_route(deployment.name, facts, self._limits(spec))
-        route.connect(self._fleet.status(application).endpoints)
+        route.connect(endpoints)
         await route.warm_up(spec.warm_up_batch_sizes or (1,))
-        if fresh and (golden := await self._references.golden(facts)) is not None:
+        if replay and (golden := await self._references.golden(facts)) is not None:
             await route.replay(golden)
         return route
 
@@ -205,13 +252,7 @@ class Lanes:
         applied = self._fleet.applied(name, version)
         return applied or Application(name, version, Scale(max(1, len(route.endpoints))))
 
-    def _failed(self, deployment: Deployment, rollout: Rollout, fault: Fault) -> Rollout:
-        extra = {"deployment": str(deployment.name), "version": str(rollout.target), "error": fault.message}
-        logger.error("a version failed to come up", extra=extra)
-        self._meter.version_failed()
-        return rollout.fail(fault)
 
-
-def _application(deployment: Deployment, version: VersionName, percent: int = 100) -> Application:
+def _application(deployment: Deployment, version: VersionName, scale: Scale) -> Application:
     spec = deployment.spec
-    return Application(deployment.name, version, spec.scale(percent), spec.device, spec.shared, spec.pinned)
+    return Application(deployment.name, version, scale, spec.device, spec.shared, spec.pinned)

@@ -6,7 +6,7 @@ The sample is bounded in images a second for each version, so that looking costs
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -149,10 +149,13 @@ class Observer:
         found = sorted(self._watched.get(name, {}).values(), key=lambda one: -one.seen)
         return [self._quality(one) for one in found if one.images]
 
-    def report(self, living: set[DeploymentName]) -> None:
-        """Tell the meter how far the farthest version has drifted, and how many have; forget other deployments."""
-        for name in set(self._watched) - living:
-            del self._watched[name]
+    def report(self, answering: Mapping[DeploymentName, Collection[VersionName]]) -> None:
+        """Tell the meter how far the farthest version has drifted, and how many have; forget what answers no more."""
+        self._watched = {
+            name: kept
+            for name, versions in self._watched.items()
+            if (kept := {one: versions[one] for one in versions if one in answering.get(name, ())})
+        }
         watched = [one for versions in self._watched.values() for one in versions.values()]
         drifts = [drift for one in watched if (drift := one.drift()) is not None]
         self._meter.drifted(max(drifts, default=0.0), sum(self._has_drifted(one) for one in watched))

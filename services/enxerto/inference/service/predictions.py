@@ -92,9 +92,9 @@ class Predictions:
         """Requests of one stream that are worked on at once."""
         return self._limits.stream_requests
 
-    def deployments(self) -> set[DeploymentName]:
-        """Those that have a version that answers."""
-        return self._router.names()
+    def answering(self) -> dict[DeploymentName, frozenset[VersionName]]:
+        """The versions of every deployment that get requests, or copies of them."""
+        return self._router.versions()
 
     def serving(self, name: DeploymentName, wanted: Wanted | None = None) -> ServableVersion:
         """The version that answers now.

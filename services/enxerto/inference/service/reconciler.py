@@ -144,7 +144,9 @@ class Reconciler:
         try:
             changed = await self._lanes.settle(deployment)
             if any(before.serving != after.serving for before, after in _pairs(deployment, changed)):
-                return await self._record(changed)
+                recorded = await self._record(changed)
+                self._count(deployment, changed)
+                return recorded
         except DeploymentNotFoundError:
             self.poke()
             return deployment
@@ -183,10 +185,20 @@ class Reconciler:
         if after == before or after.revision != before.revision:
             return after
         try:
-            return await self._store.replace(after)
+            written = await self._store.replace(after)
         except (DeploymentChangedError, DeploymentNotFoundError):
             self.poke()
             return before
+        self._count(before, after)
+        return written
+
+    def _count(self, before: Deployment, after: Deployment) -> None:
+        """Show the versions that were found wanting in a transition, once it is stored: later ticks find no other."""
+        for was, now in _pairs(before, after):
+            if now.fault is not None and now.fault != was.fault:
+                about = {"deployment": str(after.name), "version": str(now.target or now.reference)}
+                logger.error("a version cannot be served", extra={**about, "error": now.fault.message})
+                self._meter.version_failed()
 
 
 def _pairs(before: Deployment, after: Deployment) -> list[tuple[Rollout, Rollout]]:

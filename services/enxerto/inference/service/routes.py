@@ -4,13 +4,14 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
 from enxerto.inference.errors import GoldenMismatchError, NoRoomError, ReplicasUnavailableError, VersionNotServableError
 from enxerto.inference.ports import Meter, Replicas
 from enxerto.inference.service.batching import Batcher, BatchLimits, Share
+from enxerto.kernel.errors import EnxertoError, FailedPreconditionError
 from enxerto.kernel.names import DeploymentName
 from enxerto.vision.contracts import EMBEDDING
 from enxerto.vision.onnx.golden import Golden
@@ -45,6 +46,9 @@ class Route:
         self._batches = batches
         self._batcher = Batcher(deployment, self._send, _bounded(batches, version), meter)
         self._earlier: list[Batcher] = []
+        self._joining: dict[Endpoint, asyncio.Task[None]] = {}
+        self._refused: frozenset[Endpoint] = frozenset()
+        """Replicas that failed their trial."""
 
     def connect(self, endpoints: Sequence[Endpoint]) -> None:
         """Use these replicas from now on."""
@@ -52,6 +56,38 @@ class Route:
         if endpoints != self.endpoints:
             self.endpoints = endpoints
             self._batcher.scale(len(endpoints))
+
+    def follow(self, endpoints: Collection[Endpoint], trial: Callable[[Endpoint], Awaitable[object]]) -> None:
+        """Use those of these replicas that are in use already; the others join once they have passed a trial.
+
+        Where none is in use they do not wait for it, but for those that have failed it: an answer by a replica that was
+        not tried is better than none.
+        """
+        self._refused &= frozenset(endpoints)
+        staying = set(self.endpoints) & set(endpoints)
+        if not staying:
+            self.connect([endpoint for endpoint in endpoints if endpoint not in self._refused])
+            return
+        self.connect(list(staying))
+        for endpoint in set(endpoints) - staying - self._joining.keys():
+            self._joining[endpoint] = asyncio.ensure_future(self._join(endpoint, trial))
+
+    async def _join(self, endpoint: Endpoint, trial: Callable[[Endpoint], Awaitable[object]]) -> None:
+        try:
+            await trial(endpoint)
+        except EnxertoError as error:
+            wrong = isinstance(error, FailedPreconditionError)
+            if wrong:
+                self._refused |= {endpoint}
+            if wrong or isinstance(error, ReplicasUnavailableError):
+                self._meter.replica_failed()
+            extra = {"endpoint": endpoint.address, "version": str(self.version.name), "error": error.message}
+            logger.warning("a replica was not let in", extra=extra)
+        else:
+            self._refused -= {endpoint}
+            self.connect([*{*self.endpoints, endpoint}])
+        finally:
+            del self._joining[endpoint]
 
     def takes(self, payload: Payload) -> bool:
         """Whether the graph can answer a request that another version can."""

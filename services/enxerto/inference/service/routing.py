@@ -73,6 +73,11 @@ class Split:
         shadows = (self.shadow.route,) if self.shadow else ()
         return self.main, *(canary.route for canary in self.canaries if canary.route is not None), *shadows
 
+    @property
+    def versions(self) -> frozenset[VersionName]:
+        """Of all these routes."""
+        return frozenset(route.version.name for route in self.routes)
+
     def find(self, wanted: Wanted) -> Route | None:
         """The version that a caller insists on; of equal numbers, that of the main version's model before others."""
         found = [route for route in self.routes if wanted in (route.version.name, route.version.name.number)]
@@ -113,8 +118,7 @@ class Router:
     def switch(self, split: Split) -> None:
         """Send every later request of the deployment by this split."""
         self._splits[split.deployment] = split
-        versions = frozenset(route.version.name for route in split.routes)
-        self._caches.keep(split.deployment, versions, split.cache_bytes)
+        self._caches.keep(split.deployment, split.versions, split.cache_bytes)
 
     def remove(self, name: DeploymentName) -> None:
         """Send nothing more."""
@@ -128,3 +132,7 @@ class Router:
     def names(self) -> set[DeploymentName]:
         """Every deployment that answers."""
         return set(self._splits)
+
+    def versions(self) -> dict[DeploymentName, frozenset[VersionName]]:
+        """The versions of every deployment that answers."""
+        return {name: split.versions for name, split in self._splits.items()}

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_COPIES = 64
 _MAX_BYTES = 64 * 2**20
+"""Of the waiting requests of a deployment, with the main version's answers to them."""
 _TIMEOUT_S = 30.0
 
 
@@ -27,6 +28,10 @@ class _Copy:
     answer: Prediction
     route: Route
     """To the shadow."""
+
+    @property
+    def size_bytes(self) -> int:
+        return self.payload.size_bytes + self.answer.size_bytes
 
 
 @dataclass(slots=True)
@@ -63,12 +68,12 @@ class Shadowing:
             return
         lane = self._lanes.setdefault(split.deployment, _Lane())
         copy = _Copy(payload, answer, shadow.route)
-        if len(lane.copies) >= _MAX_COPIES or lane.bytes + payload.size_bytes > _MAX_BYTES:
+        if len(lane.copies) >= _MAX_COPIES or lane.bytes + copy.size_bytes > _MAX_BYTES:
             self._meter.shadow_dropped("queue_full")
             self._note(lane, copy, dropped=1)
             return
         lane.copies.append(copy)
-        lane.bytes += payload.size_bytes
+        lane.bytes += copy.size_bytes
         if lane.worker is None or lane.worker.done():
             lane.worker = asyncio.ensure_future(self._work(lane))
 
@@ -94,7 +99,7 @@ class Shadowing:
     async def _work(self, lane: _Lane) -> None:
         while lane.copies:
             copy = lane.copies.popleft()
-            lane.bytes = max(0, lane.bytes - copy.payload.size_bytes)
+            lane.bytes = max(0, lane.bytes - copy.size_bytes)
             try:
                 share = await copy.route.submit(copy.payload, _TIMEOUT_S)
                 theirs = Prediction(copy.route.version, share.tensors, share.pictures, copy.payload.items, share.timing)
