@@ -20,7 +20,7 @@ from enxerto.training.adapters.object_store import blob_key, open_store
 from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobStarted, JobTrained, LogLine, TrainingResult
 from enxerto.training.worker.checkpoints import StoredCheckpoints
 from enxerto.training.worker.failures import failed_for_good, last_word
-from enxerto.training.worker.order import JobOrder
+from enxerto.training.worker.order import JobOrder, read_spec
 from enxerto.training.worker.training import train
 from enxerto.vision.contracts import MIN_AGREEMENT
 from enxerto.vision.embeddings import EmbeddingReference
@@ -28,7 +28,8 @@ from enxerto.vision.finetuning import QuantizationMode, QuantizationSpec, StopSp
 from enxerto.vision.images import load, to_batch
 from enxerto.vision.onnx.golden import GOLDEN_FILE, read_golden
 from enxerto.vision.onnx.session import OnnxModel
-from enxerto.vision.specs import Task
+from enxerto.vision.snapshots import read_manifest
+from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.recipe import Checkpoint
 from fakes.dataset_folders import write_folder
@@ -148,6 +149,25 @@ async def test_pictures_are_left_without_a_version(tmp_path: Path) -> None:
     assert isinstance((await read_log(order))[-1].body, JobTrained)
 
 
+async def test_pictures_that_were_made_are_left_when_the_time_is_over(tmp_path: Path) -> None:
+    write_folder(Task.STYLE, tmp_path / "data")
+    # Over before the first step.
+    spec = small_spec(
+        Task.STYLE, base_model="gatys", image_size=32, style=StyleSpec(steps=3), stop=StopSpec(max_duration_s=1e-9)
+    )
+    order = write_order(tmp_path, tmp_path / "data", spec)
+    counts = read_manifest(order.blobs(), read_spec(order).manifest_sha256).count
+    assert counts(Split.TEST) > 0
+    train(order, Distribution())
+    result = await read_result(order)
+    assert result.stop_reason == "MAX_DURATION"
+    (picture,) = json.loads(content(order, result, "pictures.json"))
+    assert picture["split"] == "TEST"
+    assert content(order, result, picture["file"]).startswith(b"\x89PNG")
+    measured = {(one.name, one.split): one.value for one in result.metrics}
+    assert measured["loss", "test"] == pytest.approx(picture["metrics"]["loss"])
+
+
 async def test_a_failure_says_why_and_is_not_tried_again(tmp_path: Path) -> None:
     spec = small_spec(base_model="resnet18")
     order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), spec)
@@ -221,9 +241,10 @@ def test_what_a_dead_worker_has_half_written_is_no_checkpoint(tmp_path: Path) ->
 RUN = """
 import sys
 from pathlib import Path
-from enxerto.training.worker.order import JobOrder
+from enxerto.training.worker.order import JobOrder, read_spec
 from enxerto.training.worker.training import train
-from enxerto.vision.specs import Task
+from enxerto.vision.snapshots import read_manifest
+from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.collectives import Distribution
 url, cache = sys.argv[1:]
 train(JobOrder(url, "run1", 1, Path(cache), None, weights_download=False), Distribution())

@@ -176,7 +176,7 @@ def test_gatys_goes_on_where_it_was_interrupted(pictures: Snapshot, painted: tup
 def test_gatys_ends_when_its_time_is_over(pictures: Snapshot) -> None:
     trained = RECIPE.train(_job(_gatys(stop=StopSpec(max_duration_s=1e-3)), pictures))
     assert trained.stop_reason == "MAX_DURATION"
-    assert len(trained.files) < 7
+    assert 1 < len(trained.files) < 7
 
 
 def test_a_heavier_style_is_nearer_to_it(pictures: Snapshot) -> None:
