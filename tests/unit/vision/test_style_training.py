@@ -106,6 +106,12 @@ def _measured(predict: Predict, work: Job, trained: Trained) -> dict[str, float]
     return {one.name: one.value for one in RECIPE.evaluate(predict, work, Split.VAL, trained).metrics}
 
 
+@pytest.mark.parametrize(("loss", "epochs", "reason"), [(100.0, 1, "TARGET_SCORE"), (1e-6, 2, "EPOCHS")])
+def test_a_loss_that_is_low_enough_ends_training(pictures: Snapshot, loss: float, epochs: int, reason: str) -> None:
+    trained = RECIPE.train(_job(_spec("fast_style", epochs=2, stop=StopSpec(target_score=loss)), pictures))
+    assert (len(trained.history), trained.stop_reason) == (epochs, reason)
+
+
 def _gatys(**values: object) -> FinetuneSpec:
     return _spec("gatys", **{"style": StyleSpec(steps=30), **values})
 
