@@ -118,7 +118,7 @@ class Family:
             encoder=resource_name(self.encoder) if self.encoder else "",
             weights=training_run_pb2.WEIGHTS_PRETRAINED if shipped else training_run_pb2.WEIGHTS_NONE,
             model=f"{parent}/models/{self.resource_id}",
-            epochs=self.run.epochs,
+            epochs=self.run.epochs if self.makes_version else None,
             batch_size=4,
             image_size=self.image_size,
             seed=1,

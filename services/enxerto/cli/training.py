@@ -57,7 +57,9 @@ def train(
     early_stopping_patience: Annotated[
         int | None, typer.Option(help="Epochs without a better validation result before the run stops; 0 means never.")
     ] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after the epoch that exceeds this.")] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop at the step that exceeds this, and keep the best so far.")
+    ] = None,
     quantize: Annotated[str | None, typer.Option(help="DYNAMIC_INT8, STATIC_INT8 or FP16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
     workers: Annotated[int | None, typer.Option(help="Workers that train together.")] = None,

@@ -206,6 +206,18 @@ async def test_safetensors_are_compared_by_a_job_and_given_to_later_runs(world):
     assert weights.import_time > START
 
 
+@pytest.mark.parametrize("imported", ["vgg16", "gatys_vgg16"])
+async def test_weights_are_those_of_every_base_model_that_starts_from_them(world, imported):
+    async with Job(world, JobTrained(), answer={"tensors": 26}):
+        weights = await receive(world, safetensors(a=(2,)), facts=get_facts(imported))
+    supply = WeightsSupply(world.imported, world.imported)
+    names = ("vgg16", "gatys_vgg16", "fast_style_vgg16")
+    assert await supply.digests() == dict.fromkeys(names, weights.sha256)
+    for name in names:
+        assert await supply.supply(FinetuneSpec.with_defaults(name)) == {name: weights.sha256}
+    assert await supply.supply(FinetuneSpec.with_defaults("gatys_vgg19")) == {}
+
+
 async def test_weights_that_do_not_fit_are_refused_and_not_kept(world):
     refusal = encode_status(WeightsRefusedError([Violation("chunk", "conv1.weight is missing")]))
     async with Job(world, JobFailed(refusal)):

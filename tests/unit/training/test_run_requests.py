@@ -8,6 +8,7 @@ from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.training import converters
 from enxerto.training.v1 import training_run_pb2, training_service_pb2
 from enxerto.vision.finetuning import AugmentPolicy, Optimizer, Strategy, Weights
+from family_rows import rows
 
 
 def a_request(**changed):
@@ -92,6 +93,55 @@ def test_an_unknown_base_model_is_answered_with_those_that_there_are():
 )
 def test_one_bad_field_is_named(changed, field):
     assert set(refused(a_request(**changed))) == {f"training_run.spec.{field}"}
+
+
+GATYS = {"base_model": "baseModels/gatys"}
+FAST = {"base_model": "baseModels/fast-style", "strategy": training_run_pb2.STRATEGY_FINE_TUNE}
+
+
+@pytest.mark.parametrize(
+    ("run", "changed", "field"),
+    [
+        (GATYS, {"epochs": 3}, "epochs"),
+        (GATYS, {"batch_size": 8}, "batch_size"),
+        (GATYS, {"learning_rate": 0.1}, "learning_rate"),
+        (GATYS, {"optimizer": training_run_pb2.OPTIMIZER_SGD}, "optimizer"),
+        (GATYS, {"schedule": training_run_pb2.SCHEDULE_LINEAR}, "schedule"),
+        (GATYS, {"ema_decay": 0.9}, "ema_decay"),
+        (GATYS, {"find_learning_rate": True}, "find_learning_rate"),
+        (GATYS, {"unfreezing": {"stages": 1}}, "unfreezing.stages"),
+        (GATYS, {"augmentation": {"policy": training_run_pb2.Augmentation.POLICY_NONE}}, "augmentation.policy"),
+        (GATYS, {"stop": {"early_stopping_patience": 3}}, "stop.early_stopping_patience"),
+        (GATYS, {"stop": {"target_score": 0.5}}, "stop.target_score"),
+        (GATYS, {"quantization": {"mode": training_run_pb2.Quantization.MODE_FP16}}, "quantization.mode"),
+        (FAST, {"style": {"steps": 5}}, "style.steps"),
+        (FAST, {"stop": {"target_score": -0.5}}, "stop.target_score"),
+        (FAST, {"unfreezing": {"epochs_per_stage": 1}}, "unfreezing.epochs_per_stage"),
+        (FAST, {"batch_norm": training_run_pb2.BATCH_NORM_LEARNED}, "batch_norm"),
+        (FAST, {"backbone_learning_rate_ratio": 0.5}, "backbone_learning_rate_ratio"),
+        (FAST, {"augmentation": {"magnitude": 5}}, "augmentation.magnitude"),
+        ({}, {"unfreezing": {"stages": 1}}, "unfreezing.stages"),
+        ({}, {"unfreezing": {"head_warmup_epochs": 1}}, "unfreezing.head_warmup_epochs"),
+        ({}, {"batch_norm": training_run_pb2.BATCH_NORM_FROZEN}, "batch_norm"),
+        ({}, {"stage_learning_rate_decay": 0.5}, "stage_learning_rate_decay"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(run, changed, field):
+    converters.new_run(a_request(**run))
+    assert set(refused(a_request(**run, **changed))) == {f"training_run.spec.{field}"}
+
+
+def test_pictures_that_are_optimised_need_no_batch_for_each_worker():
+    assert converters.new_run(a_request(**GATYS, num_workers=8)).spec.num_workers == 8
+
+
+@pytest.mark.parametrize("family", rows(), ids=lambda family: family.id)
+def test_what_a_run_shows_may_be_asked_for_again(family):
+    request = a_request()
+    request.training_run.spec.CopyFrom(family.spec("projects/default/datasets/digits/snapshots/1", "projects/default"))
+    first = converters.new_run(request).spec
+    request.training_run.spec.CopyFrom(converters.specs.spec_to_proto(first))
+    assert converters.new_run(request).spec == first
 
 
 def test_all_bad_fields_are_told_at_once():

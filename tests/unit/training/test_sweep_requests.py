@@ -55,6 +55,16 @@ def test_a_sweep_over_every_kind_of_value_is_accepted():
     assert (spec.finetune.loss.label_smoothing, spec.finetune.base_model) == (0.25, "resnet18")
 
 
+def test_a_trial_may_have_values_that_others_leave_without_effect():
+    strategies = choices("strategy", "STRATEGY_FEATURE_EXTRACTION", "STRATEGY_FINE_TUNE")
+    request = a_request(strategies, whole("unfreezing.stages", 1, 4))
+    assert "FINE_TUNE only" in refused(request)["sweep.parameters[1]"]
+    request.sweep.spec.strategy = training_run_pb2.STRATEGY_FINE_TUNE
+    plan = converters.new_sweep(request).plan
+    drawn = {"strategy": "STRATEGY_FEATURE_EXTRACTION", "unfreezing.stages": "2"}
+    assert converters.trial_spec(plan, drawn).finetune.unfreezing.stages == 2
+
+
 @pytest.mark.parametrize(
     ("parameter", "part", "word"),
     [

@@ -14,13 +14,15 @@ import pytest
 import torch
 from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from enxerto.training.adapters.object_store import blob_key, open_store
+from enxerto.training.adapters.object_store import blob_key, open_store, spec_key
 from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobStarted, JobTrained, LogLine, TrainingResult
+from enxerto.training.ports import ImportedWeights
+from enxerto.training.service import WeightsSupply
 from enxerto.training.worker.checkpoints import StoredCheckpoints
 from enxerto.training.worker.failures import failed_for_good, last_word
-from enxerto.training.worker.order import JobOrder
+from enxerto.training.worker.order import JobOrder, read_document, read_spec
 from enxerto.training.worker.training import train
 from enxerto.vision.contracts import MIN_AGREEMENT
 from enxerto.vision.embeddings import EmbeddingReference
@@ -28,10 +30,12 @@ from enxerto.vision.finetuning import QuantizationMode, QuantizationSpec, StopSp
 from enxerto.vision.images import load, to_batch
 from enxerto.vision.onnx.golden import GOLDEN_FILE, read_golden
 from enxerto.vision.onnx.session import OnnxModel
-from enxerto.vision.specs import Task
+from enxerto.vision.snapshots import read_manifest
+from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.recipe import Checkpoint
 from fakes.dataset_folders import write_folder
+from fakes.training_stores import START, InMemoryWeights
 from flushes import Flush
 from training_stack import eventually
 from worker_orders import CLASSES, draw_classes, read_log, read_result, small_spec, write_order
@@ -148,6 +152,41 @@ async def test_pictures_are_left_without_a_version(tmp_path: Path) -> None:
     assert isinstance((await read_log(order))[-1].body, JobTrained)
 
 
+async def test_pictures_that_were_made_are_left_when_the_time_is_over(tmp_path: Path) -> None:
+    write_folder(Task.STYLE, tmp_path / "data")
+    # Over before the first step.
+    spec = small_spec(
+        Task.STYLE, base_model="gatys", image_size=32, style=StyleSpec(steps=3), stop=StopSpec(max_duration_s=1e-9)
+    )
+    order = write_order(tmp_path, tmp_path / "data", spec)
+    counts = read_manifest(order.blobs(), read_spec(order).manifest_sha256).count
+    assert counts(Split.TEST) > 0
+    train(order, Distribution())
+    result = await read_result(order)
+    assert result.stop_reason == "MAX_DURATION"
+    (picture,) = json.loads(content(order, result, "pictures.json"))
+    assert picture["split"] == "TEST"
+    assert content(order, result, picture["file"]).startswith(b"\x89PNG")
+    measured = {(one.name, one.split): one.value for one in result.metrics}
+    assert measured["loss", "test"] == pytest.approx(picture["metrics"]["loss"])
+
+
+async def test_imported_weights_reach_the_network_that_measures_style(tmp_path: Path) -> None:
+    write_folder(Task.STYLE, tmp_path / "data", count=1)
+    spec = small_spec(Task.STYLE, base_model="gatys_vgg16", image_size=32, style=StyleSpec(steps=1))
+    # Real ones are half a gigabyte: that these are refused says that they were found.
+    save_file({"features.0.weight": torch.zeros(2, 2)}, tmp_path / "vgg.safetensors")
+    order = write_order(tmp_path, tmp_path / "data", spec)
+    sha256 = order.blobs().put(tmp_path / "vgg.safetensors")
+    catalogue = InMemoryWeights()
+    await catalogue.put(ImportedWeights("vgg16", sha256, 1, START))
+    await catalogue.publish(sha256, 1)
+    document = {**read_document(order), "weights": await WeightsSupply(catalogue, catalogue).supply(spec)}
+    obstore.put(order.store(), spec_key(order.uid), json.dumps(document).encode())
+    train(order, Distribution())
+    assert f"blob:{sha256}: does not fit torchvision/vgg16" in Status.FromString(last_word(order)).message
+
+
 async def test_a_failure_says_why_and_is_not_tried_again(tmp_path: Path) -> None:
     spec = small_spec(base_model="resnet18")
     order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), spec)
@@ -221,9 +260,10 @@ def test_what_a_dead_worker_has_half_written_is_no_checkpoint(tmp_path: Path) ->
 RUN = """
 import sys
 from pathlib import Path
-from enxerto.training.worker.order import JobOrder
+from enxerto.training.worker.order import JobOrder, read_document, read_spec
 from enxerto.training.worker.training import train
-from enxerto.vision.specs import Task
+from enxerto.vision.snapshots import read_manifest
+from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.collectives import Distribution
 url, cache = sys.argv[1:]
 train(JobOrder(url, "run1", 1, Path(cache), None, weights_download=False), Distribution())

@@ -106,6 +106,12 @@ def _measured(predict: Predict, work: Job, trained: Trained) -> dict[str, float]
     return {one.name: one.value for one in RECIPE.evaluate(predict, work, Split.VAL, trained).metrics}
 
 
+@pytest.mark.parametrize(("loss", "epochs", "reason"), [(100.0, 1, "TARGET_SCORE"), (1e-6, 2, "EPOCHS")])
+def test_a_loss_that_is_low_enough_ends_training(pictures: Snapshot, loss: float, epochs: int, reason: str) -> None:
+    trained = RECIPE.train(_job(_spec("fast_style", epochs=2, stop=StopSpec(target_score=loss)), pictures))
+    assert (len(trained.history), trained.stop_reason) == (epochs, reason)
+
+
 def _gatys(**values: object) -> FinetuneSpec:
     return _spec("gatys", **{"style": StyleSpec(steps=30), **values})
 
@@ -176,7 +182,7 @@ def test_gatys_goes_on_where_it_was_interrupted(pictures: Snapshot, painted: tup
 def test_gatys_ends_when_its_time_is_over(pictures: Snapshot) -> None:
     trained = RECIPE.train(_job(_gatys(stop=StopSpec(max_duration_s=1e-3)), pictures))
     assert trained.stop_reason == "MAX_DURATION"
-    assert len(trained.files) < 7
+    assert 1 < len(trained.files) < 7
 
 
 def test_a_heavier_style_is_nearer_to_it(pictures: Snapshot) -> None:

@@ -58,8 +58,13 @@ class SpecReader:
         self._prefix = prefix
         self._violations = violations
 
-    def read(self, parent: ProjectName | None) -> RunSpec | None:
-        """The complete spec with every default filled in; None when something was bad."""
+    def read(self, parent: ProjectName | None, *, is_trial: bool = False) -> RunSpec | None:
+        """The complete spec with every default filled in; None when something was bad.
+
+        Args:
+            parent: the project that everything must be of; None when that is checked already.
+            is_trial: whether a search chose values, of which some may leave others without effect.
+        """
         before = len(self._violations)
         given = self._given
         snapshot = SnapshotName.check(given.snapshot, f"{self._prefix}snapshot", self._violations)
@@ -70,11 +75,13 @@ class SpecReader:
         base_model, facts = self._base_model(given.base_model, "base_model")
         encoder = self._encoder(facts)
         finetune = self._finetune(facts, encoder)
+        if facts is not None and not is_trial:
+            finetune.validate_effect(self._violations, self._prefix)
         self._check_stages(facts, encoder, finetune)
         workers = given.num_workers or 1
         if not 1 <= workers <= MAX_WORKERS:
             self._note("num_workers", f"must be in 1..{MAX_WORKERS}")
-        elif finetune.batch_size < workers:
+        elif finetune.batch_size < workers and not finetune.paints_pictures:
             self._note("batch_size", "must be at least the number of workers")
         if snapshot is None or model is None or base_model is None or len(self._violations) > before:
             return None

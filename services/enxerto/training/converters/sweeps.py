@@ -202,7 +202,7 @@ def trial_spec(plan: SweepPlan, parameters: Mapping[str, str]) -> RunSpec:
     for field, text in parameters.items():
         set_field(spec, field, text)
     violations = Violations()
-    read = SpecReader(spec, "spec.", violations).read(None)
+    read = SpecReader(spec, "spec.", violations).read(None, is_trial=True)
     violations.raise_if_any()
     assert read is not None
     return read

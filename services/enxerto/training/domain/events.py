@@ -27,7 +27,7 @@ class Progress:
     """Where a run is."""
 
     phase: str
-    """`preparing`, `features`, `head`, `training`, `fine-tuning`, `evaluating`, `exporting`."""
+    """`preparing`, `features`, `head`, `training`, `fine-tuning`, `evaluating`, `exporting`, and what lies between."""
     epoch: int = 0
     """Epochs done in this phase."""
     epoch_count: int = 0

@@ -8,7 +8,7 @@ from enxerto.training.domain import Inquiry, InquiryKind, Progress
 from enxerto.training.errors import WeightsRefusedError
 from enxerto.training.ports import ImportedWeights, WeightsCatalogue, WeightsVault
 from enxerto.training.service.inquiries import Inquiries
-from enxerto.vision.catalogue import BaseModelFacts
+from enxerto.vision.catalogue import BaseModelFacts, list_facts
 from enxerto.vision.finetuning import FinetuneSpec, Weights
 from enxerto.vision.safetensors_header import SafetensorsError, read_header
 
@@ -28,15 +28,20 @@ class WeightsSupply:
 
     async def supply_all(self, base_models: tuple[str, ...]) -> Mapping[str, str]:
         """The same for a few base models."""
-        known = await self._catalogue.all()
-        wanted = [known[name] for name in base_models if name in known]
-        for one in wanted:
+        known = await self._known()
+        wanted = {name: known[name] for name in base_models if name in known}
+        for one in wanted.values():
             await self._vault.fetch(one)
-        return {one.base_model: one.sha256 for one in wanted}
+        return {name: one.sha256 for name, one in wanted.items()}
 
     async def digests(self) -> Mapping[str, str]:
         """Every base model's imported weights."""
-        return {name: one.sha256 for name, one in (await self._catalogue.all()).items()}
+        return {name: one.sha256 for name, one in (await self._known()).items()}
+
+    async def _known(self) -> Mapping[str, ImportedWeights]:
+        imported = await self._catalogue.all()
+        shared = {facts.name: imported[facts.weights_of] for facts in list_facts() if facts.weights_of in imported}
+        return {**imported, **shared}
 
 
 class WeightsImports:
@@ -60,7 +65,7 @@ class WeightsImports:
     async def receive(
         self, facts: BaseModelFacts, sha256: str, size_bytes: int, chunks: AsyncIterator[bytes]
     ) -> ImportedWeights:
-        """Keep weights for every later run in every project.
+        """Keep weights for every later run in every project, under the base model that they are of.
 
         A file whose whole sha256 is a known one is taken as it is. Of any other a job compares names and shapes with
         the network, reading it without running what it holds; and it must be safetensors, unless its sha256 begins as
@@ -79,7 +84,7 @@ class WeightsImports:
             if not begins_as_published(facts, sha256):
                 check_safetensors(head, size_bytes)
             await self._compare(facts, sha256)
-        weights = ImportedWeights(facts.name, sha256, size_bytes, self._clock.now())
+        weights = ImportedWeights(facts.weights_of or facts.name, sha256, size_bytes, self._clock.now())
         await self._vault.publish(sha256, size_bytes)
         await self._catalogue.put(weights)
         return weights

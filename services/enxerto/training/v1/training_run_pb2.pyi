@@ -333,7 +333,7 @@ class Augmentation(_message.Message):
     class _PolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Augmentation._Policy.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         POLICY_UNSPECIFIED: Augmentation._Policy.ValueType  # 0
-        """The service chooses NONE for FEATURE_EXTRACTION and LIGHT for FINE_TUNE."""
+        """The service chooses NONE for classification with FEATURE_EXTRACTION, whose features are computed once, else LIGHT."""
         POLICY_NONE: Augmentation._Policy.ValueType  # 1
         """Images as they are."""
         POLICY_LIGHT: Augmentation._Policy.ValueType  # 2
@@ -345,7 +345,7 @@ class Augmentation(_message.Message):
         """Which transforms."""
 
     POLICY_UNSPECIFIED: Augmentation.Policy.ValueType  # 0
-    """The service chooses NONE for FEATURE_EXTRACTION and LIGHT for FINE_TUNE."""
+    """The service chooses NONE for classification with FEATURE_EXTRACTION, whose features are computed once, else LIGHT."""
     POLICY_NONE: Augmentation.Policy.ValueType  # 1
     """Images as they are."""
     POLICY_LIGHT: Augmentation.Policy.ValueType  # 2
@@ -395,10 +395,14 @@ class StopRule(_message.Message):
     early_stopping_patience: _builtins.int
     """Optional. Epochs without a better validation result; 0 means never."""
     target_score: _builtins.float
-    """Optional. Validation result, in the task's own metric, that is good enough."""
+    """Optional. Validation result, in the task's own metric, that is good enough: at least so much, and for STYLE, whose
+    metric is its loss, at most. Gatys validates nothing and takes none.
+    """
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """Optional. Time from the first step; training stops after the epoch that exceeds it."""
+        """Optional. Time from the first step; training stops at the step that exceeds it, and what was learned is validated.
+        Gatys stops after the picture that exceeds it.
+        """
 
     def __init__(
         self,
@@ -524,7 +528,7 @@ class StyleOptions(_message.Message):
     total_variation_weight: _builtins.float
     """Optional. Weight of the total variation; chosen by the base model when absent."""
     steps: _builtins.int
-    """Optional. Gatys: steps for each picture, 1 to 10,000; 300 by default."""
+    """Optional. Gatys only: steps for each picture, 1 to 10,000; 300 by default."""
     def __init__(
         self,
         *,
@@ -558,7 +562,9 @@ Global___StyleOptions: _TypeAlias = StyleOptions  # noqa: Y015
 
 @_typing.final
 class TrainingSpec(_message.Message):
-    """What to train. Fields left out take the defaults of the task and the strategy; the run shows the values in force."""
+    """What to train. Fields left out take the defaults of the task and the strategy; the run shows the values in force. A field
+    that the base model and the strategy do not look at is refused, unless it has its default.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -612,7 +618,7 @@ class TrainingSpec(_message.Message):
     learning_rate: _builtins.float
     """Optional. Peak learning rate of the head; positive and finite."""
     backbone_learning_rate_ratio: _builtins.float
-    """Optional. Learning rate of the backbone's last stage divided by the head's, in (0, 1]."""
+    """Optional. Learning rate of the backbone's last stage divided by the head's, in (0, 1]. FINE_TUNE only."""
     weight_decay: _builtins.float
     """Optional. Not negative."""
     optimizer: Global___Optimizer.ValueType
@@ -628,9 +634,11 @@ class TrainingSpec(_message.Message):
     image_size: _builtins.int
     """Optional. Side of the square input in pixels, 32 to 2,048; the base model's own by default."""
     stage_learning_rate_decay: _builtins.float
-    """Optional. Learning rate of a stage divided by that of the next one towards the output, in (0, 1]; 1 by default."""
+    """Optional. Learning rate of a stage divided by that of the next one towards the output, in (0, 1]; 1 by default.
+    FINE_TUNE only.
+    """
     batch_norm: Global___BatchNorm.ValueType
-    """Optional."""
+    """Optional. FINE_TUNE only."""
     schedule: Global___Schedule.ValueType
     """Optional."""
     sampling: Global___Sampling.ValueType
@@ -651,7 +659,7 @@ class TrainingSpec(_message.Message):
 
     @_builtins.property
     def unfreezing(self) -> Global___Unfreezing:
-        """Optional. Which stages learn."""
+        """Optional. Which stages learn. FINE_TUNE only."""
 
     @_builtins.property
     def loss(self) -> Global___Loss:
@@ -1064,7 +1072,9 @@ class Progress(_message.Message):
     STEP_COUNT_FIELD_NUMBER: _builtins.int
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """What the workers do: `preparing`, `features`, `head`, `training`, `fine-tuning`, `evaluating`, `exporting`."""
+    """What the workers do: `preparing`, `features`, `head`, `training`, `fine-tuning`, `evaluating`, `exporting`; between
+    these also `decoding images`, `decoding pictures`, `finding the learning rate` and `choosing operating thresholds`.
+    """
     epoch: _builtins.int
     """Epochs done in this phase."""
     epoch_count: _builtins.int

@@ -64,6 +64,7 @@ class BaseModelFacts:
         takes_encoder: whether the backbone is chosen by `FinetuneSpec.encoder`; `parameters`, `feature_dim` and
             `stages` are then 0 and empty, and `preprocess` has the encoder's mean and deviation instead of its own.
         required_extra: extra of this project that workers need for it; empty when none.
+        weights_of: the base model that its weights are of, where it has none of its own; else empty.
         whole: whether the weights are of the whole network (COCO), not of the backbone alone (ImageNet).
         by_name_only: nothing but the name is known here; what it says of itself is seen where timm is installed.
             `preprocess`, `parameters`, `feature_dim` and `stages` then say nothing.
@@ -83,6 +84,7 @@ class BaseModelFacts:
     download: DownloadableWeights | None
     takes_encoder: bool = False
     required_extra: str = ""
+    weights_of: str = ""
     whole: bool = False
     by_name_only: bool = False
 

@@ -43,6 +43,7 @@ def _on_vgg(name: str, title: str, vgg: str, convolutions: int) -> BaseModelFact
         # None of it learns: its features are what pictures are compared by.
         stages=(),
         preprocess=_FIT,
+        weights_of=vgg,
     )
 
 

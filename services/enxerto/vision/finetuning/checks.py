@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from enxerto.kernel.errors import Violations
-from enxerto.vision.finetuning.choices import AugmentPolicy, ClassWeights, Sampling
+from enxerto.vision.finetuning.choices import AugmentPolicy, ClassWeights, Optimizer, Sampling
 from enxerto.vision.finetuning.groups import HeadSpec, StyleSpec
 from enxerto.vision.specs import Task
 
@@ -16,6 +17,35 @@ if TYPE_CHECKING:
 
 _MAX_SEED: Final = 2**63 - 1
 _YEAR_S: Final = 365 * 86_400
+_TUNING: Final = (
+    "backbone_learning_rate_ratio",
+    "stage_learning_rate_decay",
+    "batch_norm",
+    "unfreezing.stages",
+    "unfreezing.epochs_per_stage",
+    "unfreezing.head_warmup_epochs",
+)
+"""Of stages that learn."""
+_LEARNING: Final = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "weight_decay",
+    "optimizer",
+    "schedule",
+    "warmup_fraction",
+    "ema_decay",
+    "precision",
+    "gradient_clip_norm",
+    "accumulation_steps",
+    "find_learning_rate",
+    "augmentation.policy",
+    "stop.early_stopping_patience",
+    "stop.target_score",
+    "quantization.mode",
+    "quantization.max_score_loss",
+)
+"""Of a network that learns and is exported."""
 
 
 def check(spec: FinetuneSpec, violations: Violations, prefix: str) -> None:
@@ -24,6 +54,31 @@ def check(spec: FinetuneSpec, violations: Violations, prefix: str) -> None:
     _optimisation(checks, spec)
     _groups(checks, spec)
     _task(checks, spec)
+
+
+def check_effect(spec: FinetuneSpec, violations: Violations, prefix: str) -> None:
+    """Add one violation for each field that differs from its default and has no effect."""
+    checks = _Checks(violations, prefix)
+    ordinary = type(spec).with_defaults(
+        spec.base_model, task=spec.task, strategy=spec.strategy, optimizer=spec.optimizer
+    )
+    # Rate and decay are held against those that follow from the optimizer, so that it alone is named.
+    ordinary = replace(ordinary, optimizer=Optimizer.ADAMW)
+
+    def idle(names: tuple[str, ...], description: str) -> None:
+        for name in names:
+            read = attrgetter(name)
+            checks.holds(name, read(spec) == read(ordinary), description)
+
+    if spec.paints_pictures:
+        idle((*_LEARNING, *_TUNING), "has no effect: Gatys' method optimises pictures, and no network learns")
+    elif spec.task is Task.STYLE:
+        idle(_TUNING, "has no effect: no pretrained stage learns in STYLE")
+        idle(("style.steps",), "is for Gatys' method only")
+    elif not spec.tunes:
+        idle(_TUNING, "is for FINE_TUNE only")
+    if spec.task is not Task.CLASSIFICATION:
+        idle(("augmentation.magnitude",), "is for CLASSIFICATION only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +145,7 @@ def _task(checks: _Checks, spec: FinetuneSpec) -> None:
         checks.holds(name, not used or spec.task in tasks, f"is for {' and '.join(tasks)} only")
 
     labels = (Task.CLASSIFICATION, Task.SEGMENTATION)
+    target = spec.stop.target_score
     only("head", spec.head != HeadSpec(), Task.CLASSIFICATION)
     only("sampling", spec.sampling is not Sampling.SHUFFLED, Task.CLASSIFICATION)
     only("loss.label_smoothing", spec.loss.label_smoothing > 0, *labels)
@@ -102,4 +158,6 @@ def _task(checks: _Checks, spec: FinetuneSpec) -> None:
         checks.holds(
             field_name, alpha == 0 or spec.tunes, "needs FINE_TUNE: cached features cannot be mixed as pictures"
         )
+    if spec.task is Task.STYLE and target is not None:
+        checks.holds("stop.target_score", target >= 0, "must not be negative: it is a loss")
     only("style", spec.style != StyleSpec(), Task.STYLE)

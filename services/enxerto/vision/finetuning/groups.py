@@ -60,7 +60,7 @@ class StopSpec:
     max_duration_s: float = 0.0
     """From the first step; 0 is no limit."""
     target_score: float | None = None
-    """Validation score that is good enough."""
+    """Validation result, in the task's own metric, that is good enough: for STYLE a loss, which may be lower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enxerto.kernel.errors import Violations
-from enxerto.vision.finetuning.checks import check
+from enxerto.vision.finetuning.checks import check, check_effect
 from enxerto.vision.finetuning.choices import (
     AugmentPolicy,
     BatchNorm,
@@ -177,12 +177,25 @@ class FinetuneSpec:
         """Whether stages of the backbone learn."""
         return self.strategy is Strategy.FINE_TUNE
 
+    @property
+    def paints_pictures(self) -> bool:
+        """Whether pictures are optimised, as Gatys does, and no network learns."""
+        return self.base_model.startswith("gatys")
+
     def validate(self, violations: Violations, prefix: str = "") -> None:
         """Add one violation for each bad field, its name led by `prefix`, as the contract names it.
 
         Whether the base model exists, and has so many stages, is for the catalogue to say.
         """
         check(self, violations, prefix)
+
+    def validate_effect(self, violations: Violations, prefix: str = "") -> None:
+        """Add one violation for each field that differs from its default and that such a run does not look at.
+
+        For what people ask for. Other specs may hold such values: the service derives some from those that were asked
+        for, and a trial of a sweep has a value for each parameter whatever the others are.
+        """
+        check_effect(self, violations, prefix)
 
     def to_json(self) -> dict[str, Any]:
         """The spec as plain JSON values."""

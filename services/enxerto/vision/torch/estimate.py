@@ -139,7 +139,7 @@ class _Clock:
         return found[1:] or found
 
     def steps(self, job: Job, small: _Counts) -> int:
-        if _optimises_pictures(job):
+        if job.spec.paints_pictures:
             return _PICTURE_STEPS
         epochs = len(self.of_phase(self.epochs[-1][1].phase))
         return epochs * max(1, math.ceil(small.train / job.spec.batch_size))
@@ -149,7 +149,7 @@ def _measure(job: Job, recipe: Recipe, scratch: Path, workers: int) -> tuple[_Cl
     spec = job.spec
     batch = max(1, spec.batch_size // workers)
     train = max(2, min(_MOST_IMAGES, batch * spec.accumulation_steps * _STEPS))
-    if _optimises_pictures(job):
+    if job.spec.paints_pictures:
         train = 2
     blobs = FolderBlobs(scratch)
     most = {Split.TRAIN: train, Split.VAL: max(2, train // 4)}
@@ -181,7 +181,7 @@ def _measure(job: Job, recipe: Recipe, scratch: Path, workers: int) -> tuple[_Cl
 def _scaled(job: Job, clock: _Clock, small: _Counts, workers: int) -> _Whole:
     train, val = job.manifest.count(Split.TRAIN), job.manifest.count(Split.VAL)
     last = clock.epochs[-1][1].phase
-    if _optimises_pictures(job):
+    if job.spec.paints_pictures:
         steps_per_s = clock.epochs[-1][1].images_per_s * workers
         # All but the style picture.
         pictures = sum(job.manifest.count(split) for split in Split) - 1
@@ -204,11 +204,6 @@ def _scaled(job: Job, clock: _Clock, small: _Counts, workers: int) -> _Whole:
         duration_s += epochs * epoch_s
         rate = train / max(train_s, 1e-9)
     return _Whole(duration_s, epoch_s, rate)
-
-
-def _optimises_pictures(job: Job) -> bool:
-    """Gatys' method: each picture is a run of its own and there is nothing that learns."""
-    return job.facts.name.startswith("gatys")
 
 
 def _resident_peak_bytes() -> int:

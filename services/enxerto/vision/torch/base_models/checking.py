@@ -17,7 +17,6 @@ from enxerto.vision.specs import Task
 from enxerto.vision.torch.base_models.building import get_base_model, outside_of_backbone
 from enxerto.vision.torch.weights import LoadedWeights, WeightsCorruptError, fill, read_tensors
 
-_CLASSIFIER_OF_STYLE = {"gatys_vgg16": "vgg16", "gatys_vgg19": "vgg19", "fast_style_vgg16": "vgg16"}
 _WITH_AUXILIARY = {"deeplabv3_resnet50", "fcn_resnet50"}
 
 
@@ -43,8 +42,8 @@ def check_weights(facts: BaseModelFacts, path: Path) -> str:
     tensors = read_tensors(path, path.name)
     _refuse_broken_numbers(tensors, path.name)
     loaded = LoadedWeights(tensors, sha256, path.name)
-    if facts.task is Task.CLASSIFICATION or facts.name in _CLASSIFIER_OF_STYLE:
-        model = get_base_model(_CLASSIFIER_OF_STYLE.get(facts.name, facts.name))
+    if facts.task is Task.CLASSIFICATION or facts.weights_of:
+        model = get_base_model(facts.weights_of or facts.name)
         fill(_without_storage(model.construct), loaded, model.facts, optional=outside_of_backbone(model))
     elif facts.library.startswith("torchvision/"):
         name = facts.library.partition("/")[2]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from enxerto.vision.torch.style.similarity import ssim
 _RATE: Final = 0.02
 _POINTS: Final = 10
 """Points of each picture's loss curve."""
+_ORDER: Final = (Split.TEST, Split.VAL, Split.TRAIN)
+"""A run is measured on the first of these that it has, so that there is a picture of it however early time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Optimised:
     """What the optimisation gives, the same on every worker.
 
     Attributes:
-        pictures: in the splits' order and then in order of path; not all of them when time ran out.
+        pictures: held-out splits first, each in order of path; not all of them, but one or more, when time ran out.
         history: the loss curves of rank 0's pictures, one after the other.
         stop_reason: EPOCHS or MAX_DURATION.
     """
@@ -112,9 +114,9 @@ class GatysRun:
         spent_s = self._resume()
         budget = Budget(job.spec.stop, where, spent_s=spent_s)
         stop = StopReason.EPOCHS
-        samples = islice(self._samples(), len(self._done), None)
+        samples = self._samples()
         while batch := list(islice(samples, where.world_size)):
-            if budget.out_of_time(job.compute.device):
+            if self._done and budget.out_of_time(job.compute.device):
                 stop = StopReason.MAX_DURATION
                 break
             mine = self._stylise(batch[where.rank]) if where.rank < len(batch) else None
@@ -122,8 +124,11 @@ class GatysRun:
             self._save(budget.spent_s)
         return Optimised(tuple(self._done), tuple(self._first(self._history)), stop)
 
-    def _samples(self) -> Any:
-        return (one for split in Split for one in read_contents(self._job.manifest, self._job.blobs, split))
+    def _samples(self) -> Iterator[StoredSample]:
+        """What is still to be done."""
+        done = {one.path for one in self._done}
+        contents = (read_contents(self._job.manifest, self._job.blobs, split) for split in _ORDER)
+        return (one for pictures in contents for one in pictures if one.path not in done)
 
     def _stylise(self, sample: StoredSample) -> Stylised:
         job = self._job

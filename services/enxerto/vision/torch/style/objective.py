@@ -18,7 +18,6 @@ from enxerto.vision.torch.style.pictures import to_tensor
 from enxerto.vision.torch.weights import LoadedWeights, WeightsSources
 
 GATYS: Final = "gatys"
-_FAST: Final = "fast_style"
 
 
 class _Weights(NamedTuple):
@@ -89,7 +88,7 @@ def build_objective(
 def build_loss_network(
     spec: FinetuneSpec, facts: BaseModelFacts, sources: WeightsSources
 ) -> tuple[LossNetwork, LoadedWeights | None]:
-    """The frozen network that the base model names: its encoder, or the VGG in its name.
+    """The frozen network that the base model names: its encoder, or the VGG that its weights are of.
 
     Raises:
         InvalidArgumentError: the encoder has no pyramid.
@@ -125,5 +124,4 @@ def loss_values(losses: StyleLosses, total: torch.Tensor, similarity: torch.Tens
 def _encoder(spec: FinetuneSpec, facts: BaseModelFacts) -> str:
     if facts.takes_encoder:
         return spec.encoder or DEFAULT_ENCODER
-    family = GATYS if is_gatys(facts) else _FAST
-    return facts.name.removeprefix(f"{family}_")
+    return facts.weights_of

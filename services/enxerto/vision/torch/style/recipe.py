@@ -119,7 +119,7 @@ def _train(job: Job) -> Trained:
     learner = StyleLearner(
         network, objective, load_part(Split.TRAIN), load_part(Split.VAL), job.spec, where=job.where, compute=job.compute
     )
-    fitted = fit(learner, job, phase=Phase.TRAIN, epochs=job.spec.epochs, trains_backbone=False)
+    fitted = fit(learner, _of_scores(job), phase=Phase.TRAIN, epochs=job.spec.epochs, trains_backbone=False)
     network = network.cpu().eval()
     notes = {name: text for name, text in fitted.notes.items() if name != "batch_norm"}
     return Trained(
@@ -134,6 +134,14 @@ def _train(job: Job) -> Trained:
         weights_source=NO_WEIGHTS if weights is None else weights.source,
         notes={**notes, **_weights(objective)},
     )
+
+
+def _of_scores(job: Job) -> Job:
+    """The job as the engine takes it: with minus the loss that is good enough, for more of a score is better."""
+    stop = job.spec.stop
+    if stop.target_score is None:
+        return job
+    return replace(job, spec=replace(job.spec, stop=replace(stop, target_score=-stop.target_score)))
 
 
 def _optimise(job: Job) -> Trained:
