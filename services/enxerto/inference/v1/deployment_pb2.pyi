@@ -160,8 +160,9 @@ class Deployment(_message.Message):
     """Required. What to serve: `projects/{project}/models/{model}/versions/{n or alias}`."""
     replicas: _builtins.int
     """Optional. Replicas of the main version, 1 to 64; 1 by default. Versions beside it have as many as their share of them,
-    and at least one. With `autoscaling`, how many there are at the beginning and after a change of the bounds, when that is
-    more than `min_replicas`.
+    and at least one. With `autoscaling`, how many a version begins with, when that is more than `min_replicas`; it begins with
+    as many as the version before it has, if those are more, up to `max_replicas`. A change of the bounds leaves as many as
+    there are.
     """
     state: Global___Deployment.State.ValueType
     """Output only."""

@@ -95,7 +95,8 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDeployment(self, request, context):
-        """Changes what is neither output only nor immutable, without failing a request.
+        """Changes what is neither output only nor immutable, without failing a request. FAILED_PRECONDITION, reason
+        DEPLOYMENT_DELETING, while it is being deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

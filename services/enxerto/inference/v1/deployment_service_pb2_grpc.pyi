@@ -42,7 +42,9 @@ class DeploymentServiceStub:
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]
     """Lists the deployments of a project, by name."""
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]
-    """Changes what is neither output only nor immutable, without failing a request."""
+    """Changes what is neither output only nor immutable, without failing a request. FAILED_PRECONDITION, reason
+    DEPLOYMENT_DELETING, while it is being deleted.
+    """
     WatchDeployment: _grpc.UnaryStreamMultiCallable[_deployment_service_pb2.WatchDeploymentRequest, _deployment_service_pb2.WatchDeploymentResponse]
     """Sends the deployment as it is, and again after each change; of changes that follow each other closely, the last. Ends when the
     deployment is removed, after it was sent in DELETING.
@@ -62,7 +64,9 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     ListDeployments: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.ListDeploymentsRequest, _deployment_service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """Lists the deployments of a project, by name."""
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Changes what is neither output only nor immutable, without failing a request."""
+    """Changes what is neither output only nor immutable, without failing a request. FAILED_PRECONDITION, reason
+    DEPLOYMENT_DELETING, while it is being deleted.
+    """
     WatchDeployment: _aio.UnaryStreamMultiCallable[_deployment_service_pb2.WatchDeploymentRequest, _deployment_service_pb2.WatchDeploymentResponse]  # type: ignore[assignment]
     """Sends the deployment as it is, and again after each change; of changes that follow each other closely, the last. Ends when the
     deployment is removed, after it was sent in DELETING.
@@ -103,7 +107,9 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.UpdateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Changes what is neither output only nor immutable, without failing a request."""
+        """Changes what is neither output only nor immutable, without failing a request. FAILED_PRECONDITION, reason
+        DEPLOYMENT_DELETING, while it is being deleted.
+        """
 
     @_abc_1.abstractmethod
     def WatchDeployment(
