@@ -74,9 +74,9 @@ class InferenceSettings(ServerSettings):
     batch_concurrency: int = Field(default=2, ge=1, le=64)
     """Calls in flight for each replica."""
     queue_max_items: int = Field(default=1024, ge=1)
-    """Images that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
+    """Images that may wait for one version of a deployment; more are RESOURCE_EXHAUSTED."""
     queue_max_bytes: int = Field(default=512 * 2**20, ge=2**20)
-    """Bytes that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
+    """Bytes that may wait for one version of a deployment; more are RESOURCE_EXHAUSTED."""
     response_cache_max_bytes: int = Field(default=256 * 2**20, ge=2**20)
     """Bytes of answers that the response caches of all deployments keep together; the largest one makes room."""
     project_images_per_s: float = Field(default=0, ge=0)
@@ -85,7 +85,8 @@ class InferenceSettings(ServerSettings):
     project_burst_images: int = Field(default=256, ge=1)
     """Images that a project may send at once after a pause."""
     request_timeout_s: float = Field(default=30.0, gt=0)
-    """How long a request may take whose caller sets no deadline, in seconds."""
+    """How long a request may take whose caller sets no deadline, in seconds; likewise each request of a stream, whose
+    deadline is that of all of them."""
     max_items: int = Field(default=64, ge=1, le=4096)
     """Images in one request."""
     stream_max_in_flight: int = Field(default=16, ge=1, le=1024)

@@ -51,7 +51,7 @@ class RequestLimits:
     max_image_bytes: int = 24 * 2**20
     """Bytes of one encoded image."""
     timeout_s: float = 30.0
-    """How long a request without a deadline may take."""
+    """How long a request may take that has no limit of its own."""
     max_answer_bytes: int = 31 * 2**20
     """Bytes of the answers to one request."""
     stream_requests: int = 16
@@ -142,7 +142,7 @@ class Predictions:
             name: the deployment.
             payload: encoded images, or a tensor that was checked against `serving`.
             item_field: how a violation names an image; `{}` is its position.
-            timeout_s: what is left of the caller's deadline; None when it has none.
+            timeout_s: what the caller allows for this request; None leaves it to the service.
             number: the version that the caller insists on, if any.
             task: what the caller expects the deployment to do, if anything.
             sticky_key: requests of the same key are answered by the same version; empty leaves it to chance.
@@ -166,10 +166,9 @@ class Predictions:
         self._rates.admit(name.parent, payload.items)
         route = split.choose(payload, sticky_key) if number is None else main
         self._refuse(self._beyond(payload, route.version), item_field)
-        limit = self._limits.timeout_s
         observed = self._observer.wants(name, route.version, payload.items)
         carried = in_full(payload) if observed else payload
-        allowed = limit if timeout_s is None else min(timeout_s, limit)
+        allowed = self._limits.timeout_s if timeout_s is None else timeout_s
         if split.cache_bytes:
             route, share = await self._remembered(name, route, main, carried, allowed)
         else:
