@@ -114,8 +114,8 @@ class InferenceSettings(ServerSettings):
         return self.home.expanduser() / "inference" / "samples"
 
     @property
-    def max_answer_bytes(self) -> int:
-        """Bytes of the answers to one request: a message, less what is around them."""
+    def max_content_bytes(self) -> int:
+        """Bytes of the tensors of one request, and of the answers to it: a message, less what is around them."""
         return self.max_message_bytes * 15 // 16
 
     @property

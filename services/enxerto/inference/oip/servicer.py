@@ -90,7 +90,7 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         """How a model is served."""
         which = await self._which(request.name, request.version)
         version, gathering = self._predictions.serving(*which), self._predictions.gathering(*which)
-        remembers, most = self._predictions.remembers(which[0]), self._predictions.max_items
+        remembers, most = self._predictions.remembers(which[0]), self._predictions.always_fitting(version)
         config = config_to_proto(request.name, version, most, gathering, remembers=remembers)
         return pb.ModelConfigResponse(config=config)
 
