@@ -43,11 +43,13 @@ class InferenceSettings(ServerSettings):
     model_cache_folder: Path | None = None
     """Where replicas keep fetched models; empty keeps them under `home`."""
     replica_cpus: float = Field(default=0.1, gt=0)
-    """CPUs that Ray reserves for a replica. Small by default: the next version starts beside the one that serves."""
+    """CPUs that Ray reserves for a replica. Small by default: the next version starts beside the one that serves. As
+    many as `replica_threads` keep the threads of a machine's replicas within its cores."""
     replica_gpus: float = Field(default=1.0, gt=0)
     """GPUs that Ray reserves for a replica of a deployment on GPUs; below 1, several replicas share one."""
     replica_threads: int = Field(default=2, ge=1, le=256)
-    """Threads of ONNX Runtime in a replica, and as many for decoding."""
+    """Threads of ONNX Runtime in a replica, and as many for decoding. Times the replicas that are busy at once, they
+    should not exceed a machine's cores."""
     pool_replicas: int = Field(default=1, ge=1, le=64)
     """Shared replicas, which answer for all SHARED deployments; while there is no such deployment there are none."""
     pool_memory_bytes: int = Field(default=2 * 2**30, ge=1)
