@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KSERVE := .venv-kserve
 DATA ?=
 # Whatever the shell has set, each command uses this project's environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -19,8 +20,8 @@ quickstart: $(VENV)/.quickstart ## Train, register, serve and ask about an image
 test: check ## Run the checks and every test but the slow ones
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-test-all: check ## Run the checks and every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+test-all: check $(KSERVE)/.ready ## Run the checks and every test, with KServe's client too
+	ENXERTO_TEST_KSERVE_PYTHON=$(CURDIR)/$(KSERVE)/bin/python $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(VENV)/.dev ## Format, lint, types, layers, contracts, manifests
 	$(BIN)/ruff format --check .
@@ -40,7 +41,7 @@ bench: $(VENV)/.dev ## Compare serving and training with plain ONNX Runtime and 
 
 clean: ## Remove the environment and caches; a running platform is stopped first
 	if [ -x $(BIN)/enxerto ]; then $(BIN)/enxerto down; fi
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	rm -rf $(VENV) $(KSERVE) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -56,3 +57,9 @@ $(VENV)/.quickstart: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.quickstart
+
+# Its protobuf is older than the one that this project needs.
+$(KSERVE)/.ready:
+	$(PYTHON) -m venv $(KSERVE)
+	$(KSERVE)/bin/python -m pip install --disable-pip-version-check --quiet 'kserve==0.21.0'
+	@touch $@

@@ -111,7 +111,9 @@ async def running_front(folder: Path, models: Mapping[str, TinyModel] = MODELS, 
     for _ in range(3):
         await use_cases.reconciler.tick()
     server = build_server(settings, new_registry(), use_cases)
-    async with server.running(), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    # As tritonclient has it: by default gRPC's clients take answers of 4 MiB.
+    unlimited = [("grpc.max_receive_message_length", -1)]
+    async with server.running(), grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", unlimited) as channel:
         yield Front(
             address=f"127.0.0.1:{server.port}",
             vision=vision_service_pb2_grpc.VisionServiceStub(channel),

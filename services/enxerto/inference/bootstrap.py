@@ -87,7 +87,7 @@ def wire(
         settings.max_items,
         settings.max_image_bytes,
         settings.request_timeout_s,
-        settings.max_answer_bytes,
+        settings.max_content_bytes,
         settings.stream_max_in_flight,
     )
     pace = Pace(

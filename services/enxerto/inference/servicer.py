@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -78,6 +79,19 @@ class DeploymentServicer(deployment_service_pb2_grpc.DeploymentServiceServicer):
         return Empty()
 
 
+@dataclass(frozen=True, slots=True)
+class _StreamedCall:
+    """The context of one request of a stream: the deadline is that of the stream, which ends all of them."""
+
+    stream: Context
+
+    def time_remaining(self) -> None:
+        return None
+
+    def invocation_metadata(self) -> Any:
+        return self.stream.invocation_metadata()
+
+
 class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
     """enxerto.inference.v1.VisionService."""
 
@@ -133,13 +147,14 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
         self, requests: AsyncIterator[vision_service_pb2.PredictStreamRequest], context: Context
     ) -> AsyncIterator[vision_service_pb2.PredictStreamResponse]:
         """Answer many requests, in order."""
+        one_of_many = _StreamedCall(context)
 
         async def answer(
             request: vision_service_pb2.PredictStreamRequest,
         ) -> vision_service_pb2.PredictStreamResponse:
             try:
                 kind, message = converters.stream_request(request)
-                return converters.stream_answer(request.id, kind, await self._calls[kind](message, context))
+                return converters.stream_answer(request.id, kind, await self._calls[kind](message, one_of_many))
             except EnxertoError as error:
                 return converters.stream_error(request.id, error)
             except Exception:
@@ -150,7 +165,9 @@ class VisionServicer(vision_service_pb2_grpc.VisionServiceServicer):
             async for one in answers:
                 yield one
 
-    async def _answer(self, name: DeploymentName, payload: Payload, task: Task, context: Context) -> Prediction:
+    async def _answer(
+        self, name: DeploymentName, payload: Payload, task: Task, context: "Context | _StreamedCall"
+    ) -> Prediction:
         return await self._predictions.answer(
             name,
             payload,

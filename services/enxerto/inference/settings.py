@@ -43,11 +43,13 @@ class InferenceSettings(ServerSettings):
     model_cache_folder: Path | None = None
     """Where replicas keep fetched models; empty keeps them under `home`."""
     replica_cpus: float = Field(default=0.1, gt=0)
-    """CPUs that Ray reserves for a replica. Small by default: the next version starts beside the one that serves."""
+    """CPUs that Ray reserves for a replica. Small by default: the next version starts beside the one that serves. As
+    many as `replica_threads` keep the threads of a machine's replicas within its cores."""
     replica_gpus: float = Field(default=1.0, gt=0)
     """GPUs that Ray reserves for a replica of a deployment on GPUs; below 1, several replicas share one."""
     replica_threads: int = Field(default=2, ge=1, le=256)
-    """Threads of ONNX Runtime in a replica, and as many for decoding."""
+    """Threads of ONNX Runtime in a replica, and as many for decoding. Times the replicas that are busy at once, they
+    should not exceed a machine's cores."""
     pool_replicas: int = Field(default=1, ge=1, le=64)
     """Shared replicas, which answer for all SHARED deployments; while there is no such deployment there are none."""
     pool_memory_bytes: int = Field(default=2 * 2**30, ge=1)
@@ -74,9 +76,9 @@ class InferenceSettings(ServerSettings):
     batch_concurrency: int = Field(default=2, ge=1, le=64)
     """Calls in flight for each replica."""
     queue_max_items: int = Field(default=1024, ge=1)
-    """Images that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
+    """Images that may wait for one version of a deployment; more are RESOURCE_EXHAUSTED."""
     queue_max_bytes: int = Field(default=512 * 2**20, ge=2**20)
-    """Bytes that may wait for one deployment; more are RESOURCE_EXHAUSTED."""
+    """Bytes that may wait for one version of a deployment; more are RESOURCE_EXHAUSTED."""
     response_cache_max_bytes: int = Field(default=256 * 2**20, ge=2**20)
     """Bytes of answers that the response caches of all deployments keep together; the largest one makes room."""
     project_images_per_s: float = Field(default=0, ge=0)
@@ -85,7 +87,8 @@ class InferenceSettings(ServerSettings):
     project_burst_images: int = Field(default=256, ge=1)
     """Images that a project may send at once after a pause."""
     request_timeout_s: float = Field(default=30.0, gt=0)
-    """How long a request may take whose caller sets no deadline, in seconds."""
+    """How long a request may take whose caller sets no deadline, in seconds; likewise each request of a stream, whose
+    deadline is that of all of them."""
     max_items: int = Field(default=64, ge=1, le=4096)
     """Images in one request."""
     stream_max_in_flight: int = Field(default=16, ge=1, le=1024)
@@ -113,8 +116,8 @@ class InferenceSettings(ServerSettings):
         return self.home.expanduser() / "inference" / "samples"
 
     @property
-    def max_answer_bytes(self) -> int:
-        """Bytes of the answers to one request: a message, less what is around them."""
+    def max_content_bytes(self) -> int:
+        """Bytes of the tensors of one request, and of the answers to it: a message, less what is around them."""
         return self.max_message_bytes * 15 // 16
 
     @property

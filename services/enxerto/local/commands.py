@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from enxerto.local.cpus import replica_threads
 from enxerto.local.layout import Layout
 from enxerto.local.ports import HOST, Ports
 from enxerto.local.processes import INSTANCE_VARIABLE
@@ -142,4 +143,5 @@ class Commands:
             "SERVE_HTTP_PORT": self.ports["Serve's HTTP proxy"],
             "SERVE_GRPC_PORT": self.ports["Serve's gRPC proxy"],
             "MODEL_CACHE_FOLDER": self.layout.home / "inference" / "models",
+            "REPLICA_THREADS": replica_threads(),
         }

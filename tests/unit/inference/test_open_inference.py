@@ -16,10 +16,12 @@ from enxerto.inference.service import SpecChange
 from enxerto.inference.v1.vision_service_pb2 import ClassifyRequest
 from enxerto.kernel.names import DeploymentName, VersionReference
 from enxerto.vision.onnx.session import OnnxModel
+from fakes.tiny_onnx import TinyModel, TinyNegative
 from grpc_details import failed_call
 from inference_front import ALIAS, MODELS, Front, infer_request, running_front
 from inference_images import BAD, GOOD
 
+OUTPUTS = {"class": "probabilities", "style": "pictures"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
 PLANES = (PIXELS.transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
 
@@ -163,6 +165,25 @@ async def test_a_configuration_says_how_a_model_is_served(front: Front) -> None:
         1000,
         "CLASSIFICATION",
     )
+
+
+async def test_the_largest_batch_of_a_configuration_fits_a_message(tmp_path: Path) -> None:
+    models = {"class": TinyModel(size=224), "style": TinyNegative(size=512)}
+    async with running_front(tmp_path, models) as front:
+
+        async def send(name: str, count: int, side: int) -> int:
+            return len((await front.infer(name, np.zeros((count, 3, side, side), np.float32)))[OUTPUTS[name]])
+
+        for name, side in (("class", 224), ("style", 512)):
+            most = (await front.open.ModelConfig(pb.ModelConfigRequest(name=name))).config.max_batch_size
+            assert 1 < most < 64
+            assert await send(name, most, side) == most
+            # What is left of the message is little, and what is smaller is not held to it.
+            with pytest.raises(grpc.RpcError) as refusal:
+                await send(name, most + 4, side)
+            assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert len((await front.infer("class", np.zeros((64, 224, 224, 3), np.uint8)))["probabilities"]) == 64
+        assert await send("style", 64, 64) == 64
 
 
 async def test_a_configuration_says_how_the_deployment_gathers(front: Front) -> None:

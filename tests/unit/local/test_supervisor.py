@@ -80,6 +80,13 @@ def test_settings_of_the_shell_do_not_reach_the_processes(tmp_path: Path, monkey
     assert environment["ENXERTO_TRAINING_HOST"] == "127.0.0.1"
 
 
+def test_a_replica_takes_no_more_threads_than_there_are_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, threads in ((1, "1"), (2, "2"), (64, "2"), (None, "1")):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        environment = Commands(Layout(tmp_path), Ports(7300), "abc", 4).service("inference").environment
+        assert environment["ENXERTO_INFERENCE_REPLICA_THREADS"] == threads
+
+
 def test_one_base_moves_every_port(tmp_path: Path) -> None:
     def ports_of(base: int) -> list[int]:
         commands = Commands(Layout(tmp_path), Ports(base), "abc", 4)

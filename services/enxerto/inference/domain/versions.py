@@ -75,6 +75,11 @@ class ServableVersion:
         )
         return 3, rows, columns
 
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of one image as float32; of the largest one when the graph takes any size."""
+        return 3 * _FLOAT32_BYTES * self.height * self.width
+
     def answer_bytes(self, rows: int, columns: int) -> int:
         """Bytes of what the graph gives for one image of `rows` x `columns` pixels."""
         if self.task is Task.CLASSIFICATION:

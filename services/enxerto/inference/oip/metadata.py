@@ -76,7 +76,7 @@ def config_to_proto(
     Args:
         name: of the model, as the caller wrote it.
         version: that serves.
-        max_items: images in one request.
+        max_items: images in one request, in whatever form.
         gathering: how requests are put together.
         remembers: whether answers are kept to be given again.
     """

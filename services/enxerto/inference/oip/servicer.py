@@ -90,7 +90,7 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         """How a model is served."""
         which = await self._which(request.name, request.version)
         version, gathering = self._predictions.serving(*which), self._predictions.gathering(*which)
-        remembers, most = self._predictions.remembers(which[0]), self._predictions.max_items
+        remembers, most = self._predictions.remembers(which[0]), self._predictions.always_fitting(version)
         config = config_to_proto(request.name, version, most, gathering, remembers=remembers)
         return pb.ModelConfigResponse(config=config)
 
@@ -103,7 +103,7 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Run a model."""
-        return await self._infer(request, context)
+        return await self._infer(request, context, context.time_remaining())
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterable[pb.ModelInferRequest], context: Context
@@ -199,12 +199,15 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         key = model_key(name, version, field, field.replace("name", "version"))
         return key.name, await self._deployments.version_of(key.name, key.alias) if key.alias else key.number
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    async def _infer(
+        self, request: pb.ModelInferRequest, context: Context, left_s: float | None = None
+    ) -> pb.ModelInferResponse:
+        """Run a model; `left_s` is what is left of the request's own deadline."""
         name, wanted = await self._which(request.model_name, request.model_version, "model_name")
         version = self._predictions.serving(name, wanted)
         regions = self._shared(context)
         asked = call(request, version, self._predictions.max_items, regions)
-        limits = [limit for limit in (context.time_remaining(), asked.timeout_s) if limit is not None]
+        limits = [limit for limit in (left_s, asked.timeout_s) if limit is not None]
         prediction = await self._predictions.answer(
             name,
             asked.payload,
@@ -216,7 +219,7 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         return prediction_to_proto(request, prediction, regions)
 
     async def _infer_or_say_why(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelStreamInferResponse:
-        """An answer, whatever happens: one request's failure is not the stream's."""
+        """An answer, whatever happens: one request's failure is not the stream's, nor the stream's deadline its own."""
         try:
             response = await self._infer(request, context)
         except EnxertoError as error:

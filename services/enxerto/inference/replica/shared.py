@@ -41,8 +41,9 @@ def shared_predictors(
 ) -> Residents[Predictor]:
     """Predictors that take turns in the same threads, within a budget.
 
-    Their sessions keep no memory for activations: one of EfficientNet-Lite0 takes 13 MiB so, and 400 MiB when it keeps
-    what a batch of 32 needed. What a model takes is then its weights, which are measured while no batch is in a graph.
+    Their sessions keep no memory for activations: one of EfficientNet-Lite0 takes 13 MiB so, and 51 MiB more when it
+    keeps what a batch of 32 needed. What a model takes is then its weights, which are measured while no batch is in a
+    graph.
 
     Args:
         fetch: the path of a version's ONNX file.

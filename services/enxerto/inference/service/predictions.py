@@ -51,9 +51,9 @@ class RequestLimits:
     max_image_bytes: int = 24 * 2**20
     """Bytes of one encoded image."""
     timeout_s: float = 30.0
-    """How long a request without a deadline may take."""
-    max_answer_bytes: int = 31 * 2**20
-    """Bytes of the answers to one request."""
+    """How long a request may take that has no limit of its own."""
+    max_content_bytes: int = 31 * 2**20
+    """Bytes of the answers to one request, and of its tensors."""
     stream_requests: int = 16
     """Requests of one stream that are worked on at once."""
 
@@ -86,6 +86,11 @@ class Predictions:
     def max_items(self) -> int:
         """Images that one request may hold."""
         return self._limits.max_items
+
+    def always_fitting(self, version: ServableVersion) -> int:
+        """Images that one request may hold of any form and size: as float32 they and their answers fit a message."""
+        largest = max(version.input_bytes, version.answer_bytes(version.height, version.width))
+        return max(1, min(self._limits.max_items, self._limits.max_content_bytes // largest))
 
     @property
     def stream_requests(self) -> int:
@@ -142,7 +147,7 @@ class Predictions:
             name: the deployment.
             payload: encoded images, or a tensor that was checked against `serving`.
             item_field: how a violation names an image; `{}` is its position.
-            timeout_s: what is left of the caller's deadline; None when it has none.
+            timeout_s: what the caller allows for this request; None leaves it to the service.
             wanted: the version that the caller insists on, if any.
             task: what the caller expects the deployment to do, if anything.
             sticky_key: requests of the same key are answered by the same version; empty leaves it to chance.
@@ -166,10 +171,9 @@ class Predictions:
         self._rates.admit(name.parent, payload.items)
         route = split.choose(payload, sticky_key) if wanted is None else main
         self._refuse(self._beyond(payload, route.version), item_field)
-        limit = self._limits.timeout_s
         observed = self._observer.wants(name, route.version, payload.items)
         carried = in_full(payload) if observed else payload
-        allowed = limit if timeout_s is None else min(timeout_s, limit)
+        allowed = self._limits.timeout_s if timeout_s is None else timeout_s
         if split.cache_bytes:
             route, share = await self._remembered(name, route, main, carried, allowed)
         else:
@@ -236,13 +240,13 @@ class Predictions:
         """The images that make the answer too much. How large those to encoded ones are shows later."""
         if payload.kind is not PayloadKind.TENSOR:
             return []
-        fitting = max(1, self._limits.max_answer_bytes // version.answer_bytes(*payload.sides))
+        fitting = max(1, self._limits.max_content_bytes // version.answer_bytes(*payload.sides))
         text = f"the answer would be too large: send at most {fitting} images of this size in one request"
         return [ItemRefusal(index, "ANSWER_TOO_LARGE", text) for index in range(fitting, payload.items)]
 
     def _oversized(self, pictures: Sequence[PictureAnswer]) -> list[ItemRefusal]:
         """The pictures whose answers do not fit the message any more; how large they are shows only now."""
-        limit = self._limits.max_answer_bytes
+        limit = self._limits.max_content_bytes
         sizes = itertools.accumulate(picture.size_bytes for picture in pictures)
         text = f"the answers would have more than {limit} bytes: send smaller pictures, or fewer at once"
         return [ItemRefusal(index, "ANSWER_TOO_LARGE", text) for index, size in enumerate(sizes) if size > limit]
