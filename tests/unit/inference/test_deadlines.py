@@ -10,7 +10,7 @@ from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.inference.v1.vision_service_pb2 import ClassifyRequest, PredictStreamRequest
 from inference_front import Front, deployment, infer_request, plain, running_front
 
-SETTING_S, LONGER_S, SHORTER_S = 100.0, 1000.0, 50.0
+SETTING_S, LONGER_S, SHORTER_S = 100.0, 600.0, 50.0
 IMAGES = plain((255, 0, 0))
 
 
