@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,15 +27,22 @@ def allocate(shape: tuple[int, ...], memory_bytes: int = MEMORY_BYTES) -> npt.ND
     """An array of uint8 with any content.
 
     Above `memory_bytes` it is a temporary file, which the operating system pages and which vanishes with the array.
+
+    Raises:
+        OSError: the disk has no room for it.
     """
     if int(np.prod(shape)) <= memory_bytes:
         return np.empty(shape, dtype=np.uint8)
     handle, name = tempfile.mkstemp(prefix="enxerto-pixels-")
-    os.close(handle)
-    pixels = np.memmap(name, dtype=np.uint8, mode="w+", shape=shape)
-    # The mapping keeps the file alive; without a name it cannot be left behind.
-    Path(name).unlink()
-    return pixels
+    try:
+        if sys.platform != "darwin":
+            # A file with holes would end the process by a signal once the disk is full.
+            os.posix_fallocate(handle, 0, int(np.prod(shape)))
+        return np.memmap(name, dtype=np.uint8, mode="r+", shape=shape)
+    finally:
+        os.close(handle)
+        # The mapping keeps the file alive; without a name it cannot be left behind.
+        Path(name).unlink()
 
 
 def decode_in_order(
