@@ -26,7 +26,7 @@ from enxerto.vision.snapshots import Manifest, read_samples
 from enxerto.vision.specs import PreprocessSpec, Split
 from enxerto.vision.torch.collectives import Distribution
 
-_MEMORY_BYTES: Final = 384 * 1024**2
+MEMORY_BYTES: Final = 384 * 1024**2
 _IN_FLIGHT_PER_THREAD: Final = 8
 
 Indices = npt.NDArray[np.int64]
@@ -155,7 +155,7 @@ def keep(
     spec: PreprocessSpec,
     *,
     progress: Callable[[int], None] = lambda _: None,
-    memory_bytes: int = _MEMORY_BYTES,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Images:
     """Decode this worker's part of a split once; above `memory_bytes` it goes to the local disk.
 
