@@ -68,7 +68,7 @@ def import_(
 
 def validate(
     context: typer.Context,
-    name: _Name,
+    name: Annotated[str, typer.Argument(help="The dataset that they are meant for; none is made of that name.")],
     path: _Path,
     task: _Task = None,
     server_side: _ServerSide = False,

@@ -9,7 +9,7 @@ from pathlib import Path
 from enxerto.client import _converters, _results
 from enxerto.client._archive import Archive
 from enxerto.client._calls import Calls, Progressed, Uploaded
-from enxerto.client._errors import AlreadyExistsError, FailedPreconditionError, ImportFailedError
+from enxerto.client._errors import AlreadyExistsError, FailedPreconditionError, ImportFailedError, NotFoundError
 from enxerto.client._waiting import poll
 from enxerto.training.v1 import dataset_pb2, dataset_service_pb2
 from enxerto.type.v1 import task_pb2
@@ -85,10 +85,27 @@ class DatasetCalls(Calls):
     ) -> _results.ValidationReport:
         """Look at labelled images as an import would, and store no snapshot of them; see `import_dataset`.
 
+        A dataset that is not there yet is not made, so that its task stays open: the images are looked at for
+        `validation-classification` and so on, which are there for that alone.
+
         Args:
+            name: the dataset that they are meant for.
+            path: as for an import.
+            task: what the annotations answer; without it that of the dataset, or CLASSIFICATION.
+            server_side: as for an import.
+            split_seed: as for an import.
+            timeout_s: deadline of the upload and of the look, each.
+            uploaded: told of the upload's progress.
             progressed: told how many images were looked at.
+
+        Raises:
+            FailedPreconditionError: the dataset is there, for another task.
         """
-        dataset = self._ensure_dataset(name, task)
+        try:
+            dataset = self._for_task(self.dataset(name), task)
+        except NotFoundError:
+            parent = self._names.dataset(name).partition("/datasets/")[0]
+            dataset = self._ensure_dataset(f"{parent}/datasets/validation-{_task(task).lower()}", task)
         source = self._source(dataset, path, _Reading(server_side, split_seed, timeout_s, uploaded))
         request = dataset_service_pb2.ValidateDatasetRequest(dataset=dataset, source=source)
         send = self._stubs.datasets.ValidateDataset
@@ -98,24 +115,29 @@ class DatasetCalls(Calls):
         """Full name of a dataset that is there now."""
         dataset = self._names.dataset(name)
         parent, _, dataset_id = dataset.partition("/datasets/")
-        wanted = _task(task)
         request = dataset_service_pb2.CreateDatasetRequest(
             parent=parent,
             dataset_id=dataset_id,
-            dataset=dataset_pb2.Dataset(task=task_pb2.Task.Value(f"TASK_{wanted}")),
+            dataset=dataset_pb2.Dataset(task=task_pb2.Task.Value(f"TASK_{_task(task)}")),
             request_id=uuid.uuid4().hex,
         )
         try:
             self._call(self._stubs.datasets.CreateDataset, request)
         except AlreadyExistsError:
-            found = self.dataset(dataset).task
-            if task is not None and found is not wanted:
-                raise FailedPreconditionError(
-                    f"dataset {name!r} is for {found}, not for {wanted}",
-                    code="FAILED_PRECONDITION",
-                    reason="TASK_MISMATCH",
-                ) from None
+            return self._for_task(self.dataset(dataset), task)
         return dataset
+
+    @staticmethod
+    def _for_task(dataset: _results.Dataset, task: _results.Task | str | None) -> str:
+        """Full name of a dataset, when it is for the task; none is any."""
+        wanted = dataset.task if task is None else _task(task)
+        if dataset.task is not wanted:
+            raise FailedPreconditionError(
+                f"{dataset.name} is for {dataset.task}, not for {wanted}, and stays so: choose another name",
+                code="FAILED_PRECONDITION",
+                reason="TASK_MISMATCH",
+            )
+        return dataset.name
 
     def _source(self, dataset: str, path: Path | str, reading: _Reading) -> dataset_pb2.SnapshotSource:
         source = dataset_pb2.SnapshotSource(split_seed=reading.split_seed)

@@ -195,7 +195,7 @@ def _wire_runs(
     servicer = TrainingServicer(
         runs,
         BaseModels(),
-        Questions(adapters.datasets, weights, inquiries, spec_to_json),
+        Questions(adapters.datasets, weights, inquiries, spec_to_json, jobs=adapters.jobs, clock=around.clock),
         weights,
         WeightsImports(
             adapters.catalogue, adapters.vault, inquiries, around.clock, max_bytes=settings.max_weights_bytes

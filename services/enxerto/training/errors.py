@@ -25,6 +25,9 @@ InvalidArgumentError
 └── UploadMismatchError         bytes that are not what their sender announced
 ResourceExhaustedError
 ├── ArchiveTooLargeError        an archive over the limit
+├── GpuMemoryError              a job that does not fit a GPU's memory
+├── MachineMemoryError          a job that does not fit a machine's memory
+├── DiskFullError               a job that has no room to write
 └── InquiriesFullError          more questions at once than the cluster shall work on
 AbortedError
 └── StaleRevisionError          the resource changed since it was read
@@ -190,6 +193,43 @@ class ArchiveTooLargeError(errors.ResourceExhaustedError):
     """The archive is larger than this service accepts."""
 
     reason = "ARCHIVE_TOO_LARGE"
+
+
+class GpuMemoryError(errors.ResourceExhaustedError):
+    """A GPU's memory is too small for the job."""
+
+    reason = "OUT_OF_GPU_MEMORY"
+
+    def __init__(self, asked: str) -> None:
+        super().__init__(_too_small("the GPU's memory", asked), subject="the GPU's memory")
+
+
+class MachineMemoryError(errors.ResourceExhaustedError):
+    """A machine's memory is too small for the job."""
+
+    reason = "OUT_OF_MEMORY"
+
+    def __init__(self, asked: str) -> None:
+        super().__init__(_too_small("the machine's memory", asked), subject="the machine's memory")
+
+
+def _too_small(what: str, asked: str) -> str:
+    more = f" (there was no room for {asked} more)" if asked else ""
+    return (
+        f"{what} is too small{more}: give a smaller batch_size or image_size; with accumulation_steps, a step of the "
+        "optimiser learns from as many images as before"
+    )
+
+
+class DiskFullError(errors.ResourceExhaustedError):
+    """A job has no room to write."""
+
+    reason = "DISK_FULL"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"the disk of the folder {folder} is full: make room there and start again", subject=str(folder)
+        )
 
 
 class InquiriesFullError(errors.ResourceExhaustedError):

@@ -14,7 +14,7 @@ from enxerto.training.v1 import (
     training_run_pb2,
     training_service_pb2,
 )
-from fakes.scripted_services import ScriptedServices
+from fakes.scripted_services import ScriptedServices, refuse
 
 RUN = "projects/default/trainingRuns/r1"
 
@@ -39,6 +39,7 @@ def report(importable: bool) -> dataset_pb2.ValidationReport:
 
 def script_validation(scripted: ScriptedServices, importable: bool) -> None:
     answer = dataset_service_pb2.ValidateDatasetResponse(report=report(importable))
+    scripted.on("GetDataset", lambda _request, context: refuse(context, "NOT_FOUND", "not there"))
     scripted.on("CreateDataset", dataset_pb2.Dataset())
     scripted.on("UploadArchive", dataset_service_pb2.UploadArchiveResponse(upload="projects/default/uploads/abc"))
     scripted.on("ValidateDataset", lambda _request, _context: iter([answer]))
@@ -57,7 +58,7 @@ def test_validation_is_a_table_and_fails_when_the_data_does(
     assert "up to 640" in done.stdout
     assert "It cannot be imported" in done.stdout
     created = scripted.requests("CreateDataset")[0]
-    assert (created.dataset_id, created.dataset.task) == ("my-cars", 2)
+    assert (created.dataset_id, created.dataset.task) == ("validation-detection", 2)
     script_validation(scripted, importable=True)
     done = command("datasets", "validate", "cars", "s3://bucket/cars", "--json")
     assert done.returncode == 0

@@ -110,6 +110,7 @@ def test_validation_tells_progress_and_what_it_found(client: Client, services: S
         dataset_service_pb2.ValidateDatasetResponse(progress=progress),
         dataset_service_pb2.ValidateDatasetResponse(report=report),
     ]
+    services.on("GetDataset", lambda _request, context: refuse(context, "NOT_FOUND", "not there"))
     services.on("CreateDataset", dataset_pb2.Dataset())
     services.on("ValidateDataset", lambda _request, _context: iter(answers))
     told: list[tuple[int, int]] = []
@@ -120,8 +121,23 @@ def test_validation_tells_progress_and_what_it_found(client: Client, services: S
     assert (found.importable, found.findings[0].line, found.findings[0].path) == (False, 3, "labels/1.txt")
     assert found.statistics is not None
     assert (found.statistics.format, found.statistics.classes[0].total, found.statistics.sizes) == ("YOLO", 7, {512: 8})
-    assert services.requests("CreateDataset")[0].dataset.task == 2
+    # The name is still free, for whatever task.
+    (created,) = services.requests("CreateDataset")
+    assert (created.dataset_id, created.dataset.task) == ("validation-detection", 2)
+    assert services.requests("ValidateDataset")[0].dataset == "projects/default/datasets/validation-detection"
     assert services.requests("ValidateDataset")[0].source.uri == "s3://bucket/cars"
+
+
+def test_images_are_looked_at_for_the_dataset_that_is_there(client: Client, services: ScriptedServices) -> None:
+    script_dataset(services, 2)
+    report = dataset_service_pb2.ValidateDatasetResponse(report=dataset_pb2.ValidationReport(importable=True))
+    services.on("ValidateDataset", lambda _request, _context: iter([report]))
+    for task in (None, "DETECTION"):
+        assert client.validate_dataset("cars", "s3://bucket/cars", task=task).importable
+    assert {one.dataset for one in services.requests("ValidateDataset")} == {"projects/default/datasets/cars"}
+    assert not services.requests("CreateDataset")
+    with pytest.raises(FailedPreconditionError, match="choose another name"):
+        client.validate_dataset("cars", "s3://bucket/cars", task="SEGMENTATION")
 
 
 def test_a_dataset_of_another_task_is_not_filled(client: Client, services: ScriptedServices) -> None:

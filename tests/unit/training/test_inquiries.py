@@ -5,6 +5,7 @@ import hashlib
 import json
 import struct
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -12,7 +13,7 @@ from enxerto.kernel.errors import FailedPreconditionError, InvalidArgumentError,
 from enxerto.kernel.names import ProjectName
 from enxerto.training.adapters.codec import spec_to_json
 from enxerto.training.adapters.status import decode_status, encode_status
-from enxerto.training.domain import JobFailed, JobStarted, JobTrained, Progress, TrainingEstimate
+from enxerto.training.domain import ClusterSize, JobFailed, JobStarted, JobTrained, Progress, TrainingEstimate
 from enxerto.training.errors import (
     InquiriesFullError,
     JobBrokenError,
@@ -51,8 +52,10 @@ def asked(world):
     return Inquiries(world.cluster, world.cluster, decode_status, Signals(), interval_s=0.001, poll_s=0.0)
 
 
-def questions(world):
-    return Questions(world.datasets, WeightsSupply(world.imported, world.imported), asked(world), spec_to_json)
+def questions(world, inquiries=None, clock=None):
+    weights = WeightsSupply(world.imported, world.imported)
+    parts = {"jobs": world.cluster, "clock": clock or SteppingClock()}
+    return Questions(world.datasets, weights, inquiries or asked(world), spec_to_json, **parts)
 
 
 class Job:
@@ -98,6 +101,34 @@ async def test_an_estimate_shows_progress_and_is_measured_once(world):
     assert document["spec"]["finetune"]["base_model"] == "efficientnet_lite0"
 
 
+async def test_the_same_question_at_once_is_one_job(world):
+    asking, spec = questions(world), a_run().spec
+    async with Job(world, JobStarted(), answer=ESTIMATE):
+        both = await asyncio.gather(*(everything(asking.estimate(PROJECT, spec)) for _ in range(2)))
+    assert [found[-1] for found in both] == [TrainingEstimate(**ESTIMATE)] * 2
+    assert len(set(world.cluster.submissions)) == 1
+
+
+async def test_an_answer_holds_for_the_cluster_and_for_the_day(world):
+    clock, spec = SteppingClock(), a_run().spec
+    asking = questions(world, clock=clock)
+
+    async def measured(seconds):
+        async with Job(world, answer={**ESTIMATE, "duration_s": seconds}):
+            (found,) = await everything(asking.estimate(PROJECT, spec))
+        return found.duration_s
+
+    assert await measured(60.0) == 60.0
+    world.cluster.cluster = ClusterSize(64.0, 1.0)
+    assert await measured(5.0) == 5.0
+    # What others hold of it changes from one moment to the next.
+    world.cluster.cluster = ClusterSize(64.0, 1.0, other_cpus=3.0)
+    assert await measured(4.0) == 5.0
+    clock.time += timedelta(days=1)
+    assert await measured(3.0) == 3.0
+    assert len(world.cluster.submissions) == 3
+
+
 async def test_what_the_job_says_went_wrong_is_the_callers_error_and_the_next_call_tries_again(world):
     refusal = encode_status(SourceRefusedError([Violation("spec.batch_size", "does not fit into memory")]))
     async with Job(world, JobFailed(refusal)):
@@ -117,7 +148,7 @@ async def test_a_job_that_ends_without_a_word_is_unavailable(world):
 
 async def test_abandoned_questions_count_until_their_jobs_are_over(world):
     inquiries = Inquiries(world.cluster, world.cluster, decode_status, Signals(), interval_s=0.001, most=2)
-    asking = Questions(world.datasets, WeightsSupply(world.imported, world.imported), inquiries, spec_to_json)
+    asking = questions(world, inquiries)
     base = a_run().spec
 
     async def ask(seed):

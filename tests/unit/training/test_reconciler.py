@@ -6,6 +6,7 @@ from google.rpc.status_pb2 import Status
 
 from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.error_table import to_status
+from enxerto.training.converters import run_to_proto
 from enxerto.training.domain import (
     EpochCompleted,
     Finding,
@@ -105,6 +106,8 @@ async def test_a_lost_job_is_repeated_three_times_and_then_the_run_fails(world):
     assert world.cluster.submissions == ["u1-1", "u1-2", "u1-3"]
     assert run.state is RunState.FAILED
     assert "3 times" in Status.FromString(run.error).message
+    # It was started three times, the first of them being no restart.
+    assert run_to_proto(run).restart_count == 2
     warnings = [body for body in await world.events() if isinstance(body, LogLine) and body.severity == "WARNING"]
     assert len(warnings) == 2
 

@@ -144,6 +144,22 @@ def test_what_a_run_shows_may_be_asked_for_again(family):
     assert converters.new_run(request).spec == first
 
 
+@pytest.mark.parametrize("encoder", ["yolov8n", "unet", "fasterrcnn-resnet50-fpn", "vit-b-16"])
+def test_an_encoder_is_a_backbone_with_a_pyramid(encoder):
+    # A run with another would wait in the queue only to be refused by its worker.
+    for base_model in ("unet", "ssdlite", "fast-style"):
+        request = a_request(base_model=f"baseModels/{base_model}", encoder=f"baseModels/{encoder}")
+        assert set(refused(request)) == {"training_run.spec.encoder"}
+
+
+@pytest.mark.parametrize(("base_model", "least"), [("ssdlite", 2), ("yolov8n", 2), ("unet", 2), ("fast-style", 1)])
+def test_a_batch_holds_what_each_worker_needs_to_learn(base_model, least):
+    for workers in (1, 3):
+        given = {"base_model": f"baseModels/{base_model}", "num_workers": workers}
+        assert converters.new_run(a_request(**given, batch_size=least * workers)).spec.num_workers == workers
+        assert set(refused(a_request(**given, batch_size=least * workers - 1))) == {"training_run.spec.batch_size"}
+
+
 def test_all_bad_fields_are_told_at_once():
     request = a_request(learning_rate=0.0, base_model="x", epochs=-1, model="m", num_workers=99)
     request.parent = "default"

@@ -1,10 +1,12 @@
 """The train function without Ray: what a job leaves, how it goes on, and how it fails."""
 
+import errno
 import hashlib
 import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,15 @@ from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 from safetensors.torch import load_file, save_file
 
+from enxerto.kernel.errors import UnavailableError
 from enxerto.training.adapters.object_store import blob_key, open_store, spec_key
 from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobStarted, JobTrained, LogLine, TrainingResult
+from enxerto.training.errors import WorkersLostError
 from enxerto.training.ports import ImportedWeights
 from enxerto.training.service import WeightsSupply
 from enxerto.training.worker.checkpoints import StoredCheckpoints
-from enxerto.training.worker.failures import failed_for_good, last_word
+from enxerto.training.worker.explanations import explain
+from enxerto.training.worker.failures import failed_for_good, last_word, write_failure
 from enxerto.training.worker.order import JobOrder, read_document, read_spec
 from enxerto.training.worker.training import train
 from enxerto.vision.contracts import MIN_AGREEMENT
@@ -33,7 +38,7 @@ from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.snapshots import read_manifest
 from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.collectives import Distribution
-from enxerto.vision.torch.recipe import Checkpoint
+from enxerto.vision.torch.recipe import Checkpoint, Job, Trained
 from fakes.dataset_folders import write_folder
 from fakes.training_stores import START, InMemoryWeights
 from flushes import Flush
@@ -201,6 +206,91 @@ async def test_a_failure_says_why_and_is_not_tried_again(tmp_path: Path) -> None
     before = len(await read_log(order))
     train(order, Distribution())
     assert len(await read_log(order)) == before
+
+
+class Failing:
+    """A recipe whose training ends with an error."""
+
+    task = Task.CLASSIFICATION
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def train(self, job: Job) -> Trained:
+        raise self.error
+
+
+def failing_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> JobOrder:
+    monkeypatch.setattr("enxerto.training.worker.training.get_recipe", lambda _task: Failing(error))
+    return write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec())
+
+
+def reason_of(status: Status) -> str:
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    return str(info.reason)
+
+
+def caused_by(cause: Exception) -> Exception:
+    error = UnavailableError("the blob store cannot be reached")
+    error.__cause__ = cause
+    return error
+
+
+GPU_TEXT = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1 MiB is"
+TORCH_TEXT = (
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "words"),
+    [
+        (torch.OutOfMemoryError(GPU_TEXT), "OUT_OF_GPU_MEMORY", ["20.00 GiB", "batch_size", "accumulation_steps"]),
+        (RuntimeError("CUDA error: out of memory"), "OUT_OF_GPU_MEMORY", ["image_size"]),
+        (MemoryError("Unable to allocate 3.00 TiB for an array"), "OUT_OF_MEMORY", ["batch_size"]),
+        (RuntimeError(f"{TORCH_TEXT} 4096 bytes"), "OUT_OF_MEMORY", ["machine"]),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/cache/x"), "DISK_FULL", ["/data/cache", "room"]),
+        (caused_by(OSError(errno.ENOSPC, "No space left on device")), "DISK_FULL", ["the folder /"]),
+        (ValueError("IoError(Os { code: 28, message: No space left on device })"), "DISK_FULL", ["the folder /"]),
+    ],
+)
+def test_a_machine_that_is_too_small_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, words: list[str]
+) -> None:
+    order = failing_order(tmp_path, monkeypatch, error)
+    train(order, Distribution())
+    status = Status.FromString(last_word(order))
+    assert (status.code, reason_of(status)) == (code_pb2.RESOURCE_EXHAUSTED, reason)
+    assert [word for word in words if word not in status.message] == []
+    # The same would happen again.
+    assert failed_for_good(order)
+
+
+def test_the_other_workers_do_not_hide_the_one_that_has_failed(tmp_path: Path) -> None:
+    order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec())
+    assert write_failure(order, explain(torch.OutOfMemoryError(GPU_TEXT), order))
+    assert not write_failure(replace(order, attempt=2), RuntimeError("Connection closed by peer"))
+    assert write_failure(order, RuntimeError("Connection closed by peer"))
+    assert reason_of(Status.FromString(last_word(order))) == "OUT_OF_GPU_MEMORY"
+    # A death that Ray has seen explains a silent neighbour, and not the other way round.
+    lost = WorkersLostError("run1", 3, "its node has died")
+    assert reason_of(Status.FromString(last_word(replace(order, attempt=2), lost))) == "WORKERS_LOST"
+
+
+async def test_what_nobody_foresaw_is_told_by_its_first_line_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "GET https://me:hunter2@host/a?X-Amz-Signature=hunter2 password='hunter2' Bearer hunter2\nstack hunter2"
+    order = failing_order(tmp_path, monkeypatch, ZeroDivisionError(text))
+    with pytest.raises(ZeroDivisionError):
+        train(order, Distribution())
+    status = Status.FromString(last_word(order))
+    assert status.code == code_pb2.INTERNAL
+    assert "ZeroDivisionError: GET https://…@host/a?…" in status.message
+    assert "run1-1" in status.message
+    assert not any(word in str(status) for word in ("hunter2", "stack", "Traceback"))
+    assert not failed_for_good(order)
 
 
 def test_an_unforeseen_failure_has_a_last_word(tmp_path: Path) -> None:

@@ -83,9 +83,13 @@ def test_features_through_the_librarys_own_classifier_are_the_librarys_answer(
     torch.testing.assert_close(answer, expected)
 
 
-def test_a_vit_takes_another_size() -> None:
+def test_a_vit_takes_another_size_and_has_no_pyramid() -> None:
+    backbone = _random("vit_b_32")
     with torch.inference_mode():
-        assert _random("vit_b_32").features(torch.rand(1, 3, 96, 128)).shape == (1, 768)
+        assert backbone.features(torch.rand(1, 3, 96, 128)).shape == (1, 768)
+    assert not get_base_model("vit_b_32").facts.has_pyramid
+    with pytest.raises(InvalidArgumentError, match="no feature pyramid"):
+        backbone.pyramid_info()
 
 
 @pytest.mark.parametrize(
@@ -159,6 +163,7 @@ def test_preprocessing_follows_the_encoder_and_the_size_that_is_asked_for() -> N
 def test_a_pyramid_is_the_last_map_of_each_stride(
     name: str, strides: tuple[int, ...], channels: tuple[int, ...]
 ) -> None:
+    assert get_base_model(name).facts.has_pyramid
     backbone = _random(name).train()
     before = {key: tensor.clone() for key, tensor in backbone.state_dict().items()}
     levels = backbone.pyramid_info()

@@ -140,7 +140,7 @@ class Run:
     sweep: str = ""
     """The sweep that it is a trial of."""
     restart_count: int = 0
-    """Times that it was started again after its workers were lost."""
+    """Times that its job was lost and started again; workers that are replaced while the job lives are not counted."""
     encoder: str = ""
 
     def metric(self, name: str, split: str | None = None) -> float | None:

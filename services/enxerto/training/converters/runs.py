@@ -112,7 +112,7 @@ def run_to_proto(run: TrainingRun, queue: QueueStatus | None = None) -> training
             for one in run.files
         ],
         sweep=str(run.sweep) if run.sweep else "",
-        restart_count=run.losses,
+        restart_count=run.restarts,
     )
 
 

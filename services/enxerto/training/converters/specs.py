@@ -34,6 +34,9 @@ MAX_WORKERS: Final = 64
 DEFAULT_ENCODER: Final = "efficientnet_lite0"
 """The encoder whose weights come with the installation."""
 
+_LEAST_BATCH: Final = {Task.DETECTION: 2, Task.SEGMENTATION: 2}
+"""Images of a worker's batch: new layers have batch norm, which learns nothing of one."""
+
 _Enum = TypeVar("_Enum", bound=enum.StrEnum)
 # What an unspecified value of the contract is called in the domain, where the domain has a word for it.
 _UNSPECIFIED: Final = {BatchNorm: BatchNorm.AUTO, Precision: Precision.AUTO, QuantizationMode: QuantizationMode.NONE}
@@ -81,8 +84,10 @@ class SpecReader:
         workers = given.num_workers or 1
         if not 1 <= workers <= MAX_WORKERS:
             self._note("num_workers", f"must be in 1..{MAX_WORKERS}")
-        elif finetune.batch_size < workers and not finetune.paints_pictures:
-            self._note("batch_size", "must be at least the number of workers")
+        elif not finetune.paints_pictures and finetune.batch_size < (
+            least := workers * _LEAST_BATCH.get(finetune.task, 1)
+        ):
+            self._note("batch_size", f"must be at least {least}: a worker needs {least // workers} for {finetune.task}")
         if snapshot is None or model is None or base_model is None or len(self._violations) > before:
             return None
         return RunSpec(snapshot=snapshot, base_model=base_model, model=model, finetune=finetune, num_workers=workers)
@@ -108,8 +113,10 @@ class SpecReader:
         if not self._given.encoder:
             return get_facts(DEFAULT_ENCODER)
         _, encoder = self._base_model(self._given.encoder, "encoder")
-        if encoder is not None and encoder.takes_encoder:
-            self._note("encoder", "must be a backbone, not a network that takes one")
+        if encoder is not None and encoder.task is not Task.CLASSIFICATION:
+            self._note("encoder", "must be a backbone for classification, not a whole network")
+        elif encoder is not None and not encoder.has_pyramid:
+            self._note("encoder", "must have a feature pyramid, which convolutional backbones have")
         return encoder
 
     def _check_stages(self, facts: BaseModelFacts | None, encoder: BaseModelFacts | None, spec: FinetuneSpec) -> None:

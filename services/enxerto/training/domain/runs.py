@@ -83,6 +83,11 @@ class TrainingRun:
         """Submission id of the current attempt: one id can be submitted once."""
         return f"{self.uid}-{self.attempt}"
 
+    @property
+    def restarts(self) -> int:
+        """Times that another job took the place of one that was lost; after the last loss there is none."""
+        return min(self.losses, MAX_LOSSES - 1)
+
     def state_event(self) -> EventBody:
         """The event that tells watchers of the current state."""
         return StateChanged(self.state, self.error, self.model_version)

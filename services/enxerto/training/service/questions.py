@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from enxerto import __version__
+from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import DataLossError
 from enxerto.kernel.names import ProjectName, SnapshotName
 from enxerto.training.domain import (
@@ -16,7 +18,7 @@ from enxerto.training.domain import (
     TrainingEstimate,
 )
 from enxerto.training.errors import SnapshotNotReadyError, TaskMismatchError
-from enxerto.training.ports import DatasetStore, SpecDocument
+from enxerto.training.ports import DatasetStore, JobRunner, SpecDocument
 from enxerto.training.service.inquiries import Inquiries
 from enxerto.training.service.runs import trainable
 from enxerto.training.service.weights import WeightsSupply
@@ -25,11 +27,24 @@ from enxerto.vision.specs import Task
 
 
 class Questions:
-    """Asks the cluster and reads its answers."""
+    """Asks the cluster and reads its answers.
+
+    An answer is given again to whoever asks the same on the same day (UTC), of a cluster with as many CPUs and GPUs and
+    by the same version of this software; otherwise it is measured anew.
+    """
 
     def __init__(
-        self, datasets: DatasetStore, weights: WeightsSupply, inquiries: Inquiries, document: SpecDocument
+        self,
+        datasets: DatasetStore,
+        weights: WeightsSupply,
+        inquiries: Inquiries,
+        document: SpecDocument,
+        *,
+        jobs: JobRunner,
+        clock: Clock,
     ) -> None:
+        self._jobs = jobs
+        self._clock = clock
         self._datasets = datasets
         self._weights = weights
         self._inquiries = inquiries
@@ -91,12 +106,20 @@ class Questions:
             if facts.task is Task.CLASSIFICATION and (facts.works_offline or facts.name in imported)
         )
 
-    def _ask(
+    async def _ask(
         self, kind: InquiryKind, parent: ProjectName, document: Mapping[str, object]
     ) -> AsyncIterator[Progress | Mapping[str, Any]]:
-        # Each project has its own answers, so that nobody learns from their speed what another has asked.
-        uid = Inquiries.uid(kind, {**document, "parent": str(parent)})
-        return self._inquiries.ask(Inquiry(kind, parent, uid, document))
+        size = await self._jobs.size(())
+        holds_for = {
+            # Each project has its own answers, so that nobody learns from their speed what another has asked.
+            "parent": str(parent),
+            "cluster": [size.cpus, size.gpus],
+            "software": __version__,
+            "day": self._clock.now().date().isoformat(),
+        }
+        uid = Inquiries.uid(kind, {**document, **holds_for})
+        async for found in self._inquiries.ask(Inquiry(kind, parent, uid, document)):
+            yield found
 
 
 def _estimate(answer: Mapping[str, Any]) -> TrainingEstimate:

@@ -5,11 +5,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from enxerto.kernel.errors import EnxertoError, Violation
+from enxerto.kernel.errors import Violation
 from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.adapters.object_store import put, result_key, store_errors
 from enxerto.training.domain import InquiryKind, JobStarted, JobTrained
 from enxerto.training.errors import WeightsRefusedError
+from enxerto.training.worker.explanations import explain
 from enxerto.training.worker.failures import failed_for_good, write_failure
 from enxerto.training.worker.order import IMPORTED, JobOrder, read_document, read_spec
 from enxerto.training.worker.reporter import Reporter
@@ -37,9 +38,9 @@ def answer(order: JobOrder) -> None:
         return
     try:
         _answer(order)
-    except EnxertoError as error:
-        logger.exception("inquiry refused")
-        if not write_failure(order, error):
+    except Exception as error:
+        logger.exception("inquiry failed")
+        if not write_failure(order, explain(error, order)):
             raise
 
 

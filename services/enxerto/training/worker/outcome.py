@@ -28,7 +28,6 @@ from enxerto.vision.onnx.golden import GOLDEN_FILE, make_golden, write_golden
 from enxerto.vision.onnx.parity import Parity as MeasuredParity
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.report import write_report
-from enxerto.vision.snapshots import Manifest
 from enxerto.vision.specs import LabelMap, Split
 from enxerto.vision.torch.export import check_parity, export, torch_network
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Recipe, Trained
@@ -72,7 +71,7 @@ def store_outcome(order: JobOrder, spec: JobSpec, job: Job, recipe: Recipe, trai
         licence=f"{job.facts.licence}: {job.facts.licence_note}",
     )
     provenance = _provenance(spec, lineage)
-    split = held_out(job.manifest)
+    split = job.manifest.held_out
     blobs = order.blobs()
     with tempfile.TemporaryDirectory(prefix="enxerto-outcome-") as scratch:
         folder, pictures = Path(scratch) / "version", Path(scratch) / "files"
@@ -114,11 +113,6 @@ def store_outcome(order: JobOrder, spec: JobSpec, job: Job, recipe: Recipe, trai
     key = result_key(order.uid, order.attempt)
     with store_errors(key):
         put(order.store(), key, json.dumps(codec.result_to_json(result)).encode())
-
-
-def held_out(manifest: Manifest) -> Split:
-    """The split that a version is measured on: TEST, or the next best that there is."""
-    return next((one for one in (Split.TEST, Split.VAL) if manifest.count(one)), Split.TRAIN)
 
 
 def _provenance(spec: JobSpec, lineage: Lineage) -> dict[str, str]:

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from enxerto.kernel.errors import EnxertoError
 from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.domain import JobStarted, JobTrained
 from enxerto.training.worker.checkpoints import StoredCheckpoints
+from enxerto.training.worker.explanations import explain
 from enxerto.training.worker.failures import failed_for_good, write_failure
 from enxerto.training.worker.order import IMPORTED, JobOrder, read_spec
 from enxerto.training.worker.outcome import store_outcome
@@ -37,9 +37,9 @@ def train(order: JobOrder, where: Distribution) -> None:
         return
     try:
         _train(order, where)
-    except EnxertoError as error:
-        logger.exception("training refused")
-        final = write_failure(order, error)
+    except Exception as error:
+        logger.exception("training failed")
+        final = write_failure(order, explain(error, order))
         if where.world_size > 1 or not final:
             raise
 

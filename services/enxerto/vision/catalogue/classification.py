@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from enxerto.vision.catalogue.facts import BaseModelFacts, DownloadableWeights, PackagedWeights
@@ -93,9 +94,10 @@ def _vit(
     name: str, title: str, file: str, parameters: int, feature_dim: int, *, blocks: int = 12, resized: int = 256
 ) -> BaseModelFacts:
     stages = _blocks(blocks, "norm")
-    return _torchvision(
+    facts = _torchvision(
         name, title, file, parameters=parameters, feature_dim=feature_dim, stages=stages, resized=resized
     )
+    return replace(facts, has_pyramid=False)
 
 
 EFFICIENTNET_LITE0: Final = BaseModelFacts(

@@ -67,7 +67,8 @@ class BaseModelFacts:
         weights_of: the base model that its weights are of, where it has none of its own; else empty.
         whole: whether the weights are of the whole network (COCO), not of the backbone alone (ImageNet).
         by_name_only: nothing but the name is known here; what it says of itself is seen where timm is installed.
-            `preprocess`, `parameters`, `feature_dim` and `stages` then say nothing.
+            `preprocess`, `parameters`, `feature_dim`, `stages` and `has_pyramid` then say nothing.
+        has_pyramid: whether a backbone gives feature maps of several strides, on which detectors and decoders stand.
     """
 
     name: str
@@ -87,6 +88,7 @@ class BaseModelFacts:
     weights_of: str = ""
     whole: bool = False
     by_name_only: bool = False
+    has_pyramid: bool = True
 
     @property
     def works_offline(self) -> bool:

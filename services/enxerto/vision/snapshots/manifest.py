@@ -58,6 +58,11 @@ class Manifest:
         """Samples of one split."""
         return sum(shard.samples for shard in self.shards if shard.split is split)
 
+    @property
+    def held_out(self) -> Split:
+        """The split that a version is measured on: TEST, or the next best that there is."""
+        return next((one for one in (Split.TEST, Split.VAL) if self.count(one)), Split.TRAIN)
+
     def to_bytes(self) -> bytes:
         """Canonical JSON; the same snapshot has the same bytes."""
         shards = [

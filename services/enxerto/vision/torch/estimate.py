@@ -18,8 +18,9 @@ from enxerto.vision.finetuning import StopSpec, UnfreezingSpec
 from enxerto.vision.specs import Split, Task
 from enxerto.vision.subsets import write_subset
 from enxerto.vision.torch.devices import Compute
+from enxerto.vision.torch.export import torch_network
 from enxerto.vision.torch.progress import EpochReport, OnStep, Phase, StepReport
-from enxerto.vision.torch.recipe import Job, Recipe
+from enxerto.vision.torch.recipe import Job, Kept, Recipe, Trained
 
 _STEPS: Final = 6
 """Of an epoch that is measured."""
@@ -28,20 +29,23 @@ _EPOCHS: Final = 2
 """The first warms up: allocators, threads, kernels."""
 
 _MOST_IMAGES: Final = 512
+_ANSWERED: Final = 8
+"""Images that are answered at once when that is measured."""
 _PICTURE_STEPS: Final = 20
 """Of the optimisation of one picture that are measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would take, should it not stop early; evaluation and export come on top.
+    """What a run would take, should it not stop early; weights, export and what workers tell each other come on top.
 
     Attributes:
-        duration_s: of all phases.
+        duration_s: of decoding, of all phases, and of measuring what was trained.
         epoch_duration_s: of an epoch of the last phase, its validation included.
         images_per_second: training images in the last phase, over all workers.
-        memory_bytes: largest resident memory of a worker's process while it measured.
-        gpu_memory_bytes: largest GPU memory of a worker; 0 without a GPU.
+        memory_bytes: largest resident memory of a worker's process: as measured, and what all images take beyond those
+            that were measured.
+        gpu_memory_bytes: largest GPU memory of a worker, likewise; 0 without a GPU.
         measured_steps: of training, after the warm-up.
         device: what it was measured on.
     """
@@ -88,12 +92,13 @@ def estimate(job: Job, recipe: Recipe, *, workers: int = 1) -> Estimate:
     with tempfile.TemporaryDirectory(prefix="enxerto-estimate-") as scratch:
         clock, small = _measure(job, recipe, Path(scratch), workers)
     whole = _scaled(job, clock, small, workers)
+    pixels, features = (_more_bytes(job, clock, small, workers, features=one) for one in (False, True))
     return Estimate(
-        duration_s=whole.duration_s,
+        duration_s=whole.duration_s + _decoding_s(job, clock, small, workers) + _evaluation_s(job, clock),
         epoch_duration_s=whole.epoch_s,
         images_per_second=whole.rate,
-        memory_bytes=_resident_peak_bytes(),
-        gpu_memory_bytes=torch.cuda.max_memory_allocated(job.compute.device) if cuda else 0,
+        memory_bytes=_resident_peak_bytes() + pixels + (0 if cuda else features),
+        gpu_memory_bytes=torch.cuda.max_memory_allocated(job.compute.device) + features if cuda else 0,
         measured_steps=clock.steps(job, small),
         device=_called(job.compute),
     )
@@ -103,6 +108,9 @@ def estimate(job: Job, recipe: Recipe, *, workers: int = 1) -> Estimate:
 class _Counts:
     train: int
     val: int
+
+    def of(self, split: Split) -> int:
+        return self.train if split is Split.TRAIN else self.val
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,9 @@ class _Clock:
         self._on_step = on_step
         self.epochs: list[tuple[float, EpochReport]] = []
         self.features_rate = 0.0
+        self.kept: list[Kept] = []
+        self.answer_s = 0.0
+        """Of one image, by what was trained."""
         self._last = time.perf_counter()
 
     def epoch(self, report: EpochReport) -> None:
@@ -162,6 +173,7 @@ def _measure(job: Job, recipe: Recipe, scratch: Path, workers: int) -> tuple[_Cl
         checkpoints=None,
         on_epoch=clock.epoch,
         on_step=clock.step,
+        on_kept=clock.kept.append,
         spec=replace(
             spec,
             epochs=_EPOCHS,
@@ -174,8 +186,45 @@ def _measure(job: Job, recipe: Recipe, scratch: Path, workers: int) -> tuple[_Cl
             else spec.style,
         ),
     )
-    recipe.train(measured)
+    trained = recipe.train(measured)
+    if trained.served is not None:
+        clock.answer_s = _answer_s(measured, recipe, trained)
     return clock, _Counts(subset.count(Split.TRAIN), subset.count(Split.VAL))
+
+
+def _answer_s(job: Job, recipe: Recipe, trained: Trained) -> float:
+    """Seconds that an image takes to be decoded and answered."""
+    assert trained.served is not None
+    began = time.perf_counter()
+    images = recipe.calibration_images(job, trained.preprocess, min(_ANSWERED, job.spec.batch_size))
+    decoding_s = (time.perf_counter() - began) / job.compute.threads
+    predict = torch_network(trained.served, recipe.task, job.compute.device)
+    predict(images)
+    began = time.perf_counter()
+    predict(images)
+    return (decoding_s + time.perf_counter() - began) / len(images)
+
+
+def _evaluation_s(job: Job, clock: _Clock) -> float:
+    """Of measuring what was trained, which the first worker does alone."""
+    return clock.answer_s * job.manifest.count(job.manifest.held_out)
+
+
+def _decoding_s(job: Job, clock: _Clock, small: _Counts, workers: int) -> float:
+    """Of the images that are decoded once and kept."""
+    return sum(
+        kept.seconds / max(small.of(kept.split), 1) * job.manifest.count(kept.split) / workers for kept in clock.kept
+    )
+
+
+def _more_bytes(job: Job, clock: _Clock, small: _Counts, workers: int, *, features: bool) -> int:
+    """What a worker keeps of all its images, beyond what it has kept of those that were measured."""
+    more = 0
+    for kept in clock.kept:
+        if kept.features is features:
+            images = math.ceil(job.manifest.count(kept.split) / (1 if features else workers))
+            more += min(images * kept.image_bytes, kept.most_bytes) - small.of(kept.split) * kept.image_bytes
+    return max(more, 0)
 
 
 def _scaled(job: Job, clock: _Clock, small: _Counts, workers: int) -> _Whole:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +58,25 @@ class Checkpoints(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a worker keeps of its images of a split for as long as it trains.
+
+    Attributes:
+        split: whose images.
+        image_bytes: of each image.
+        most_bytes: in memory; what is more lies on the disk.
+        seconds: that it took to make them.
+        features: whether it is features: of the whole split on every worker, and on its device.
+    """
+
+    split: Split
+    image_bytes: int
+    most_bytes: int = sys.maxsize
+    seconds: float = 0.0
+    features: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """Everything that a recipe is given. The same on every worker but for `where` and `compute`.
@@ -71,6 +93,7 @@ class Job:
         on_step: told about twice a second, on every worker; may raise to cancel.
         on_phase: told what is done now, with (done, total) images, or zeros; lower-case words.
         on_log: told what a person should know.
+        on_kept: told what is kept of the images, once it is there.
         checkpoints: None keeps none.
         limits: of an image.
     """
@@ -86,8 +109,16 @@ class Job:
     on_step: OnStep | None = None
     on_phase: Callable[[str, int, int], None] = lambda _phase, _done, _total: None
     on_log: Callable[[str], None] = lambda _: None
+    on_kept: Callable[[Kept], None] = lambda _: None
     checkpoints: Checkpoints | None = None
     limits: ImageLimits = DEFAULT_LIMITS
+
+    @contextmanager
+    def keeping(self, split: Split, image_bytes: int, most_bytes: int) -> Iterator[None]:
+        """Around the decoding of a split into memory: tells how long it took; see `Kept`."""
+        began = time.perf_counter()
+        yield
+        self.on_kept(Kept(split, image_bytes, most_bytes, time.perf_counter() - began))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from enxerto.vision.finetuning import AugmentPolicy, CheckpointSpec, FinetuneSpec
-from enxerto.vision.specs import Split
+from enxerto.vision.specs import PreprocessSpec, Split
 from enxerto.vision.torch.base_models import build_backbone
 from enxerto.vision.torch.classification.augment import Augmentation
 from enxerto.vision.torch.classification.features import FEATURE_BATCH, Labelled, compute_features
@@ -32,8 +32,9 @@ from enxerto.vision.torch.classification.preparation import (
 from enxerto.vision.torch.classification.temperature import find_temperature
 from enxerto.vision.torch.engine import Before, Fitted, StopReason, TrainingDivergedError, fit, read_before
 from enxerto.vision.torch.engine.state import score_from_json, score_to_json
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES
 from enxerto.vision.torch.progress import EpochReport, OnStep, Phase, StepMeter
-from enxerto.vision.torch.recipe import Job, Trained
+from enxerto.vision.torch.recipe import Job, Kept, Trained
 
 _PROBE_CHECKPOINT_S: Final = 30.0
 
@@ -106,7 +107,7 @@ class ClassificationRun:
             learner = FeatureLearner(self._head, lambda _: train, val, sampler, self._loss)
             job = replace(job, spec=_seldom_saved(spec), on_step=None)
         else:
-            canvases = keep(self._source, Split.TRAIN, canvas_spec(self._preprocess))
+            canvases = self._kept(Split.TRAIN, canvas_spec(self._preprocess))
             learner = FeatureLearner(self._head, self._varied(canvases, spec), val, sampler, self._loss)
             # The time goes into the features, which report their own progress.
             job = replace(job, spec=spec, on_step=None)
@@ -135,6 +136,7 @@ class ClassificationRun:
         return lambda report: on_step(replace(report, eta_s=report.eta_s + self._tuning_s(report.images_per_s)))
 
     def _features(self, split: Split, counted: Callable[[int], None]) -> Labelled:
+        self._job.on_kept(Kept(split, 4 * self._network.backbone.feature_dim, features=True))
         return compute_features(
             self._network,
             self._source.stream(split, self._preprocess, FEATURE_BATCH),
@@ -203,8 +205,8 @@ class ClassificationRun:
         if spec.augmentation.policy is not AugmentPolicy.NONE:
             augment, decoded = Augmentation(spec.augmentation, self._preprocess), canvas_spec(self._preprocess)
         job.on_phase("decoding images", 0, 0)
-        train = keep(self._source, Split.TRAIN, decoded)
-        val = keep(self._source, Split.VAL, self._preprocess)
+        train = self._kept(Split.TRAIN, decoded)
+        val = self._kept(Split.VAL, self._preprocess)
         return ImageLearner(
             self._network,
             train,
@@ -217,6 +219,10 @@ class ClassificationRun:
             where=job.where,
             compute=job.compute,
         )
+
+    def _kept(self, split: Split, spec: PreprocessSpec) -> Images:
+        with self._job.keeping(split, 3 * spec.height * spec.width, MEMORY_BYTES):
+            return keep(self._source, split, spec)
 
     # --- what comes of it ---
 

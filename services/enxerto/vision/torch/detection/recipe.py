@@ -17,6 +17,7 @@ from enxerto.vision.torch.detection.evaluation import evaluate_boxes
 from enxerto.vision.torch.detection.families import BuiltDetector, build_detector
 from enxerto.vision.torch.detection.learner import DetectionData, DetectionLearner
 from enxerto.vision.torch.engine import fit_heads_first
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
 
 NO_WEIGHTS: Final = "none: random numbers from the seed"
@@ -97,17 +98,18 @@ def _check_stages(job: Job, built: BuiltDetector) -> None:
 
 def _load(job: Job, preprocess: PreprocessSpec) -> DetectionData:
     def load_part(split: Split, report: Callable[[int, int], None]) -> BoxedPictures:
-        return load_boxed(
-            job.manifest,
-            job.blobs,
-            split,
-            preprocess,
-            rank=job.where.rank,
-            world_size=job.where.world_size,
-            limits=job.limits,
-            threads=job.compute.threads,
-            progress=report,
-        )
+        with job.keeping(split, 3 * preprocess.height * preprocess.width, MEMORY_BYTES):
+            return load_boxed(
+                job.manifest,
+                job.blobs,
+                split,
+                preprocess,
+                rank=job.where.rank,
+                world_size=job.where.world_size,
+                limits=job.limits,
+                threads=job.compute.threads,
+                progress=report,
+            )
 
     def report(done: int, total: int) -> None:
         job.on_phase("decoding pictures", done, total)

@@ -11,6 +11,7 @@ from enxerto.vision.snapshots import read_samples
 from enxerto.vision.specs import PreprocessSpec, Split, Task
 from enxerto.vision.torch.calibration import draw_images
 from enxerto.vision.torch.engine import fit_heads_first
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
 from enxerto.vision.torch.segmentation.construction import build_segmenter
 from enxerto.vision.torch.segmentation.evaluation import evaluate_masks
@@ -82,17 +83,18 @@ def _validate(job: Job) -> None:
 
 def _load(job: Job, preprocess: PreprocessSpec) -> SegmentationData:
     def load_part(split: Split, report: Callable[[int, int], None]) -> MaskedPictures:
-        return load_masked(
-            job.manifest,
-            job.blobs,
-            split,
-            preprocess,
-            rank=job.where.rank,
-            world_size=job.where.world_size,
-            limits=job.limits,
-            threads=job.compute.threads,
-            progress=report,
-        )
+        with job.keeping(split, 4 * preprocess.height * preprocess.width, MEMORY_BYTES):
+            return load_masked(
+                job.manifest,
+                job.blobs,
+                split,
+                preprocess,
+                rank=job.where.rank,
+                world_size=job.where.world_size,
+                limits=job.limits,
+                threads=job.compute.threads,
+                progress=report,
+            )
 
     def report(done: int, total: int) -> None:
         job.on_phase("decoding pictures", done, total)

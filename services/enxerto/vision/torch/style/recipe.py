@@ -6,7 +6,6 @@ import atexit
 import shutil
 import tempfile
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from enxerto.vision.images import Float32Images, UInt8Image
 from enxerto.vision.specs import PreprocessSpec, Split, Task
 from enxerto.vision.torch.calibration import draw_images
 from enxerto.vision.torch.engine import fit
+from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES
 from enxerto.vision.torch.progress import Phase
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
 from enxerto.vision.torch.style.evaluation import answered, evaluate_pictures, write_pictures, written
@@ -31,6 +31,7 @@ from enxerto.vision.torch.style.objective import (
     served_preprocess,
 )
 from enxerto.vision.torch.style.pictures import (
+    ContentPictures,
     count_contents,
     load_contents,
     load_style,
@@ -103,16 +104,21 @@ def _train(job: Job) -> Trained:
     preprocess = served_preprocess(job.spec, job.facts)
     objective, weights = _objective(job, _training_style(job, preprocess), job.compute.device)
     job.on_phase("decoding pictures", 0, 0)
-    load_part = partial(
-        load_contents,
-        job.manifest,
-        job.blobs,
-        spec=training_square(preprocess),
-        rank=job.where.rank,
-        world_size=job.where.world_size,
-        limits=job.limits,
-        threads=job.compute.threads,
-    )
+    square = training_square(preprocess)
+
+    def load_part(split: Split) -> ContentPictures:
+        with job.keeping(split, 3 * square.height * square.width, MEMORY_BYTES):
+            return load_contents(
+                job.manifest,
+                job.blobs,
+                split,
+                square,
+                rank=job.where.rank,
+                world_size=job.where.world_size,
+                limits=job.limits,
+                threads=job.compute.threads,
+            )
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.spec.seed)
         network = TransformerNetwork()
