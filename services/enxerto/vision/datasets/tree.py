@@ -17,7 +17,7 @@ from enxerto.vision.specs import Split
 IMAGE_EXTENSIONS: Final = frozenset(extension for group in EXTENSIONS.values() for extension in group)
 # Pictures of a format that we do not read: an error, because leaving them out would quietly shrink the dataset.
 FOREIGN_EXTENSIONS: Final = frozenset({".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".tga"})
-_SPLITS: Final = {
+SPLIT_FOLDERS: Final = {
     "train": Split.TRAIN,
     "training": Split.TRAIN,
     "val": Split.VAL,
@@ -43,10 +43,10 @@ class UnreadableTextError(ValueError):
 def split_named(name: str) -> Split | None:
     """The split that a folder or a file's stem is named after, `val` and `instances_val2017` alike."""
     lowered = name.lower()
-    if lowered in _SPLITS:
-        return _SPLITS[lowered]
+    if lowered in SPLIT_FOLDERS:
+        return SPLIT_FOLDERS[lowered]
     words = "".join(letter if letter.isalpha() else " " for letter in lowered).split()
-    named = {_SPLITS[word] for word in words if word in _SPLITS}
+    named = {SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS}
     return named.pop() if len(named) == 1 else None
 
 
