@@ -113,3 +113,60 @@ def test_a_mask_of_another_folder_is_of_no_picture(tmp_path: Path) -> None:
         ("IMAGE_WITHOUT_ANNOTATION", "images/b/2.jpg"),
         ("IMAGE_WITHOUT_ANNOTATION", "overlays/3.jpg"),
     }
+
+
+def test_a_row_is_of_no_other_folders_picture(tmp_path: Path) -> None:
+    """Detection would add its boxes to the picture of the same name in silence."""
+    write(tmp_path, "a/1.jpg", "b/2.jpg", "new/deep/3.jpg")
+    rows = ["a/1.jpg,1,1,9,9,cat", "b/1.jpg,2,2,8,8,dog", "b/2,1,1,9,9,cat", "old/3.jpg,1,1,9,9,dog"]
+    (tmp_path / "data.csv").write_text("\n".join(["path,x_min,y_min,x_max,y_max,label", *rows]))
+    found = scan(tmp_path, Task.DETECTION)
+    assert [(one.code, one.line) for one in found.errors if one.path != "."] == [("MISSING_IMAGE", 3)]
+    boxes = {sample.path: len(sample.boxes) for sample in found.samples}
+    assert boxes == {"a/1.jpg": 1, "b/2.jpg": 1, "new/deep/3.jpg": 1}
+
+
+def test_names_without_extension_are_found_in_their_folder(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.jpg", "b/1.jpg")
+    rows = ["a/1,1,1,9,9,cat", "b/1,1,1,9,9,dog"]
+    (tmp_path / "data.csv").write_text("\n".join(["path,x_min,y_min,x_max,y_max,label", *rows]))
+    found = scan(tmp_path, Task.DETECTION)
+    assert not told(found)
+    assert {sample.path: sample.labels for sample in found.samples} == {"a/1.jpg": (0,), "b/1.jpg": (1,)}
+
+
+def voc(filename: str, name: str) -> str:
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    return f"<annotation><filename>{filename}</filename><object><name>{name}</name>{box}</object></annotation>"
+
+
+def test_an_xml_is_of_the_picture_of_its_folder(tmp_path: Path) -> None:
+    write(tmp_path, "JPEGImages/a/1.jpg", "JPEGImages/b/1.jpg", "JPEGImages/a/2.jpg", "JPEGImages/b/3.jpg")
+    for path, name in (("a/1", "cat"), ("b/1", "dog"), ("b/2", "dog"), ("3", "cat")):
+        file = tmp_path / "Annotations" / f"{path}.xml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(voc(f"{file.stem}.jpg", name))
+    found = scan(tmp_path, Task.DETECTION)
+    assert told(found) == {
+        ("MISSING_IMAGE", "Annotations/b/2.xml"),
+        ("IMAGE_WITHOUT_ANNOTATION", "JPEGImages/a/2.jpg"),
+    }
+    named = {sample.path: [found.class_names[box.label] for box in sample.boxes] for sample in found.samples}
+    assert named == {
+        "JPEGImages/a/1.jpg": ["cat"],
+        "JPEGImages/b/1.jpg": ["dog"],
+        "JPEGImages/a/2.jpg": [],
+        "JPEGImages/b/3.jpg": ["cat"],
+    }
+
+
+def test_labels_of_two_pictures_are_in_doubt(tmp_path: Path) -> None:
+    write(tmp_path, "images/a/1.jpg", "images/a/1.png", "images/b/1.jpg")
+    for folder, label in (("a", 0), ("b", 1)):
+        file = tmp_path / "labels" / folder / "1.txt"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{label} 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("names: [cat, dog]\n")
+    found = scan(tmp_path, Task.DETECTION)
+    assert [(one.code, one.path) for one in found.errors if one.path != "."] == [("DUPLICATE_IMAGE", "labels/a/1.txt")]
+    assert all(path in found.errors[-1].message for path in ("images/a/1.jpg", "images/a/1.png"))

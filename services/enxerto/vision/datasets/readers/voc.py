@@ -166,16 +166,28 @@ def _picture(tree: Tree, file: str, document: _Document, split: Split | None, fi
     folder = posixpath.dirname(file)
     parent = posixpath.dirname(folder)
     folders = [posixpath.join(parent, "JPEGImages"), posixpath.join(parent, "images"), folder, parent, "."]
+    home = _home(tree, folder)
     try:
-        path = tree.locate(document.filename, folders, split) if document.filename else None
+        path = tree.locate(posixpath.join(home, document.filename), folders, split) if document.filename else None
         # Copies keep the old name inside: the file's own name is the better guess then.
-        path = path or tree.locate(stem(file), folders, split)
+        path = path or tree.locate(posixpath.join(home, stem(file)), folders, split)
     except PathEscapeError as escape:
         findings.append(error(file, "PATH_ESCAPE", str(escape)))
         return None
     if path is None:
         findings.append(error(file, "MISSING_IMAGE", f"there is no picture {document.filename or stem(file)!r}"))
     return path
+
+
+def _home(tree: Tree, folder: str) -> str:
+    """Below `JPEGImages` what an XML file's folder is below `Annotations`; empty when no pictures are there."""
+    parts = folder.split("/")
+    lowered = [part.lower() for part in parts]
+    if lowered[-1] == "annotations" or "annotations" not in lowered:
+        return ""
+    at = lowered.index("annotations")
+    mirrors = ("/".join([*parts[:at], name, *parts[at + 1 :]]) for name in ("JPEGImages", "images"))
+    return next((mirror for mirror in mirrors if tree.holds_pictures(mirror)), "")
 
 
 def _size(document: _Document) -> tuple[int, int] | None:

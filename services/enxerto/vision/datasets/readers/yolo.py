@@ -22,6 +22,9 @@ _KEYS: Final = {"train": Split.TRAIN, "val": Split.VAL, "valid": Split.VAL, "tes
 _BACKGROUND: Final = "background"
 _POLYGON_VALUES: Final = 6
 
+_Row = tuple[int, list[float], int]
+"""Label, numbers and line of one object."""
+
 
 @dataclass(slots=True)
 class _Layout:
@@ -181,22 +184,21 @@ def _read(tree: Tree, task: Task) -> Reading:
     reading = Reading(tuple(dict.fromkeys(names)), findings=findings)
     if len(reading.class_names) != len(names):
         findings.append(error(layout.file, "DUPLICATE_CLASS", "names has a class more than once"))
-    used: set[str] = set()
+    used: dict[str, str] = {}
     regions = RegionSpool()
     for path, (split, _) in _images(tree, layout, findings).items():
         file = next((one for one in (_label_file(path), posixpath.splitext(path)[0] + ".txt") if tree.has(one)), "")
         picture = Picture(path, split, origin=file)
         if file:
-            used.add(file)
-            for line, label, values in _rows(tree, file, labels, findings):
-                if task is Task.DETECTION:
-                    picture.boxes.append(_box(label, values, line))
-                elif len(values) < _POLYGON_VALUES:
-                    findings.append(error(file, "NOT_A_POLYGON", "is a box; segmentation needs polygons", line))
-                else:
-                    ring = np.asarray(values, dtype=np.float64)
-                    region = Region(label, (ring,), relative=True)
-                    regions.add(len(reading.pictures), area_of(ring), region, line)
+            if file in used:
+                message = f"is of {used[file]} and of {path}, which differ in their extensions only"
+                findings.append(error(file, "DUPLICATE_IMAGE", message))
+            used[file] = path
+            rows = _rows(tree, file, labels, findings)
+            if task is Task.SEGMENTATION:
+                _add_regions(rows, regions, len(reading.pictures), file, findings)
+            else:
+                picture.boxes = [_box(*row) for row in rows]
         picture.annotated = bool(picture.boxes)
         reading.pictures.append(picture)
     if task is Task.SEGMENTATION:
@@ -209,10 +211,17 @@ def _read(tree: Tree, task: Task) -> Reading:
     return reading
 
 
-def _rows(
-    tree: Tree, file: str, labels: dict[int, int], findings: list[Finding]
-) -> Iterator[tuple[int, int, list[float]]]:
-    """Line, label and numbers of each object: four or five of a box, or those of a polygon's points."""
+def _add_regions(rows: Iterable[_Row], regions: RegionSpool, picture: int, file: str, findings: list[Finding]) -> None:
+    for label, values, line in rows:
+        if len(values) < _POLYGON_VALUES:
+            findings.append(error(file, "NOT_A_POLYGON", "is a box; segmentation needs polygons", line))
+        else:
+            ring = np.asarray(values, dtype=np.float64)
+            regions.add(picture, area_of(ring), Region(label, (ring,), relative=True), line)
+
+
+def _rows(tree: Tree, file: str, labels: dict[int, int], findings: list[Finding]) -> Iterator[_Row]:
+    """Each object: four or five numbers of a box, or those of a polygon's points."""
     try:
         lines = tree.read_text(file).splitlines()
     except ValueError as problem:
@@ -231,7 +240,7 @@ def _rows(
         if label is None:
             findings.append(error(file, "UNKNOWN_CLASS", f"class {tokens[0]} is not in the list of names", number))
         else:
-            yield number, label, values[1:]
+            yield label, values[1:], number
 
 
 def _numbers(tokens: list[str]) -> list[float] | None:
