@@ -8,7 +8,7 @@ from PIL import Image
 
 from enxerto.vision.datasets.scanning import scan
 from enxerto.vision.datasets.scans import Scan
-from enxerto.vision.specs import Task
+from enxerto.vision.specs import Split, Task
 from fakes.datasets import texture
 
 SIDE = 32
@@ -170,3 +170,27 @@ def test_labels_of_two_pictures_are_in_doubt(tmp_path: Path) -> None:
     found = scan(tmp_path, Task.DETECTION)
     assert [(one.code, one.path) for one in found.errors if one.path != "."] == [("DUPLICATE_IMAGE", "labels/a/1.txt")]
     assert all(path in found.errors[-1].message for path in ("images/a/1.jpg", "images/a/1.png"))
+
+
+def test_lists_are_of_the_folder_around_them(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{year}/JPEGImages/{number}.jpg" for year in "xy" for number in "123"))
+    for year, name in (("x", "cat"), ("y", "dog")):
+        for number in "123":
+            file = tmp_path / year / "Annotations" / f"{number}.xml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(voc(f"{number}.jpg", name))
+        (tmp_path / year / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "x" / "ImageSets" / "Main" / "train.txt").write_text("1\n2\n")
+    (tmp_path / "x" / "ImageSets" / "Main" / "val.txt").write_text("3\n")
+    (tmp_path / "y" / "ImageSets" / "Main" / "val.txt").write_text("1\n")
+    (tmp_path / "y" / "ImageSets" / "Main" / "test.txt").write_text("3\n")
+    found = scan(tmp_path, Task.DETECTION)
+    assert not told(found)
+    splits = {sample.path: sample.split for sample in found.samples}
+    assert splits == {
+        "x/JPEGImages/1.jpg": Split.TRAIN,
+        "x/JPEGImages/2.jpg": Split.TRAIN,
+        "x/JPEGImages/3.jpg": Split.VAL,
+        "y/JPEGImages/1.jpg": Split.VAL,
+        "y/JPEGImages/3.jpg": Split.TEST,
+    }

@@ -15,7 +15,7 @@ from enxerto.vision.datasets.rasters import IGNORED, FileMask, read_values
 from enxerto.vision.datasets.readers.mask_pairs import pair_masks
 from enxerto.vision.datasets.readers.voc import read_sets
 from enxerto.vision.datasets.scans import MaskError
-from enxerto.vision.datasets.tree import Tree, split_of, stem
+from enxerto.vision.datasets.tree import Tree, split_of
 from enxerto.vision.specs import Task
 
 _NAME_FILES: Final = ("classes.txt", "labels.txt", "class_names.txt", "label_names.txt", "labelmap.txt")
@@ -52,14 +52,14 @@ def _read(tree: Tree, _task: Task) -> Reading:
         known = _Names(("background", "foreground"))
     sets = read_sets(tree, "Segmentation")
     if sets:
-        bare = [path for path in bare if stem(path) in sets]
+        bare = [path for path in bare if sets.of(path) is not None]
     classes = len(known.names) or None
     reading = Reading(known.names, findings=findings)
     for path, mask in pairs.items():
-        if sets and stem(path) not in sets:
+        if sets and sets.of(path) is None:
             continue
         source = FileMask(tree.root, mask, classes, known.colours, binary)
-        reading.pictures.append(Picture(path, sets.get(stem(path)) or split_of(path), mask=source, origin=mask))
+        reading.pictures.append(Picture(path, sets.of(path) or split_of(path), mask=source, origin=mask))
     findings.extend(error(mask, "MISSING_IMAGE", "is a mask without a picture") for mask in paired.lonely)
     for path in bare:
         # Without a mask nothing is known of a single pixel, not even that it is background.
