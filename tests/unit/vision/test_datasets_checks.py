@@ -83,9 +83,17 @@ def test_labels_that_contradict_each_other(tmp_path: Path) -> None:
 
 
 def change(file: Path, edit) -> None:
+    """Each entry of a list gets a line of its own, as the reader is to tell it."""
     content = json.loads(file.read_text())
     edit(content)
-    file.write_text(json.dumps(content))
+    lists = (f"{json.dumps(key)}: [\n" + ",\n".join(map(json.dumps, value)) + "]" for key, value in content.items())
+    file.write_text("{" + ",\n".join(lists) + "}\n")
+
+
+def line_of(file: Path, text: str) -> int:
+    """The only line that holds a text."""
+    (line,) = (number for number, line in enumerate(file.read_text().splitlines(), start=1) if text in line)
+    return line
 
 
 def test_every_fault_of_a_coco_file(tmp_path: Path) -> None:
@@ -97,7 +105,7 @@ def test_every_fault_of_a_coco_file(tmp_path: Path) -> None:
         known = content["categories"][0]["id"]
         content["images"].append({"id": 900, "file_name": "../../../etc/passwd"})
         content["images"].append({"id": 901, "file_name": "gone.png"})
-        content["images"].append({"id": image, "file_name": "0000.png"})
+        content["images"].append({"id": image, "file_name": "again.png"})
         content["images"].append({"id": [902], "file_name": "0001.png"})
         content["images"][1]["width"] = 5
         content["annotations"] += [
@@ -115,9 +123,20 @@ def test_every_fault_of_a_coco_file(tmp_path: Path) -> None:
 
     change(file, edit)
     name = "annotations/instances_train.json"
-    codes = "PATH_ESCAPE MISSING_IMAGE DUPLICATE_IMAGE SIZE_MISMATCH UNKNOWN_CLASS MALFORMED_BOX MALFORMED_ANNOTATION"
-    codes += " BOX_NOT_FINITE MALFORMED_CATEGORY MALFORMED_IMAGE"
-    assert told(root, Task.DETECTION) == {(code, name, 0) for code in codes.split()} | {("EMPTY_CLASS", ".", 0)}
+    where = {
+        "PATH_ESCAPE": ['"id": 900'],
+        "MISSING_IMAGE": ['"id": 901', '"id": 51'],
+        "DUPLICATE_IMAGE": ['"file_name": "again.png"'],
+        "MALFORMED_IMAGE": ['"id": [902]'],
+        "SIZE_MISMATCH": ['"width": 5'],
+        "UNKNOWN_CLASS": ['"id": 50'],
+        "MALFORMED_BOX": ['"id": 52', '"id": 55'],
+        "MALFORMED_ANNOTATION": ['"id": 53', '"id": 56', '"id": 57'],
+        "BOX_NOT_FINITE": ['"id": 54'],
+        "MALFORMED_CATEGORY": ['"name": "no id"'],
+    }
+    expected = {(code, name, line_of(file, text)) for code, texts in where.items() for text in texts}
+    assert told(root, Task.DETECTION) == expected | {("EMPTY_CLASS", ".", 0)}
     file.write_text('{"images": [],\n "annotations": [],\n "categories": [}')
     assert ("MALFORMED_FILE", name, 3) in told(root, Task.DETECTION)
 
@@ -151,7 +170,10 @@ def test_broken_regions_are_errors_and_never_a_crash(shape, tmp_path: Path) -> N
     for file in (root / "annotations").iterdir():
         change(file, edit)
     found = scan(root, Task.SEGMENTATION)
-    assert {finding.code for finding in found.errors} & {"MALFORMED_MASK", "MALFORMED_POLYGON", "MASK_SIZE"}
+    told = [one for one in found.errors if one.code in {"MALFORMED_MASK", "MALFORMED_POLYGON", "MASK_SIZE"}]
+    assert told
+    for finding in told:
+        assert '"segmentation"' in (root / finding.path).read_text().splitlines()[finding.line - 1]
 
 
 def test_every_fault_of_a_yolo_export(tmp_path: Path) -> None:
@@ -168,6 +190,8 @@ def test_every_fault_of_a_yolo_export(tmp_path: Path) -> None:
     expected = {(code, name, len(rows) + 1 + offset) for offset, code in enumerate(codes)}
     assert told(root, Task.DETECTION) == expected | {("MISSING_IMAGE", "train/labels/lonely.txt", 0)}
     assert "NOT_A_POLYGON" in {finding.code for finding in scan(root, Task.SEGMENTATION).errors}
+    file.write_text("0 0.1 0.1 0.2 0.1 0.2 0.2\n0 nan 0.1 0.2 0.1 0.2 0.2\n")
+    assert ("POLYGON_NOT_FINITE", name, 2) in told(root, Task.SEGMENTATION)
 
 
 def test_a_yaml_that_leads_elsewhere_or_makes_objects_is_refused(tmp_path: Path) -> None:

@@ -210,3 +210,19 @@ def test_an_outer_folder_and_other_file_kinds_do_not_matter(tmp_path: Path) -> N
     found = scan(root, Task.DETECTION)
     assert not found.errors
     assert all(sample.path.endswith(".jpg") for sample in found.samples)
+
+
+def test_a_small_polygon_before_a_large_one_stays_visible(tmp_path: Path) -> None:
+    root = yolo_polygons(tmp_path, detection_scenes(8, objects=1))
+    (file, *_) = sorted(root.rglob("train/labels/*.txt"))
+    small = "0 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5"
+    whole = "1 0 0 1 0 1 1 0 1"
+    file.write_text(f"{small}\n{whole}\n")
+    found = scan(root, Task.SEGMENTATION)
+    assert not found.errors
+    (sample,) = (one for one in found.samples if one.path == f"train/images/{file.stem}.png")
+    assert sample.mask_labels == (1, 2)
+    assert sample.mask is not None
+    mask = sample.mask.render(8, 8)
+    assert (mask[2:4, 2:4] == 1).all()
+    assert (mask[4:] == 2).all()

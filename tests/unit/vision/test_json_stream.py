@@ -75,3 +75,16 @@ def test_what_is_no_object_and_no_text_is_refused(tmp_path: Path) -> None:
     file.write_text('{"a": ' + "[" * 200_000 + "]" * 200_000 + "}")
     with pytest.raises(RecursionError):
         read(file)
+
+
+@pytest.mark.parametrize("lead", [0, 65_530, 262_135, 262_143])
+def test_elements_have_the_lines_that_they_begin_on(lead: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    many = ",\n".join('{"b":\n 1}' for _ in range(20_000))
+    file.write_text("\n" * lead + '{"a": [ 1, [\n2\n]\n\n, 3,\n 4], "skipped": [\n1,\n2],\n "b": [' + many + "]}")
+    found = {
+        key: [value.line - lead for _ in value]
+        for key, value in members(file)
+        if isinstance(value, Elements) and key in "ab"
+    }
+    assert found == {"a": [1, 1, 5, 6], "b": [9 + 2 * number for number in range(20_000)]}

@@ -172,7 +172,7 @@ def _mask_labels(picture: Picture, width: int, height: int, findings: list[Findi
         mask = picture.mask.render(width, height)
     except MaskError as problem:
         message = f"{problem} (of {picture.path})"
-        findings.append(error(picture.mask.path, problem.code, message, pictures=(picture.path,)))
+        findings.append(error(picture.mask.path, problem.code, message, problem.line, pictures=(picture.path,)))
         return ()
     counts = np.bincount(mask.ravel(), minlength=IGNORED + 1)
     labels = tuple(int(value) for value in np.flatnonzero(counts) if value != IGNORED)

@@ -37,10 +37,16 @@ class Elements:
     """The elements of a list, in order and once; what nobody takes is gone when the next member is asked for."""
 
     def __init__(self, text: _Text) -> None:
+        self._text = text
         self._elements = _elements(text)
 
     def __iter__(self) -> Iterator[Any]:
         return self._elements
+
+    @property
+    def line(self) -> int:
+        """Where the element that came last begins, from 1; to be asked before the next is."""
+        return self._text.line_of_value()
 
 
 def members(file: Path) -> Iterator[tuple[str, Any]]:
@@ -104,7 +110,9 @@ class _Text:
         self._parse = json.JSONDecoder().raw_decode
         self._window = ""
         self._at = 0
-        self._lines = 0
+        self._value_at = 0
+        self._counted = 0
+        self._line = 1
         self._read_bytes = 0
         self._over = False
 
@@ -128,18 +136,19 @@ class _Text:
     def value(self) -> Any:
         """The next value, whole."""
         self.peek()
+        # Before and not after it: where it began stays in the window until something else is read.
+        self._forget()
         while True:
             try:
                 value, end = self._parse(self._window, self._at)
             except json.JSONDecodeError as problem:
                 cut = problem.msg.startswith("Unterminated") or problem.pos + _LONGEST_WORD > len(self._window)
                 if not cut or not self._more():
-                    raise JsonStreamError(problem.msg, self._lines + problem.lineno) from problem
+                    raise JsonStreamError(problem.msg, self._line_of(problem.pos)) from problem
                 continue
             # A number that ends where the window does may go on.
             if end < len(self._window) or not self._more():
-                self._at = end
-                self._forget()
+                self._value_at, self._at = self._at, end
                 return value
 
     def end(self) -> None:
@@ -149,7 +158,17 @@ class _Text:
 
     def error(self, message: str) -> JsonStreamError:
         """Of what comes next."""
-        return JsonStreamError(message, self._lines + self._window.count("\n", 0, self._at) + 1)
+        return JsonStreamError(message, self._line_of(self._at))
+
+    def line_of_value(self) -> int:
+        """Where the last value begins, from 1."""
+        return self._line_of(self._value_at)
+
+    def _line_of(self, at: int) -> int:
+        # On from the place that was asked for last: nothing is counted twice.
+        self._line += self._window.count("\n", self._counted, at)
+        self._counted = at
+        return self._line
 
     def _more(self) -> bool:
         """Read as much again as is waiting, so that a long element costs what it is long; False at the end."""
@@ -169,5 +188,5 @@ class _Text:
 
     def _forget(self, least: int = _DONE_CHARACTERS) -> None:
         if self._at > least:
-            self._lines += self._window.count("\n", 0, self._at)
-            self._window, self._at = self._window[self._at :], 0
+            self._line_of(self._at)
+            self._window, self._at, self._counted = self._window[self._at :], 0, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -70,6 +70,12 @@ class Region:
         return _drawn(_uncompressed(coco_mask.merge(rasters)["counts"]), width, height)
 
 
+def area_of(ring: npt.NDArray[np.float64]) -> float:
+    """Inside of a ring x, y, x, y, ..., in its own units squared."""
+    x, y = ring[0::2], ring[1::2]
+    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+
+
 def _length(ring: npt.NDArray[np.float64]) -> float:
     """Pixels along a closed ring, as the rasteriser counts them."""
     points = ring.reshape(-1, 2)
@@ -110,31 +116,6 @@ def _drawn(runs: Sequence[int], width: int, height: int) -> npt.NDArray[np.bool_
         raise MaskError("MALFORMED_MASK", "has run lengths that do not add up to the picture's pixels")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
-
-
-def draw_regions(regions: Iterable[Region], width: int, height: int) -> Mask:
-    """Regions over background (0), later ones on top; raises MaskError."""
-    mask = np.zeros((height, width), dtype=np.uint8)
-    for region in regions:
-        mask[region.pixels(width, height)] = region.label
-    return mask
-
-
-@dataclass(frozen=True, slots=True)
-class RegionMask:
-    """Regions drawn over background (0), in order: later ones lie on top.
-
-    Attributes:
-        path: the annotation file.
-        regions: in drawing order.
-    """
-
-    path: str
-    regions: tuple[Region, ...]
-
-    def render(self, width: int, height: int) -> Mask:
-        """The mask of a picture of this size; raises MaskError."""
-        return draw_regions(self.regions, width, height)
 
 
 @dataclass(frozen=True, slots=True)

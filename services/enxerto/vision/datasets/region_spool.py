@@ -6,7 +6,7 @@ import os
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from enxerto.vision.datasets.rasters import Region, draw_regions
-from enxerto.vision.datasets.scans import Mask
+from enxerto.vision.datasets.rasters import Region
+from enxerto.vision.datasets.scans import Mask, MaskError
 
 _POLYGONS: Final = 0
 _RUNS: Final = 1
@@ -34,10 +34,17 @@ class RegionSpool:
         weakref.finalize(self, os.close, descriptor)
         self._pictures = array("q")
         self._areas = array("d")
+        self._lines = array("q")
         self._bounds = array("q", [0])
 
-    def add(self, picture: int, area: float, region: Region) -> None:
+    def add(self, picture: int, area: float, region: Region, line: int) -> None:
         """Keep a region of a picture, which is a number from 0.
+
+        Args:
+            picture: that it is of.
+            area: in whatever unit its picture's other regions have.
+            region: what is drawn.
+            line: that it begins on in its annotation file, from 1.
 
         Raises:
             OverflowError: a run length is beyond 64 bits.
@@ -45,10 +52,11 @@ class RegionSpool:
         written = self._file.write(_to_bytes(region))
         self._pictures.append(picture)
         self._areas.append(area)
+        self._lines.append(line)
         self._bounds.append(self._bounds[-1] + written)
 
-    def masks(self, path: str, pictures: int) -> Iterator[SpooledMask]:
-        """The masks of the pictures 0 to `pictures` - 1; nothing may be added afterwards.
+    def masks(self, paths: Sequence[str]) -> Iterator[SpooledMask]:
+        """The masks of all pictures, with the annotation file of each; nothing may be added afterwards.
 
         Large objects are drawn first, so that a small one before a large one stays visible; of two alike the one that
         was added first.
@@ -57,8 +65,8 @@ class RegionSpool:
         owners = np.frombuffer(self._pictures, np.int64) if self._pictures else np.empty(0, np.int64)
         areas = np.frombuffer(self._areas, np.float64) if self._areas else np.empty(0, np.float64)
         order = np.lexsort((-areas, owners))
-        firsts = np.searchsorted(owners[order], np.arange(pictures + 1)).tolist()
-        for picture in range(pictures):
+        firsts = np.searchsorted(owners[order], np.arange(len(paths) + 1)).tolist()
+        for picture, path in enumerate(paths):
             yield SpooledMask(path, self, order, firsts[picture], firsts[picture + 1])
 
     def read(self, number: int) -> Region:
@@ -66,10 +74,14 @@ class RegionSpool:
         first, last = self._bounds[number], self._bounds[number + 1]
         return _from_bytes(os.pread(self._descriptor, last - first, first))
 
+    def line(self, number: int) -> int:
+        """That it begins on."""
+        return self._lines[number]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpooledMask:
-    """Regions of a spool drawn over background (0).
+    """Regions of a spool drawn over background (0), later ones on top.
 
     Attributes:
         path: the annotation file.
@@ -92,8 +104,14 @@ class SpooledMask:
 
     def render(self, width: int, height: int) -> Mask:
         """The mask of a picture of this size; raises MaskError."""
-        regions = (self.spool.read(int(number)) for number in self.order[self.first : self.last])
-        return draw_regions(regions, width, height)
+        mask = np.zeros((height, width), dtype=np.uint8)
+        for number in self.order[self.first : self.last].tolist():
+            region = self.spool.read(number)
+            try:
+                mask[region.pixels(width, height)] = region.label
+            except MaskError as problem:
+                raise MaskError(problem.code, str(problem), self.spool.line(number)) from problem
+        return mask
 
 
 def _to_bytes(region: Region) -> bytes:

@@ -19,11 +19,15 @@ Mask = npt.NDArray[np.uint8]
 
 
 class MaskError(ValueError):
-    """A mask that cannot be used; `code` is stable, the message is for people."""
+    """A mask that cannot be used; `code` is stable, the message is for people.
 
-    def __init__(self, code: str, message: str) -> None:
+    `line` is of the file that says it, from 1; 0 when the whole of it is meant.
+    """
+
+    def __init__(self, code: str, message: str, line: int = 0) -> None:
         super().__init__(message)
         self.code = code
+        self.line = line
 
 
 class MaskSource(Protocol):

@@ -17,7 +17,7 @@ from enxerto.vision.specs import Split
 IMAGE_EXTENSIONS: Final = frozenset(extension for group in EXTENSIONS.values() for extension in group)
 # Pictures of a format that we do not read: an error, because leaving them out would quietly shrink the dataset.
 FOREIGN_EXTENSIONS: Final = frozenset({".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".tga"})
-_SPLITS: Final = {
+SPLIT_FOLDERS: Final = {
     "train": Split.TRAIN,
     "training": Split.TRAIN,
     "val": Split.VAL,
@@ -43,10 +43,10 @@ class UnreadableTextError(ValueError):
 def split_named(name: str) -> Split | None:
     """The split that a folder or a file's stem is named after, `val` and `instances_val2017` alike."""
     lowered = name.lower()
-    if lowered in _SPLITS:
-        return _SPLITS[lowered]
+    if lowered in SPLIT_FOLDERS:
+        return SPLIT_FOLDERS[lowered]
     words = "".join(letter if letter.isalpha() else " " for letter in lowered).split()
-    named = {_SPLITS[word] for word in words if word in _SPLITS}
+    named = {SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS}
     return named.pop() if len(named) == 1 else None
 
 
@@ -118,6 +118,14 @@ class Tree:
             found[stem(path)].append(path)
         return found
 
+    @cached_property
+    def _homes(self) -> frozenset[str]:
+        return frozenset(posixpath.dirname(path) for path in self.images)
+
+    def holds_pictures(self, folder: str) -> bool:
+        """Whether pictures are directly in a folder."""
+        return folder in self._homes
+
     def named(self, *extensions: str) -> list[str]:
         """Files with one of these extensions."""
         return [path for path in self.files if suffix(path) in extensions]
@@ -154,7 +162,8 @@ class Tree:
         """The picture that an annotation refers to, or None when it is not there.
 
         Looked for below each of `folders`, then anywhere by its name, with or without extension, when only one has it
-        (one of the split's, when several do).
+        (one of the split's, when several do). A reference whose own folder is there and holds other pictures is not
+        looked for elsewhere: another folder's picture of the same name is another picture.
 
         Raises:
             PathEscapeError: the reference is absolute or leaves the data set.
@@ -164,7 +173,8 @@ class Tree:
             return None
         if cleaned.startswith("/") or PurePosixPath(cleaned).parts[0].endswith(":"):
             raise PathEscapeError(f"{reference!r} is an absolute path; it must be relative to the data set")
-        escapes = True
+        named = posixpath.normpath(cleaned)
+        escapes, at_home = True, False
         for folder in folders:
             path = posixpath.normpath(posixpath.join(folder, cleaned))
             if path.startswith("../") or path == "..":
@@ -172,20 +182,25 @@ class Tree:
             escapes = False
             if path in self._present:
                 return path
-        if escapes or posixpath.normpath(cleaned).startswith(".."):
+            at_home = at_home or ("/" in named and self.holds_pictures(posixpath.dirname(path)))
+        if escapes or named.startswith(".."):
             raise PathEscapeError(f"{reference!r} leads out of the data set")
-        return self._by_its_name(posixpath.normpath(cleaned), split)
+        return self._by_its_name(named, split, anywhere=not at_home)
 
-    def _by_its_name(self, path: str, split: Split | None) -> str | None:
+    def _by_its_name(self, path: str, split: Split | None, *, anywhere: bool) -> str | None:
         found = self._by_name.get(posixpath.basename(path), [])
-        tail = [one for one in found if one.endswith("/" + path) or posixpath.splitext(one)[0].endswith("/" + path)]
-        for some in (tail, found):
+        tail = [one for one in found if f"/{one}".endswith(f"/{path}") or f"/{_bare(one)}".endswith(f"/{path}")]
+        for some in (tail, found if anywhere else []):
             if len(some) == 1:
                 return some[0]
             of_split = [one for one in some if split is not None and split_of(one) is split]
             if len(of_split) == 1:
                 return of_split[0]
         return None
+
+
+def _bare(path: str) -> str:
+    return posixpath.splitext(path)[0]
 
 
 def split_of(path: str) -> Split | None:

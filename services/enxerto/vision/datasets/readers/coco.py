@@ -12,12 +12,11 @@ from typing import Any, Final
 from enxerto.vision.datasets.findings import Finding, error, warning
 from enxerto.vision.datasets.json_stream import Elements, JsonStreamError, NotAnObjectError, members
 from enxerto.vision.datasets.pictures import DrawnBox, Format, Picture, Reading
-from enxerto.vision.datasets.rasters import Region
+from enxerto.vision.datasets.rasters import Region, area_of
 from enxerto.vision.datasets.readers.coco_records import (
     ListedAnnotation,
     ListedImage,
     Runs,
-    area_of,
     read_annotation,
     read_image,
 )
@@ -38,7 +37,8 @@ class _Listing:
     file: str
     lists: set[str] = field(default_factory=set)
     images: list[ListedImage | Finding] = field(default_factory=list)
-    categories: list[Any] = field(default_factory=list)
+    categories: list[tuple[Any, int]] = field(default_factory=list)
+    """Each with its line."""
 
 
 @dataclass(slots=True)
@@ -121,9 +121,9 @@ class _Reader:
                     break
                 listing.lists.add(key)
                 if key == "images":
-                    listing.images.extend(read_image(one, file) for one in value)
+                    listing.images.extend(read_image(one, file, value.line) for one in value)
                 elif key == "categories":
-                    listing.categories.extend(value)
+                    listing.categories.extend((one, value.line) for one in value)
             if listing.lists != _LISTS:
                 raise NotAnObjectError
             complete = True
@@ -145,14 +145,14 @@ class _Reader:
         except (ValueError, RecursionError) as problem:
             self._findings.append(error(file, "MALFORMED_FILE", f"cannot be read: {problem}"))
 
-    def _add_categories(self, file: str, categories: list[Any]) -> None:
-        for one in categories:
+    def _add_categories(self, file: str, categories: list[tuple[Any, int]]) -> None:
+        for one, line in categories:
             number, name = (one.get("id"), one.get("name")) if isinstance(one, dict) else (None, None)
             if not isinstance(number, int | str) or not isinstance(name, str) or not name:
-                self._findings.append(error(file, "MALFORMED_CATEGORY", f"{one!r:.80} needs an id and a name"))
+                self._findings.append(error(file, "MALFORMED_CATEGORY", f"{one!r:.80} needs an id and a name", line))
             elif self._categories.setdefault(number, name) != name:
                 message = f"category {number} is {name!r} here and {self._categories[number]!r} in another file"
-                self._findings.append(error(file, "CONFLICTING_CATEGORY", message))
+                self._findings.append(error(file, "CONFLICTING_CATEGORY", message, line))
 
     def _add_pictures(self, listing: _Listing, labels: dict[Any, int]) -> None:
         file = listing.file
@@ -162,7 +162,8 @@ class _Reader:
             if isinstance(one, Finding):
                 self._findings.append(one)
             elif one.number in filling.positions:
-                self._findings.append(error(file, "DUPLICATE_IMAGE", f"image id {one.number} occurs more than once"))
+                message = f"image id {one.number} occurs more than once"
+                self._findings.append(error(file, "DUPLICATE_IMAGE", message, one.line))
             elif (picture := self._add_picture(file, one, split)) is None:
                 filling.positions[one.number] = None
             else:
@@ -174,7 +175,7 @@ class _Reader:
                 if key == "annotations":
                     self._add_annotations(value, filling)
         if self._task is Task.SEGMENTATION:
-            masks = filling.regions.masks(file, len(filling.pictures))
+            masks = filling.regions.masks([file] * len(filling.pictures))
             for picture, mask in zip(filling.pictures, masks, strict=True):
                 picture.mask, picture.annotated = mask, not mask.empty
         else:
@@ -188,21 +189,21 @@ class _Reader:
             one = read_annotation(given)
             if one is None:
                 message = f"{given!r:.80} needs an image_id and a category_id"
-                self._findings.append(error(file, "MALFORMED_ANNOTATION", message))
+                self._findings.append(error(file, "MALFORMED_ANNOTATION", message, annotations.line))
             elif one.image not in filling.positions:
                 if one.image not in missing:
                     message = f"annotation {one.number} is of image {one.image}, which is not listed"
-                    self._findings.append(error(file, "MISSING_IMAGE", message))
+                    self._findings.append(error(file, "MISSING_IMAGE", message, annotations.line))
                 missing.add(one.image)
             elif (position := filling.positions[one.image]) is not None:
                 label = filling.labels.get(one.category)
                 if label is None:
                     message = f"annotation {one.number} has the category {one.category}, which is not listed"
-                    self._findings.append(error(file, "UNKNOWN_CLASS", message))
+                    self._findings.append(error(file, "UNKNOWN_CLASS", message, annotations.line))
                 elif self._task is Task.DETECTION:
-                    self._add_box(file, filling.pictures[position], one, label)
+                    self._add_box(filling.pictures[position], one, label, annotations.line)
                 else:
-                    self._add_region(filling, position, one, label)
+                    self._add_region(filling, position, one, label, annotations.line)
 
     def _add_picture(self, file: str, one: ListedImage, split: Split | None) -> Picture | None:
         folder = posixpath.dirname(file)
@@ -210,42 +211,43 @@ class _Reader:
         try:
             path = self._tree.locate(one.name, folders, split)
         except PathEscapeError as escape:
-            self._findings.append(error(file, "PATH_ESCAPE", f"image {one.number}: {escape}"))
+            self._findings.append(error(file, "PATH_ESCAPE", f"image {one.number}: {escape}", one.line))
             return None
         if path is None:
             message = f"there is no picture {one.name!r} (image {one.number})"
-            self._findings.append(error(file, "MISSING_IMAGE", message))
+            self._findings.append(error(file, "MISSING_IMAGE", message, one.line))
             return None
         if path in self._pictures:
             where = self._pictures[path].origin
             message = f"{path} is listed more than once" + (f", also in {where}" if where != file else "")
-            self._findings.append(error(file, "DUPLICATE_IMAGE", message))
+            self._findings.append(error(file, "DUPLICATE_IMAGE", message, one.line))
             return None
-        picture = Picture(path, split, origin=file, size=one.size)
+        picture = Picture(path, split, origin=file, line=one.line, size=one.size)
         self._pictures[path] = picture
         return picture
 
-    def _add_box(self, file: str, picture: Picture, annotation: ListedAnnotation, label: int) -> None:
+    def _add_box(self, picture: Picture, annotation: ListedAnnotation, label: int, line: int) -> None:
         box = annotation.box
         if box is None:
             message = f"annotation {annotation.number} of {picture.path} needs a bbox of four numbers"
-            self._findings.append(error(file, "MALFORMED_BOX", message))
+            self._findings.append(error(picture.origin, "MALFORMED_BOX", message, line))
             return
         left, top, width, height = box
-        picture.boxes.append(DrawnBox(label, left, top, left + width, top + height, crowd=annotation.crowd))
+        edges = (left, top, left + width, top + height)
+        picture.boxes.append(DrawnBox(label, *edges, crowd=annotation.crowd, line=line))
 
-    def _add_region(self, filling: _Filling, picture: int, annotation: ListedAnnotation, label: int) -> None:
+    def _add_region(self, filling: _Filling, picture: int, annotation: ListedAnnotation, label: int, line: int) -> None:
         shape = annotation.shape
         if not shape:
             message = f"annotation {annotation.number} has no polygon of three points and no run lengths"
-            self._findings.append(error(filling.file, "MALFORMED_POLYGON", message))
+            self._findings.append(error(filling.file, "MALFORMED_POLYGON", message, line))
         elif isinstance(shape, Runs):
             area = math.inf
             if not annotation.crowd and annotation.box is not None:
                 area = annotation.box[2] * annotation.box[3]
-            filling.regions.add(picture, area, Region(label, counts=shape.counts, size=shape.size))
+            filling.regions.add(picture, area, Region(label, counts=shape.counts, size=shape.size), line)
         else:
-            filling.regions.add(picture, sum(area_of(ring) for ring in shape), Region(label, polygons=shape))
+            filling.regions.add(picture, sum(area_of(ring) for ring in shape), Region(label, polygons=shape), line)
 
 
 def _read(tree: Tree, task: Task) -> Reading:

@@ -42,15 +42,16 @@ class ListedImage:
     number: Any
     name: str
     size: tuple[int, int] | None
+    line: int
 
 
-def read_image(value: Any, file: str) -> ListedImage | Finding:
-    """An entry of `images`, or what is wrong with it."""
+def read_image(value: Any, file: str, line: int) -> ListedImage | Finding:
+    """An entry of `images` that begins on a line of the file, or what is wrong with it."""
     if not isinstance(value, dict) or not _is_id(value.get("id")) or not isinstance(value.get("file_name"), str):
-        return error(file, "MALFORMED_IMAGE", f"{value!r:.80} needs an id and a file_name")
+        return error(file, "MALFORMED_IMAGE", f"{value!r:.80} needs an id and a file_name", line)
     sides = (value.get("width"), value.get("height"))
     size = (sides[0], sides[1]) if isinstance(sides[0], int) and isinstance(sides[1], int) else None
-    return ListedImage(value["id"], value["file_name"], size)
+    return ListedImage(value["id"], value["file_name"], size, line)
 
 
 def read_annotation(value: Any) -> ListedAnnotation | None:
@@ -96,9 +97,3 @@ def _shape(given: Any) -> tuple[Ring, ...] | Runs | None:
     except (TypeError, ValueError, KeyError, OverflowError):
         return None
     return None
-
-
-def area_of(ring: Ring) -> float:
-    """Inside of a ring, in square pixels."""
-    x, y = ring[0::2], ring[1::2]
-    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2

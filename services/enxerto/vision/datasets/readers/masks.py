@@ -12,15 +12,12 @@ import numpy as np
 from enxerto.vision.datasets.findings import Finding, error, warning
 from enxerto.vision.datasets.pictures import Format, Picture, Reading
 from enxerto.vision.datasets.rasters import IGNORED, FileMask, read_values
+from enxerto.vision.datasets.readers.mask_pairs import pair_masks
 from enxerto.vision.datasets.readers.voc import read_sets
 from enxerto.vision.datasets.scans import MaskError
-from enxerto.vision.datasets.tree import Tree, split_of, stem, suffix
+from enxerto.vision.datasets.tree import Tree, split_of
 from enxerto.vision.specs import Task
 
-_MASK_FOLDERS: Final = frozenset(
-    {"masks", "mask", "segmentationclass", "segmentation", "labels", "annotations", "gt", "trimaps", "labelids"}
-)
-_MASK_SUFFIXES: Final = ("_mask", "-mask", "_label", "_labels", "_seg", "_gt", "_l")
 _NAME_FILES: Final = ("classes.txt", "labels.txt", "class_names.txt", "label_names.txt", "labelmap.txt")
 _COLOUR_TABLE: Final = "class_dict.csv"
 _LOOKED_AT: Final = 50
@@ -38,68 +35,32 @@ class _Names:
     colours: dict[tuple[int, int, int], int] = field(default_factory=dict)
 
 
-def _is_mask(path: str) -> bool:
-    if suffix(path) not in (".png", ".bmp"):
-        return False
-    folders = {part.lower() for part in path.split("/")[:-1]}
-    return bool(folders & _MASK_FOLDERS) or stem(path).lower().endswith(_MASK_SUFFIXES)
-
-
-def _key(path: str) -> str:
-    """What a picture and its mask have in common."""
-    name = stem(path).lower()
-    for ending in _MASK_SUFFIXES:
-        if name.endswith(ending) and len(name) > len(ending):
-            return name[: -len(ending)]
-    return name
-
-
-def _pairs(tree: Tree) -> tuple[dict[str, str], list[str], list[str]]:
-    """Pictures to masks, masks without a picture, and pictures without a mask."""
-    masks: dict[tuple[str, str], str] = {}
-    for path in tree.images:
-        # Instances have one index for each object, which no class has.
-        if _is_mask(path) and "segmentationobject" not in path.lower():
-            masks[str(split_of(path)), _key(path)] = path
-    pairs, bare = {}, []
-    for path in tree.images:
-        if _is_mask(path) or "segmentationobject" in path.lower():
-            continue
-        mask = masks.get((str(split_of(path)), _key(path)))
-        if mask is None:
-            bare.append(path)
-        else:
-            pairs[path] = mask
-    used = set(pairs.values())
-    return pairs, [mask for mask in masks.values() if mask not in used], bare
-
-
 def _recognise(tree: Tree, _task: Task) -> str | None:
-    pairs, _, _ = _pairs(tree)
-    if not pairs:
-        return None
-    picture, mask = next(iter(pairs.items()))
-    return f"{len(pairs)} pictures with masks, such as {picture} and {mask}"
+    found = pair_masks(tree)
+    if found.masks:
+        picture, mask = next(iter(found.masks.items()))
+        return f"{len(found.masks)} pictures with masks, such as {picture} and {mask}"
+    return found.findings[0].message if found.findings else None
 
 
 def _read(tree: Tree, _task: Task) -> Reading:
-    findings: list[Finding] = []
-    pairs, lonely, bare = _pairs(tree)
+    paired = pair_masks(tree)
+    pairs, bare, findings = paired.masks, paired.bare, paired.findings
     known = _names(tree, findings)
     binary = not known.colours and len(known.names) in (0, 2) and _are_binary(tree, list(pairs.values()))
     if binary and not known.names:
         known = _Names(("background", "foreground"))
     sets = read_sets(tree, "Segmentation")
     if sets:
-        bare = [path for path in bare if stem(path) in sets]
+        bare = [path for path in bare if sets.of(path) is not None]
     classes = len(known.names) or None
     reading = Reading(known.names, findings=findings)
     for path, mask in pairs.items():
-        if sets and stem(path) not in sets:
+        if sets and sets.of(path) is None:
             continue
         source = FileMask(tree.root, mask, classes, known.colours, binary)
-        reading.pictures.append(Picture(path, sets.get(stem(path)) or split_of(path), mask=source, origin=mask))
-    findings.extend(error(mask, "MISSING_IMAGE", "is a mask without a picture") for mask in lonely)
+        reading.pictures.append(Picture(path, sets.of(path) or split_of(path), mask=source, origin=mask))
+    findings.extend(error(mask, "MISSING_IMAGE", "is a mask without a picture") for mask in paired.lonely)
     for path in bare:
         # Without a mask nothing is known of a single pixel, not even that it is background.
         findings.append(warning(path, "IMAGE_WITHOUT_ANNOTATION", "has no mask and is skipped"))

@@ -92,40 +92,60 @@ def _recognise(tree: Tree, _task: Task) -> str | None:
     return None
 
 
-def _set_of(tree: Tree, folder: str) -> tuple[dict[str, Split], list[tuple[str, str, int]]]:
-    """Pictures' stems to splits, and every entry with its file and line."""
-    splits: dict[str, Split] = {}
-    entries = []
+@dataclass(frozen=True, slots=True)
+class ImageSets:
+    """The lists of `ImageSets`, each of the folder around it.
+
+    Attributes:
+        splits: by that folder and the picture's name without extension.
+        entries: folder, name, list and line of all that is listed.
+    """
+
+    splits: dict[str, dict[str, Split]]
+    entries: list[tuple[str, str, str, int]]
+
+    def __bool__(self) -> bool:
+        return bool(self.splits)
+
+    def of(self, path: str) -> Split | None:
+        """The split of a picture or an annotation file; None when it is not listed."""
+        return self.splits.get(self.around(path), {}).get(stem(path))
+
+    def around(self, path: str) -> str:
+        """The innermost folder with lists that a file is below; the first one's when it is below none."""
+        below = [folder for folder in self.splits if path.startswith(folder)]
+        return max(below, key=len, default=next(iter(self.splits), ""))
+
+
+def read_sets(tree: Tree, folder: str) -> ImageSets:
+    """The splits of `ImageSets/<folder>`; empty without lists."""
+    sets = ImageSets({}, [])
     for file in tree.named(".txt"):
-        if f"ImageSets/{folder}/" not in file or stem(file) not in ("train", "val", "test"):
+        around, found, _ = file.partition(f"ImageSets/{folder}/")
+        if not found or stem(file) not in ("train", "val", "test"):
             continue
         split = split_named(stem(file))
         assert split is not None
         for number, line in enumerate(tree.read_text(file).splitlines(), start=1):
             # A second column says whether the picture holds the class of the list.
             if words := line.split():
-                splits.setdefault(words[0], split)
-                entries.append((words[0], file, number))
-    return splits, entries
-
-
-def read_sets(tree: Tree, folder: str) -> dict[str, Split]:
-    """The splits of `ImageSets/<folder>`: pictures' names without extension; empty without lists."""
-    return _set_of(tree, folder)[0]
+                sets.splits.setdefault(around, {}).setdefault(words[0], split)
+                sets.entries.append((around, words[0], file, number))
+    return sets
 
 
 def _read(tree: Tree, task: Task) -> Reading:
     findings: list[Finding] = []
-    splits, entries = _set_of(tree, "Main")
+    sets = read_sets(tree, "Main")
     parsed: list[tuple[Picture, str, _Document]] = []
     taken: dict[str, str] = {}
     for file in _documents(tree):
-        if splits and stem(file) not in splits:
+        if sets and sets.of(file) is None:
             continue
         document = _parse(tree, file, findings)
         if document is None:
             continue
-        split = splits.get(stem(file)) or split_of(file)
+        split = sets.of(file) or split_of(file)
         path = _picture(tree, file, document, split, findings)
         if path is None:
             continue
@@ -143,8 +163,8 @@ def _read(tree: Tree, task: Task) -> Reading:
             _add_box(file, one, picture, labels, findings)
         picture.annotated = bool(picture.boxes)
         reading.pictures.append(picture)
-    _add_bare(tree, reading, set(taken), splits)
-    _check_lists(reading, entries)
+    _add_bare(tree, reading, set(taken), sets)
+    _check_lists(reading, sets)
     return reading
 
 
@@ -166,16 +186,28 @@ def _picture(tree: Tree, file: str, document: _Document, split: Split | None, fi
     folder = posixpath.dirname(file)
     parent = posixpath.dirname(folder)
     folders = [posixpath.join(parent, "JPEGImages"), posixpath.join(parent, "images"), folder, parent, "."]
+    home = _home(tree, folder)
     try:
-        path = tree.locate(document.filename, folders, split) if document.filename else None
+        path = tree.locate(posixpath.join(home, document.filename), folders, split) if document.filename else None
         # Copies keep the old name inside: the file's own name is the better guess then.
-        path = path or tree.locate(stem(file), folders, split)
+        path = path or tree.locate(posixpath.join(home, stem(file)), folders, split)
     except PathEscapeError as escape:
         findings.append(error(file, "PATH_ESCAPE", str(escape)))
         return None
     if path is None:
         findings.append(error(file, "MISSING_IMAGE", f"there is no picture {document.filename or stem(file)!r}"))
     return path
+
+
+def _home(tree: Tree, folder: str) -> str:
+    """Below `JPEGImages` what an XML file's folder is below `Annotations`; empty when no pictures are there."""
+    parts = folder.split("/")
+    lowered = [part.lower() for part in parts]
+    if lowered[-1] == "annotations" or "annotations" not in lowered:
+        return ""
+    at = lowered.index("annotations")
+    mirrors = ("/".join([*parts[:at], name, *parts[at + 1 :]]) for name in ("JPEGImages", "images"))
+    return next((mirror for mirror in mirrors if tree.holds_pictures(mirror)), "")
 
 
 def _size(document: _Document) -> tuple[int, int] | None:
@@ -202,26 +234,25 @@ def _add_box(file: str, one: _Object, picture: Picture, labels: dict[str, int], 
     )
 
 
-def _add_bare(tree: Tree, reading: Reading, taken: set[str], splits: dict[str, Split]) -> None:
+def _add_bare(tree: Tree, reading: Reading, taken: set[str], sets: ImageSets) -> None:
     """Pictures without an XML file are background, those that no list mentions are left out."""
     for path in tree.images:
         mask = posixpath.basename(posixpath.dirname(path)).lower().startswith("segmentation")
-        if path in taken or mask or (splits and stem(path) not in splits):
+        if path in taken or mask or (sets and sets.of(path) is None):
             continue
-        reading.pictures.append(Picture(path, splits.get(stem(path)) or split_of(path), annotated=False))
+        reading.pictures.append(Picture(path, sets.of(path) or split_of(path), annotated=False))
 
 
-def _check_lists(reading: Reading, entries: list[tuple[str, str, int]]) -> None:
-    known = {stem(picture.path) for picture in reading.pictures} | {
-        stem(picture.origin) for picture in reading.pictures
-    }
-    known |= {stem(finding.path) for finding in reading.findings}
-    first: dict[str, str] = {}
-    for name, file, line in entries:
-        if name not in known:
+def _check_lists(reading: Reading, sets: ImageSets) -> None:
+    paths = [path for picture in reading.pictures for path in (picture.path, picture.origin)]
+    paths += [finding.path for finding in reading.findings]
+    known = {(sets.around(path), stem(path)) for path in paths}
+    first: dict[tuple[str, str], str] = {}
+    for around, name, file, line in sets.entries:
+        if (around, name) not in known:
             reading.findings.append(error(file, "MISSING_IMAGE", f"there is no picture {name!r}", line))
-        if first.setdefault(name, file) != file:
-            message = f"{name} is in {first[name]} already"
+        if first.setdefault((around, name), file) != file:
+            message = f"{name} is in {first[around, name]} already"
             reading.findings.append(error(file, "CONFLICTING_SPLIT", message, line))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,13 +12,18 @@ import yaml
 
 from enxerto.vision.datasets.findings import Finding, error, warning
 from enxerto.vision.datasets.pictures import DrawnBox, Format, Picture, Reading
-from enxerto.vision.datasets.rasters import Region, RegionMask
+from enxerto.vision.datasets.rasters import Region, area_of
+from enxerto.vision.datasets.region_spool import RegionSpool
 from enxerto.vision.datasets.tree import PathEscapeError, Tree, split_named, split_of
 from enxerto.vision.specs import Split, Task
 
 _MAX_YAML_BYTES: Final = 2**20
 _KEYS: Final = {"train": Split.TRAIN, "val": Split.VAL, "valid": Split.VAL, "test": Split.TEST}
 _BACKGROUND: Final = "background"
+_POLYGON_VALUES: Final = 6
+
+_Row = tuple[int, list[float], int]
+"""Label, numbers and line of one object."""
 
 
 @dataclass(slots=True)
@@ -179,53 +184,63 @@ def _read(tree: Tree, task: Task) -> Reading:
     reading = Reading(tuple(dict.fromkeys(names)), findings=findings)
     if len(reading.class_names) != len(names):
         findings.append(error(layout.file, "DUPLICATE_CLASS", "names has a class more than once"))
-    used: set[str] = set()
+    used: dict[str, str] = {}
+    regions = RegionSpool()
     for path, (split, _) in _images(tree, layout, findings).items():
         file = next((one for one in (_label_file(path), posixpath.splitext(path)[0] + ".txt") if tree.has(one)), "")
         picture = Picture(path, split, origin=file)
         if file:
-            used.add(file)
-            _read_labels(tree, picture, labels, task, findings)
-        picture.annotated = bool(picture.boxes or (isinstance(picture.mask, RegionMask) and picture.mask.regions))
-        if task is Task.SEGMENTATION and picture.mask is None:
-            picture.mask = RegionMask(file or path, ())
+            if file in used:
+                message = f"is of {used[file]} and of {path}, which differ in their extensions only"
+                findings.append(error(file, "DUPLICATE_IMAGE", message))
+            used[file] = path
+            rows = _rows(tree, file, labels, findings)
+            if task is Task.SEGMENTATION:
+                _add_regions(rows, regions, len(reading.pictures), file, findings)
+            else:
+                picture.boxes = [_box(*row) for row in rows]
+        picture.annotated = bool(picture.boxes)
         reading.pictures.append(picture)
+    if task is Task.SEGMENTATION:
+        masks = regions.masks([picture.origin or picture.path for picture in reading.pictures])
+        for picture, mask in zip(reading.pictures, masks, strict=True):
+            picture.mask, picture.annotated = mask, not mask.empty
     for file in tree.named(".txt"):
         if "labels" in file.split("/")[:-1] and file not in used and not split_named(file.split("/")[-1]):
             findings.append(error(file, "MISSING_IMAGE", "there is no picture of this name"))
     return reading
 
 
-def _read_labels(tree: Tree, picture: Picture, labels: dict[int, int], task: Task, findings: list[Finding]) -> None:
-    file = picture.origin
+def _add_regions(rows: Iterable[_Row], regions: RegionSpool, picture: int, file: str, findings: list[Finding]) -> None:
+    for label, values, line in rows:
+        if len(values) < _POLYGON_VALUES:
+            findings.append(error(file, "NOT_A_POLYGON", "is a box; segmentation needs polygons", line))
+        else:
+            ring = np.asarray(values, dtype=np.float64)
+            regions.add(picture, area_of(ring), Region(label, (ring,), relative=True), line)
+
+
+def _rows(tree: Tree, file: str, labels: dict[int, int], findings: list[Finding]) -> Iterator[_Row]:
+    """Each object: four or five numbers of a box, or those of a polygon's points."""
     try:
         lines = tree.read_text(file).splitlines()
     except ValueError as problem:
         findings.append(error(file, "MALFORMED_FILE", f"cannot be read: {problem}"))
         return
-    regions: list[Region] = []
     for number, line in enumerate(lines, start=1):
         tokens = line.split()
         if not tokens:
             continue
         values = _numbers(tokens)
-        if values is None or (len(values) not in (5, 6) and (len(values) < 7 or len(values) % 2 == 0)):
+        if values is None or (len(values) not in (5, 6) and (len(values) <= _POLYGON_VALUES or len(values) % 2 == 0)):
             message = "must be a class with x y width height, or with three or more points x y"
             findings.append(error(file, "MALFORMED_ROW", message, number))
             continue
         label = labels.get(int(values[0])) if values[0].is_integer() else None
         if label is None:
             findings.append(error(file, "UNKNOWN_CLASS", f"class {tokens[0]} is not in the list of names", number))
-        elif task is Task.SEGMENTATION:
-            if len(values) < 7:
-                message = "is a box; segmentation needs polygons"
-                findings.append(error(file, "NOT_A_POLYGON", message, number))
-            else:
-                regions.append(Region(label, (np.asarray(values[1:], dtype=np.float64),), relative=True))
         else:
-            picture.boxes.append(_box(label, values[1:], number))
-    if regions:
-        picture.mask = RegionMask(file, tuple(regions))
+            yield label, values[1:], number
 
 
 def _numbers(tokens: list[str]) -> list[float] | None:
@@ -236,7 +251,7 @@ def _numbers(tokens: list[str]) -> list[float] | None:
 
 
 def _box(label: int, values: list[float], line: int) -> DrawnBox:
-    if len(values) > 5:
+    if len(values) >= _POLYGON_VALUES:
         return DrawnBox(
             label, min(values[0::2]), min(values[1::2]), max(values[0::2]), max(values[1::2]), relative=True, line=line
         )
