@@ -614,7 +614,7 @@ class TrainingSpec(_message.Message):
     epochs: _builtins.int
     """Optional. Passes over the training split, 1 to 10,000."""
     batch_size: _builtins.int
-    """Optional. Images a step over all workers, 1 to 65,536."""
+    """Optional. Images a step over all workers, to 65,536; at least one for each worker, two for DETECTION and SEGMENTATION."""
     learning_rate: _builtins.float
     """Optional. Peak learning rate of the head; positive and finite."""
     backbone_learning_rate_ratio: _builtins.float
@@ -630,7 +630,9 @@ class TrainingSpec(_message.Message):
     num_workers: _builtins.int
     """Optional. Workers that train together, 1 to 64; 1 by default."""
     encoder: _builtins.str
-    """Optional. `baseModels/{base_model}` of the backbone inside a base model that takes any (`takes_encoder`)."""
+    """Optional. `baseModels/{base_model}` of the backbone inside a base model that takes any (`takes_encoder`): one for classification
+    with a feature pyramid.
+    """
     image_size: _builtins.int
     """Optional. Side of the square input in pixels, 32 to 2,048; the base model's own by default."""
     stage_learning_rate_decay: _builtins.float
@@ -879,7 +881,9 @@ class TrainingRun(_message.Message):
     sweep: _builtins.str
     """Output only. The sweep that this run is a trial of: `projects/{project}/sweeps/{sweep}`."""
     restart_count: _builtins.int
-    """Output only. Times that the run was started again after its workers were lost."""
+    """Output only. Times that the run's job was lost and started again from its last checkpoint. Workers that are replaced while
+    their job lives are not counted; the run's events tell of them.
+    """
     @_builtins.property
     def spec(self) -> Global___TrainingSpec:
         """Required, immutable."""

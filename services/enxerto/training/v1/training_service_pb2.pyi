@@ -395,7 +395,9 @@ class TrainingEstimate(_message.Message):
     images_per_second: _builtins.float
     """Throughput over all workers."""
     memory_bytes: _builtins.int
-    """Largest resident memory of a worker, in bytes."""
+    """Largest resident memory of a worker, in bytes: as measured on a part of the images, with what all of them take while they
+    are kept.
+    """
     gpu_memory_bytes: _builtins.int
     """Largest GPU memory of a worker, in bytes; 0 without a GPU."""
     measured_steps: _builtins.int
@@ -404,7 +406,9 @@ class TrainingEstimate(_message.Message):
     """What they were measured on, such as `cpu, 2 threads`."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Time of the whole run without waiting in the queue, should it not stop early."""
+        """Time of decoding, training and measuring the version, should it not stop early; without waiting in the queue, fetching,
+        export and what workers tell each other.
+        """
 
     @_builtins.property
     def epoch_duration(self) -> _duration_pb2.Duration:

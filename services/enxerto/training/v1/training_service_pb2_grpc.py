@@ -158,7 +158,8 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EstimateTrainingRun(self, request, context):
-        """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last.
+        """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last. Who
+        asks the same again on the same day (UTC) of the same cluster gets the same answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

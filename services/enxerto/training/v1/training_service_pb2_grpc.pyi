@@ -50,7 +50,9 @@ class TrainingServiceStub:
     DownloadRunFile: _grpc.UnaryStreamMultiCallable[_training_service_pb2.DownloadRunFileRequest, _training_service_pb2.DownloadRunFileResponse]
     """Streams a file that a run has left."""
     EstimateTrainingRun: _grpc.UnaryStreamMultiCallable[_training_service_pb2.EstimateTrainingRunRequest, _training_service_pb2.EstimateTrainingRunResponse]
-    """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last."""
+    """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last. Who
+    asks the same again on the same day (UTC) of the same cluster gets the same answer.
+    """
     RecommendBaseModels: _grpc.UnaryStreamMultiCallable[_training_service_pb2.RecommendBaseModelsRequest, _training_service_pb2.RecommendBaseModelsResponse]
     """Probes base models on a snapshot's images and ranks them by accuracy and cost: progress first, the ranking last."""
     ImportBaseModelWeights: _grpc.StreamUnaryMultiCallable[_training_service_pb2.ImportBaseModelWeightsRequest, _base_model_pb2.BaseModel]
@@ -82,7 +84,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     DownloadRunFile: _aio.UnaryStreamMultiCallable[_training_service_pb2.DownloadRunFileRequest, _training_service_pb2.DownloadRunFileResponse]  # type: ignore[assignment]
     """Streams a file that a run has left."""
     EstimateTrainingRun: _aio.UnaryStreamMultiCallable[_training_service_pb2.EstimateTrainingRunRequest, _training_service_pb2.EstimateTrainingRunResponse]  # type: ignore[assignment]
-    """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last."""
+    """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last. Who
+    asks the same again on the same day (UTC) of the same cluster gets the same answer.
+    """
     RecommendBaseModels: _aio.UnaryStreamMultiCallable[_training_service_pb2.RecommendBaseModelsRequest, _training_service_pb2.RecommendBaseModelsResponse]  # type: ignore[assignment]
     """Probes base models on a snapshot's images and ranks them by accuracy and cost: progress first, the ranking last."""
     ImportBaseModelWeights: _aio.StreamUnaryMultiCallable[_training_service_pb2.ImportBaseModelWeightsRequest, _base_model_pb2.BaseModel]  # type: ignore[assignment]
@@ -159,7 +163,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.EstimateTrainingRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_training_service_pb2.EstimateTrainingRunResponse], _abc.AsyncIterator[_training_service_pb2.EstimateTrainingRunResponse]]:
-        """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last."""
+        """Measures a few steps on the cluster and says what the whole run would take: progress first, the estimate last. Who
+        asks the same again on the same day (UTC) of the same cluster gets the same answer.
+        """
 
     @_abc_1.abstractmethod
     def RecommendBaseModels(
