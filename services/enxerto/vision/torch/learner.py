@@ -54,7 +54,10 @@ class Learner(Protocol):
 
     @property
     def stages(self) -> Stages:
-        """The pretrained backbone's stages from input to output; "the last N" are counted from the end."""
+        """The pretrained backbone's stages from input to output; "the last N" are counted from the end.
+
+        The modules may be made anew each time, of the same parts of the network.
+        """
         ...
 
     @property

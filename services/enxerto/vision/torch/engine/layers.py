@@ -25,9 +25,10 @@ class Layers:
     def __init__(self, learner: Learner, spec: FinetuneSpec, *, trains_backbone: bool) -> None:
         self._learner = learner
         self._spec = spec
-        stages = [module for _, module in learner.stages]
-        wanted = spec.unfreezing.stages or len(stages)
-        self.tuned: Sequence[nn.Module] = stages[-wanted:] if trains_backbone and stages else ()
+        # Asked for once: a stage may be a wrapper that is made for the occasion, and no two of those are the same.
+        self._stages = [module for _, module in learner.stages]
+        wanted = spec.unfreezing.stages or len(self._stages)
+        self.tuned: Sequence[nn.Module] = self._stages[-wanted:] if trains_backbone and self._stages else ()
         learned = spec.batch_norm is BatchNorm.LEARNED
         if spec.batch_norm is BatchNorm.AUTO:
             learned = spec.weights is Weights.NONE
@@ -55,7 +56,7 @@ class Layers:
         """Train mode for what learns; whatever is frozen computes as in serving."""
         network, learning = self._learner.network, self.learning(epoch)
         network.train()
-        for _, stage in self._learner.stages:
+        for stage in self._stages:
             if not any(stage is one for one in learning):
                 stage.eval()
         free = set(_norms(self._learner.heads))
