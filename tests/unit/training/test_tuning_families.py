@@ -1,4 +1,4 @@
-"""FINE_TUNE of one base model of each kind of network, from a data set to a graph that answers as the network does."""
+"""FINE_TUNE of one base model of each kind of network, from a data set to its graph."""
 
 import importlib.util
 from pathlib import Path
@@ -45,7 +45,7 @@ SIDES = {Task.CLASSIFICATION: 32, Task.DETECTION: 96, Task.SEGMENTATION: 64}
 
 
 @pytest.mark.parametrize(("base_model", "unfreezing"), FAMILIES.items(), ids=list(FAMILIES))
-async def test_a_tuned_network_is_exported_as_it_is(
+async def test_a_run_that_tunes_ends_in_a_graph_that_answers_alike(
     tmp_path: Path, base_model: str, unfreezing: UnfreezingSpec
 ) -> None:
     facts = get_facts(base_model)
