@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from enxerto.cli.interrupts import Interrupts
 from enxerto.cli.session import SCORES, console, emit_json, percent, short
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def _shown(client: "Client", run: "Run", after_cursor: int, *, as_json: bool) ->
                 out.print(line, markup=False)
             yield event.cursor
         return
-    with _bars() as bars:
+    with Interrupts() as interrupts, _bars() as bars:
         task = bars.add_task("waiting", total=None, rate="", measured="", eta="")
-        for event in events:
+        for event in interrupts.each(events):
             if (line := _line(event)) and _stays(event):
                 bars.console.print(line, markup=False)
             if event.state is not None:
