@@ -152,9 +152,9 @@ def _export(job: Job, recipe: Recipe, trained: Trained, provenance: dict[str, st
 def _predict(job: Job, trained: Trained, exported: _Exported | None) -> Predict:
     if exported is None or trained.served is None:
         return _nothing_answers
-    if job.compute.device == "cpu" or exported.model.providers[0] != "CPUExecutionProvider" or exported.metrics:
+    if job.compute.device == "cpu" or exported.metrics:
         return exported.model.run
-    # torch has the GPU and ONNX Runtime has not; they agree, as parity has just shown.
+    # torch has the GPU, and ONNX Runtime computes on the CPU here; they agree, as parity has just shown.
     return torch_network(trained.served, job.facts.task, job.compute.device)
 
 

@@ -16,15 +16,13 @@ def batch_count(total: int, size: int, where: Distribution) -> int:
     return math.ceil(math.ceil(total / where.world_size) / size)
 
 
-def full_batches(
-    mine: int, count: int, size: int, *, seed: int, epoch: int, rank: int
-) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+def full_batches(mine: int, count: int, size: int, key: tuple[int, ...]) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
     """`count` batches of exactly `size` of this worker's `mine` samples, shuffled: their rows, and a seed for each.
 
-    The last batch is filled up from the epoch's first samples.
+    The last batch is filled up from the epoch's first samples. The key (run's seed, epoch, rank) decides all draws.
     """
-    order = np.random.default_rng((seed, epoch, rank)).permutation(mine)
+    order = np.random.default_rng(key).permutation(mine)
     order = np.resize(order, count * size)
     for step, start in enumerate(range(0, len(order), size)):
-        key = np.random.SeedSequence((seed, epoch, rank, step))
-        yield order[start : start + size], int(key.generate_state(1)[0])
+        drawn = np.random.SeedSequence((*key, step))
+        yield order[start : start + size], int(drawn.generate_state(1)[0])

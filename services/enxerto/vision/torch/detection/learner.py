@@ -93,15 +93,8 @@ class DetectionLearner:
 
         A batch of one picture with small maps would leave new layers' batch norm without a variance.
         """
-        drawn = full_batches(
-            len(self._data.train),
-            self.batch_count(size),
-            size,
-            seed=self._spec.seed,
-            epoch=epoch,
-            rank=self._where.rank,
-        )
-        for batch in self._feed.follow(drawn):
+        key = self._spec.seed, epoch, self._where.rank
+        for batch in self._feed.follow(full_batches(len(self._data.train), self.batch_count(size), size, key)):
             yield batch, size
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:

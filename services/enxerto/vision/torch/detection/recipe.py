@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from enxerto.kernel.errors import Violations
@@ -97,7 +97,7 @@ def _check_stages(job: Job, built: BuiltDetector) -> None:
 
 
 def _load(job: Job, preprocess: PreprocessSpec) -> DetectionData:
-    def load_part(split: Split, report: Callable[[int, int], None]) -> BoxedPictures:
+    def load_part(split: Split) -> BoxedPictures:
         with job.keeping(split, 3 * preprocess.height * preprocess.width, MEMORY_BYTES):
             return load_boxed(
                 job.manifest,
@@ -108,11 +108,7 @@ def _load(job: Job, preprocess: PreprocessSpec) -> DetectionData:
                 world_size=job.where.world_size,
                 limits=job.limits,
                 threads=job.compute.threads,
-                progress=report,
+                progress=partial(job.on_phase, "decoding pictures"),
             )
 
-    def report(done: int, total: int) -> None:
-        job.on_phase("decoding pictures", done, total)
-
-    train, val = load_part(Split.TRAIN, report), load_part(Split.VAL, report)
-    return DetectionData(job.manifest.class_names, preprocess, train, val)
+    return DetectionData(job.manifest.class_names, preprocess, load_part(Split.TRAIN), load_part(Split.VAL))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from enxerto.kernel.errors import Violations
@@ -82,7 +82,7 @@ def _validate(job: Job) -> None:
 
 
 def _load(job: Job, preprocess: PreprocessSpec) -> SegmentationData:
-    def load_part(split: Split, report: Callable[[int, int], None]) -> MaskedPictures:
+    def load_part(split: Split) -> MaskedPictures:
         with job.keeping(split, 4 * preprocess.height * preprocess.width, MEMORY_BYTES):
             return load_masked(
                 job.manifest,
@@ -93,11 +93,7 @@ def _load(job: Job, preprocess: PreprocessSpec) -> SegmentationData:
                 world_size=job.where.world_size,
                 limits=job.limits,
                 threads=job.compute.threads,
-                progress=report,
+                progress=partial(job.on_phase, "decoding pictures"),
             )
 
-    def report(done: int, total: int) -> None:
-        job.on_phase("decoding pictures", done, total)
-
-    train, val = load_part(Split.TRAIN, report), load_part(Split.VAL, report)
-    return SegmentationData(job.manifest.class_names, preprocess, train, val)
+    return SegmentationData(job.manifest.class_names, preprocess, load_part(Split.TRAIN), load_part(Split.VAL))

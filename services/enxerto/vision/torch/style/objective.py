@@ -9,15 +9,13 @@ from typing import Final, NamedTuple
 import torch
 
 from enxerto.vision.catalogue import BaseModelFacts
-from enxerto.vision.finetuning import FinetuneSpec, StyleSpec
+from enxerto.vision.finetuning import FinetuneSpec
 from enxerto.vision.images import UInt8Image
 from enxerto.vision.specs import PreprocessSpec
 from enxerto.vision.torch.base_models import DEFAULT_ENCODER, build_backbone, preprocess_of
 from enxerto.vision.torch.style.perception import LossNetwork, StyleLosses
 from enxerto.vision.torch.style.pictures import to_tensor
 from enxerto.vision.torch.weights import LoadedWeights, WeightsSources
-
-GATYS: Final = "gatys"
 
 
 class _Weights(NamedTuple):
@@ -62,9 +60,7 @@ class Objective:
         return self.network.losses(pictures, wanted, self.style)
 
 
-def build_objective(
-    style: StyleSpec, facts: BaseModelFacts, network: LossNetwork, picture: UInt8Image, device: str
-) -> Objective:
+def build_objective(spec: FinetuneSpec, network: LossNetwork, picture: UInt8Image, device: str) -> Objective:
     """For an (H, W, 3) style picture.
 
     The default weights are for every loss network: the losses are relative, so that content and style are near 1 when
@@ -75,7 +71,7 @@ def build_objective(
     moved = network.to(device)
     with torch.no_grad():
         grams = moved.grams(moved.maps(to_tensor(picture).to(device)))
-    usual = _GATYS_WEIGHTS if is_gatys(facts) else _FAST_WEIGHTS
+    usual, style = _GATYS_WEIGHTS if spec.paints_pictures else _FAST_WEIGHTS, spec.style
     return Objective(
         network=moved,
         style=tuple(grams),
@@ -103,11 +99,6 @@ def served_preprocess(spec: FinetuneSpec, facts: BaseModelFacts) -> PreprocessSp
     """Of the transformer network, which maps [0, 1] to [-1, 1] by itself, whatever the loss network wants."""
     half = (0.5, 0.5, 0.5)
     return replace(preprocess_of(facts, spec), mean=half, std=half)
-
-
-def is_gatys(facts: BaseModelFacts) -> bool:
-    """Whether pictures are optimised, rather than a network trained."""
-    return facts.name.startswith(GATYS)
 
 
 def loss_values(losses: StyleLosses, total: torch.Tensor, similarity: torch.Tensor) -> Mapping[str, float]:

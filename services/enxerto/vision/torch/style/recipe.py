@@ -27,7 +27,6 @@ from enxerto.vision.torch.style.objective import (
     Objective,
     build_loss_network,
     build_objective,
-    is_gatys,
     served_preprocess,
 )
 from enxerto.vision.torch.style.pictures import (
@@ -61,7 +60,7 @@ class StyleRecipe:
             WeightsUnavailableError: no source has the pretrained weights.
         """
         _validate(job)
-        return _optimise(job) if is_gatys(job.facts) else _train(job)
+        return _optimise(job) if job.spec.paints_pictures else _train(job)
 
     def evaluate(self, predict: Predict, job: Job, split: Split, trained: Trained) -> Evaluation:
         """Losses and SSIM of a split's pictures, at the size that serving gives them.
@@ -71,7 +70,7 @@ class StyleRecipe:
         preprocess = trained.preprocess
         style = load_style(job.manifest, job.blobs, preprocess, job.limits)
         samples = read_contents(job.manifest, job.blobs, split)
-        if is_gatys(job.facts):
+        if job.spec.paints_pictures:
             return evaluate_pictures(written(trained.files, samples, split, preprocess, job.limits), style)
         objective, _ = _objective(job, _training_style(job, preprocess), "cpu")
         return evaluate_pictures(answered(predict, samples, preprocess, objective, job.limits), style)
@@ -95,7 +94,7 @@ def _validate(job: Job) -> None:
         if len(list(islice(read_contents(job.manifest, job.blobs, split), job.where.world_size)))
         < (job.where.world_size if split is Split.TRAIN else 1)
     ]
-    if missing and not is_gatys(job.facts):
+    if missing and not job.spec.paints_pictures:
         violations.add("dataset", f"needs content pictures in the splits {' and '.join(missing)}")
     violations.raise_if_any()
 
@@ -175,7 +174,7 @@ def _optimise(job: Job) -> Trained:
 
 def _objective(job: Job, style: UInt8Image, device: str) -> tuple[Objective, LoadedWeights | None]:
     network, weights = build_loss_network(job.spec, job.facts, job.sources)
-    return build_objective(job.spec.style, job.facts, network, style, device), weights
+    return build_objective(job.spec, network, style, device), weights
 
 
 def _training_style(job: Job, preprocess: PreprocessSpec) -> UInt8Image:
