@@ -113,7 +113,11 @@ def test_memory_and_decoding_grow_with_the_images(digits: Digits) -> None:
 @pytest.mark.parametrize(
     ("strategy", "image_bytes"), [(Strategy.FEATURE_EXTRACTION, 1280 * 4), (Strategy.FINE_TUNE, 1280 * 4 + 3 * 64**2)]
 )
-def test_what_a_recipe_keeps_is_told(digits: Digits, strategy: Strategy, image_bytes: int) -> None:
+def test_what_a_recipe_keeps_is_told(
+    digits: Digits, strategy: Strategy, image_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The process's peak grows by whatever else runs in it between two estimates.
+    monkeypatch.setattr("enxerto.vision.torch.estimate._resident_peak_bytes", lambda: 0)
     spec = FinetuneSpec.with_defaults("efficientnet_lite0", weights=Weights.NONE, strategy=strategy, image_size=64)
     spec = replace(spec, epochs=1, batch_size=4, unfreezing=UnfreezingSpec(stages=1))
     few, many = (_job(one, spec) for one in (digits, _of_many(digits, 40)))
