@@ -63,7 +63,8 @@ def show_run(run: "Run") -> None:
     if run.queue:
         out.print(f"waits      place {run.queue.position}: {run.queue.message or run.queue.reason}", markup=False)
     if run.checkpoint:
-        out.print(f"checkpoint {run.checkpoint.phase}, epoch {run.checkpoint.epoch}")
+        steps = f" and {run.checkpoint.step} steps" if run.checkpoint.step else ""
+        out.print(f"checkpoint {run.checkpoint.phase}, epoch {run.checkpoint.epoch}{steps}")
     if run.progress and not run.state.is_final:
         out.print(f"phase      {run.progress.phase}, epoch {run.progress.epoch} of {run.progress.epoch_count}")
     show_metrics(run.metrics)

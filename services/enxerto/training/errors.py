@@ -281,8 +281,8 @@ class BaseModelMissingError(errors.NotFoundError):
 
     reason = "BASE_MODEL_NOT_FOUND"
 
-    def __init__(self, name: object, known: tuple[str, ...]) -> None:
-        super().__init__("BaseModel", str(name), f"there is no {name}; there are: {', '.join(known)}")
+    def __init__(self, name: object, choices: str) -> None:
+        super().__init__("BaseModel", str(name), f"there is no {name}; {choices}")
 
 
 class JobRefusedError(errors.FailedPreconditionError):

@@ -57,6 +57,8 @@ def test_an_unknown_base_model_is_answered_with_those_that_there_are():
     text = refused(a_request(base_model="baseModels/alexnet"))["training_run.spec.base_model"]
     for known in ("efficientnet-lite0", "resnet18", "resnet50", "vgg16", "efficientnet-b0"):
         assert f"baseModels/{known}" in text
+    text = refused(a_request(base_model="baseModels/timm-resnet-50"))["training_run.spec.base_model"]
+    assert "did you mean baseModels/timm-resnet50" in text
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,9 @@ def test_an_unknown_base_model_is_answered_with_those_that_there_are():
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"warmup_fraction": 1.0}, "warmup_fraction"),
         ({"unfreezing": {"stages": 10}}, "unfreezing.stages"),
+        ({"base_model": "baseModels/timm-resnet18", "unfreezing": {"stages": 6}}, "unfreezing.stages"),
         ({"encoder": "baseModels/resnet18"}, "encoder"),
+        ({"base_model": "baseModels/unet", "encoder": "baseModels/timm-vit-tiny-patch16-224"}, "encoder"),
         ({"image_size": 16}, "image_size"),
         ({"precision": 99}, "precision"),
         ({"loss": {"class_weights": 99}}, "loss.class_weights"),

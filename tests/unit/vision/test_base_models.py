@@ -1,16 +1,20 @@
 """Backbones by name: their stages, their features and their pyramids."""
 
+import json
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+import timm
 import torch
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.vision.catalogue import BaseModelNotFoundError, get_facts, list_facts
+from enxerto.vision.catalogue.timm_names import plain_name
 from enxerto.vision.finetuning import FinetuneSpec, Weights
 from enxerto.vision.specs import Task
 from enxerto.vision.torch.base_models import (
@@ -23,6 +27,7 @@ from enxerto.vision.torch.base_models import (
     register_base_model,
 )
 from enxerto.vision.torch.base_models.families import split_vit
+from enxerto.vision.torch.base_models.timm_table import architecture, published
 from enxerto.vision.torch.weights import WeightsSources
 
 _NONE = WeightsSources(download=False)
@@ -128,18 +133,36 @@ def test_a_network_of_timm_with_its_size_built_in_takes_another() -> None:
         assert backbone.features(torch.rand(1, 3, 96, 96)).shape == (1, 64)
 
 
-def test_timm_says_what_the_catalogue_cannot() -> None:
-    known = get_facts("timm_test_vit")
-    assert (known.by_name_only, known.stages, known.licence) == (True, (), "see the model card")
-    facts = get_base_model("timm_test_vit").facts
+def test_the_catalogue_knows_every_backbone_of_timm() -> None:
+    facts = get_facts("timm_test_vit")
     assert (facts.preprocess.height, facts.preprocess.crop_fraction, facts.preprocess.mean[0]) == (160, 0.95, 0.5)
     assert facts.download is not None
     assert facts.download.filename == "timm_test_vit.safetensors"
-    assert "apache-2.0" in facts.licence_note
-    with pytest.raises(InvalidArgumentError, match=r"no model 'resnet50x'; close to it are .*timm_resnet50"):
-        get_base_model("timm_resnet50x")
+    assert facts.licence == "apache-2.0"
+    tagged = get_facts("timm_resnet18_a1_in1k")
+    assert tagged.library == "timm/resnet18.a1_in1k"
+    assert (tagged.parameters, tagged.stages) == (get_facts("resnet18").parameters, get_facts("resnet18").stages)
+    with pytest.raises(BaseModelNotFoundError, match=r"'timm_resnet50x' .* did you mean timm_resnet50"):
+        get_facts("timm_resnet50x")
     with pytest.raises(BaseModelNotFoundError):
         get_facts("timm_Bad-Name")
+
+
+def test_the_table_of_timm_is_of_the_installed_version() -> None:
+    table = json.loads(resources.files("enxerto.vision.catalogue").joinpath("timm.json").read_text())
+    assert table["timm"] == timm.__version__
+    # What is left out is no network that gives one vector for one picture, and cannot be a backbone.
+    left_out = set(timm.list_models()) - set(table["architectures"])
+    assert all(name.endswith("_enc") or name.startswith("gemma4_vit") for name in left_out)
+    assert {plain_name(name) for name in timm.list_models() if name not in left_out} <= set(table["published"])
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mobilenetv3_small_050", "regnetx_002", "convnext_atto"])
+def test_the_table_says_what_a_network_of_timm_is(name: str) -> None:
+    facts, made = get_facts(f"timm_{name}"), architecture(name)
+    assert (facts.parameters, facts.feature_dim) == (made["parameters"], made["feature_dim"])
+    assert (list(facts.stages), facts.has_pyramid) == (made["stages"], made["has_pyramid"])
+    assert published(name)["url"] == (facts.download.url if facts.download else "")
 
 
 def test_preprocessing_follows_the_encoder_and_the_size_that_is_asked_for() -> None:
@@ -148,8 +171,8 @@ def test_preprocessing_follows_the_encoder_and_the_size_that_is_asked_for() -> N
     assert (unet.height, unet.width, unet.resize, unet.mean) == (96, 96, own.resize, (0.5, 0.5, 0.5))
     resnet = preprocess_of(get_facts("resnet18"), FinetuneSpec.with_defaults("resnet18", image_size=112))
     assert (resnet.height, resnet.crop_fraction) == (112, 0.875)
-    timm = preprocess_of(get_facts("timm_test_vit"), FinetuneSpec.with_defaults("timm_test_vit"))
-    assert (timm.height, timm.interpolation) == (160, "bicubic")
+    own_size = preprocess_of(get_facts("timm_test_vit"), FinetuneSpec.with_defaults("timm_test_vit"))
+    assert (own_size.height, own_size.interpolation) == (160, "bicubic")
 
 
 @pytest.mark.parametrize(

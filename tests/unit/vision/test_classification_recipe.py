@@ -38,9 +38,10 @@ from enxerto.vision.torch.classification.network import GraftedNetwork
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.devices import Compute
 from enxerto.vision.torch.progress import EpochReport, Phase, StepReport
-from enxerto.vision.torch.recipe import Checkpoint, Job, Trained
+from enxerto.vision.torch.recipe import Job, Trained
 from enxerto.vision.torch.recipes import get_recipe
 from enxerto.vision.torch.weights import WeightsSources
+from fakes.checkpoints import MemoryCheckpoints
 from fakes.datasets import classification_scenes, snapshot_of
 
 RECIPE = get_recipe(Task.CLASSIFICATION)
@@ -103,17 +104,6 @@ def _state(trained: Trained) -> dict[str, torch.Tensor]:
 def _same(one: Trained, other: Trained) -> bool:
     first, second = _state(one), _state(other)
     return all(torch.equal(first[name], second[name]) for name in first)
-
-
-class MemoryCheckpoints:
-    def __init__(self, last: Checkpoint | None = None) -> None:
-        self.last = last
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        self.last = replace(checkpoint, meta=json.loads(json.dumps(checkpoint.meta)))
-
-    def load(self) -> Checkpoint | None:
-        return self.last
 
 
 class StoppedByHandError(Exception):

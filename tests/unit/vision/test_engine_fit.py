@@ -28,7 +28,8 @@ from enxerto.vision.torch.engine import Before, StopReason, TrainingDivergedErro
 from enxerto.vision.torch.engine.layers import Layers
 from enxerto.vision.torch.learner import Score
 from enxerto.vision.torch.progress import Phase, StepReport, Steps
-from enxerto.vision.torch.recipe import Checkpoint, Job
+from enxerto.vision.torch.recipe import Job
+from fakes.checkpoints import MemoryCheckpoints
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -68,9 +69,9 @@ class NumbersLearner:
     def batch_count(self, size: int) -> int:
         return math.ceil(self.train_count / size)
 
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Pair, int]]:
+    def batches(self, epoch: int, size: int, start: int = 0) -> Iterator[tuple[Pair, int]]:
         order = torch.randperm(64, generator=torch.Generator().manual_seed(epoch))
-        for rows in torch.split(order, size):
+        for rows in torch.split(order[start * size :], size):
             yield (self.inputs[rows], self.labels[rows]), len(rows)
 
     def loss(self, model: nn.Module, batch: Pair) -> torch.Tensor:
@@ -83,17 +84,6 @@ class NumbersLearner:
             logits = self.network(self.inputs)
         right = float((logits.argmax(1) == self.labels).float().mean())
         return Score(right, float(functional.cross_entropy(logits, self.labels)), {"accuracy": right})
-
-
-class MemoryCheckpoints:
-    def __init__(self, last: Checkpoint | None = None) -> None:
-        self.all: list[Checkpoint] = [] if last is None else [last]
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        self.all.append(checkpoint)
-
-    def load(self) -> Checkpoint | None:
-        return self.all[-1] if self.all else None
 
 
 class StoppedByHandError(Exception):
@@ -177,6 +167,21 @@ def test_a_resumed_run_equals_an_unbroken_one(values: dict[str, Any]) -> None:
     assert plain == [replace(report, images_per_s=0, eta_s=0) for report in expected.history]
 
 
+@pytest.mark.parametrize("values", [{}, {"ema_decay": 0.9}, {"accumulation_steps": 3}])
+def test_a_run_goes_on_from_within_an_epoch(values: dict[str, Any]) -> None:
+    spec = _spec(checkpoints=CheckpointSpec(every_s=1e-9), batch_size=8, **values)
+    unbroken, kept = NumbersLearner(), MemoryCheckpoints()
+    expected = _fit(spec, unbroken, epochs=2, checkpoints=kept)
+    steps = 8 if spec.accumulation_steps == 1 else 3
+    assert [(one.epoch, one.step) for one in kept.all] == [divmod(at, steps) for at in range(1, 2 * steps + 1)]
+    for checkpoint in kept.all:
+        resumed = NumbersLearner()
+        result = _fit(spec, resumed, epochs=2, checkpoints=MemoryCheckpoints(checkpoint))
+        assert _same(_state(resumed), _state(unbroken))
+        plain = [replace(report, images_per_s=0, eta_s=0) for report in result.history]
+        assert plain == [replace(report, images_per_s=0, eta_s=0) for report in expected.history]
+
+
 def test_a_finished_phase_is_not_trained_again() -> None:
     kept = MemoryCheckpoints()
     first, again = NumbersLearner(), NumbersLearner()
@@ -187,12 +192,10 @@ def test_a_finished_phase_is_not_trained_again() -> None:
 
 
 def test_checkpoints_are_tensors_and_json_and_carry_what_was_before() -> None:
-    import json
-
     kept = MemoryCheckpoints()
     before = Before(spent_s=3.0, meta={"temperature": 2.0}, tensors={"probe": torch.ones(2)})
     fitted = _fit(_spec(ema_decay=0.9), NumbersLearner(), checkpoints=kept, before=before)
-    again = read_before(replace(kept.all[-1], meta=json.loads(json.dumps(kept.all[-1].meta))))
+    again = read_before(kept.all[-1])
     assert again.meta == {"temperature": 2.0}
     assert torch.equal(again.tensors["probe"], torch.ones(2))
     assert fitted.spent_s > again.spent_s == 3.0

@@ -1,7 +1,6 @@
 """Detection and segmentation train the heads first: what FINE_TUNE promises, interruptions, and two workers."""
 
 import functools
-import json
 import subprocess
 import sys
 import warnings
@@ -18,8 +17,9 @@ from enxerto.vision.snapshots import FolderBlobs, Manifest
 from enxerto.vision.specs import Task
 from enxerto.vision.torch.collectives import Distribution
 from enxerto.vision.torch.progress import EpochReport, Phase
-from enxerto.vision.torch.recipe import Checkpoint, Job, Trained
+from enxerto.vision.torch.recipe import Job, Trained
 from enxerto.vision.torch.recipes import get_recipe
+from fakes.checkpoints import MemoryCheckpoints
 from fakes.datasets import detection_scenes, segmentation_scenes, snapshot_of
 from fakes.dense_jobs import family, job, tiny_encoder
 
@@ -37,17 +37,6 @@ NOISE = 0.1
 
 class StoppedByHandError(Exception):
     pass
-
-
-class MemoryCheckpoints:
-    def __init__(self) -> None:
-        self.last: Checkpoint | None = None
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        self.last = replace(checkpoint, meta=json.loads(json.dumps(checkpoint.meta)))
-
-    def load(self) -> Checkpoint | None:
-        return self.last
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +136,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(
 
     with pytest.raises(StoppedByHandError):
         _train(_job(spec, data, checkpoints=kept, on_epoch=break_off))
-    assert kept.last is not None
-    assert (kept.last.phase, kept.last.epoch) == (phase.value, 1)
+    assert (kept.all[-1].phase, kept.all[-1].epoch) == (phase.value, 1)
     resumed = _train(_job(spec, data, checkpoints=kept))
     assert _same(resumed, whole)
     assert _told(resumed.history) == _told(whole.history)

@@ -12,8 +12,9 @@ from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.snapshots import FolderBlobs, Manifest
 from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.export import check_parity, export, torch_network
-from enxerto.vision.torch.recipe import Checkpoint, Job, Predict, Trained
+from enxerto.vision.torch.recipe import Job, Predict, Trained
 from enxerto.vision.torch.style import StyleRecipe
+from fakes.checkpoints import MemoryCheckpoints
 from fakes.datasets import snapshot_of, style_scenes
 from fakes.dense_jobs import family, job, tiny_encoder
 
@@ -153,23 +154,12 @@ class _InterruptedError(Exception):
     pass
 
 
-class _Memory:
-    def __init__(self) -> None:
-        self.last: Checkpoint | None = None
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        self.last = checkpoint
-
-    def load(self) -> Checkpoint | None:
-        return self.last
-
-
 @of_gatys
 def test_gatys_goes_on_where_it_was_interrupted(pictures: Snapshot, painted: tuple[Job, Trained]) -> None:
-    memory, (_, whole) = _Memory(), painted
+    memory, (_, whole) = MemoryCheckpoints(), painted
 
     def interrupt(report: object) -> None:
-        if memory.last is not None and memory.last.epoch == 3:
+        if memory.all and memory.all[-1].epoch == 3:
             raise _InterruptedError
 
     with pytest.raises(_InterruptedError):

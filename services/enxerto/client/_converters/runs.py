@@ -93,7 +93,9 @@ def event(message: training_run_pb2.TrainingEvent) -> results.Event:
 
 
 def _checkpoint(message: training_run_pb2.Checkpoint) -> results.Checkpoint:
-    return results.Checkpoint(message.phase, message.epoch, message.size_bytes, time(message, "create_time"))
+    return results.Checkpoint(
+        message.phase, message.epoch, message.size_bytes, time(message, "create_time"), message.step
+    )
 
 
 def estimate(message: training_service_pb2.TrainingEstimate) -> results.Estimate:

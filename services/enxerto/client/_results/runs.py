@@ -89,8 +89,11 @@ class Checkpoint:
 
     phase: str
     epoch: int
+    """Epochs done in this phase."""
     size_bytes: int
     create_time: datetime | None
+    step: int = 0
+    """Steps done in the epoch after these; 0 between epochs."""
 
 
 @dataclass(frozen=True, slots=True)

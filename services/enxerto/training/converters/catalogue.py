@@ -112,8 +112,7 @@ def base_model_to_proto(facts: BaseModelFacts, imported_weights: str = "") -> ba
         parameter_count=facts.parameters,
         feature_dim=facts.feature_dim,
         stages=facts.stages,
-        # Of a name alone nobody here knows it.
-        preprocess=None if facts.by_name_only else preprocess_to_proto(facts.preprocess),
+        preprocess=preprocess_to_proto(facts.preprocess),
         offline=facts.works_offline,
         takes_encoder=facts.takes_encoder,
         required_extra=facts.required_extra,

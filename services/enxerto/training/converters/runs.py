@@ -122,7 +122,7 @@ def _queue(queue: QueueStatus) -> training_run_pb2.QueueStatus:
 
 def _checkpoint(one: Checkpoint) -> training_run_pb2.Checkpoint:
     return training_run_pb2.Checkpoint(
-        phase=one.phase, epoch=one.epoch, size_bytes=one.size_bytes, create_time=timestamp(one.time)
+        phase=one.phase, epoch=one.epoch, step=one.step, size_bytes=one.size_bytes, create_time=timestamp(one.time)
     )
 
 
@@ -150,7 +150,8 @@ def event_to_proto(event: RunEvent) -> training_run_pb2.TrainingEvent:
         case LogLine() as line:
             result.log_line.severity, result.log_line.message = line.severity, line.message
         case CheckpointSaved() as saved:
-            result.checkpoint.CopyFrom(_checkpoint(Checkpoint(saved.phase, saved.epoch, saved.size_bytes, event.time)))
+            checkpoint = Checkpoint(saved.phase, saved.epoch, saved.size_bytes, event.time, saved.step)
+            result.checkpoint.CopyFrom(_checkpoint(checkpoint))
     return result
 
 

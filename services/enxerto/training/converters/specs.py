@@ -12,7 +12,7 @@ from enxerto.kernel.names import BaseModelName, ModelName, ProjectName, Snapshot
 from enxerto.runtime.timestamps import duration
 from enxerto.training.converters.fields import seconds
 from enxerto.training.domain import RunSpec
-from enxerto.training.service.base_models import base_model_id, base_model_ids, find_base_model
+from enxerto.training.service.base_models import base_model_id, choices, find_base_model
 from enxerto.training.v1 import training_run_pb2
 from enxerto.vision.catalogue import BaseModelFacts, get_facts
 from enxerto.vision.finetuning import (
@@ -99,8 +99,7 @@ class SpecReader:
         name = BaseModelName.try_parse(text)
         facts = find_base_model(name) if name else None
         if facts is None:
-            known = ", ".join(f"baseModels/{one}" for one in base_model_ids())
-            self._note(field, f"must be one of {known}")
+            self._note(field, f"must be the name of a base model; {choices(text.rpartition('/')[2])}")
         return name, facts
 
     def _encoder(self, facts: BaseModelFacts | None) -> BaseModelFacts | None:

@@ -84,6 +84,8 @@ class CheckpointSaved:
     epoch: int
     """Epochs done in this phase."""
     size_bytes: int
+    step: int = 0
+    """Steps done in the epoch after these; 0 between epochs."""
 
 
 EventBody = StateChanged | Progress | EpochCompleted | LogLine | CheckpointSaved

@@ -25,6 +25,8 @@ class Checkpoint:
     """Epochs done in this phase."""
     size_bytes: int
     time: datetime
+    step: int = 0
+    """Steps done in the epoch after these; 0 between epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from enxerto.kernel.errors import NotFoundError
 from enxerto.kernel.names import BaseModelName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.errors import BaseModelMissingError
-from enxerto.vision.catalogue import BaseModelFacts, get_facts, list_facts
+from enxerto.vision.catalogue import BaseModelFacts, close_names, get_facts, list_facts
 
 
 def base_model_id(facts: BaseModelFacts) -> str:
@@ -30,6 +30,13 @@ def base_model_ids() -> tuple[str, ...]:
     return tuple(sorted(_BY_ID))
 
 
+def choices(name: str) -> str:
+    """For people who asked for a base model that there is not: what they may have meant, and what there is."""
+    close = " or ".join(f"baseModels/{one.replace('_', '-')}" for one in close_names(name.replace("-", "_")))
+    known = ", ".join(f"baseModels/{one}" for one in base_model_ids())
+    return f"{f'did you mean {close}? ' if close else ''}there are: {known}, and baseModels/timm-<name> for any of timm"
+
+
 class BaseModels:
     """Reads the catalogue."""
 
@@ -37,7 +44,7 @@ class BaseModels:
         """One base model; raises BaseModelMissingError."""
         if facts := find_base_model(name):
             return facts
-        raise BaseModelMissingError(name, base_model_ids())
+        raise BaseModelMissingError(name, choices(name.base_model))
 
     async def list_page(self, page: PageRequest) -> Page[BaseModelFacts]:
         """Base models by name."""

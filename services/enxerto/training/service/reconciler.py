@@ -256,7 +256,7 @@ class Reconciler:
             case JobTrained():
                 run = await self._trained(run, now)
             case CheckpointSaved():
-                checkpoint = Checkpoint(body.phase, body.epoch, body.size_bytes, entry.time)
+                checkpoint = Checkpoint(body.phase, body.epoch, body.size_bytes, entry.time, body.step)
                 return run.saved(checkpoint, now=now), body
             case JobFailed():
                 run = run.fail(body.error, now=now)

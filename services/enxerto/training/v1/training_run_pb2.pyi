@@ -493,7 +493,7 @@ class CheckpointRule(_message.Message):
     """Optional. After every so many epochs; 1 by default, 0 is never."""
     @_builtins.property
     def every_duration(self) -> _duration_pb2.Duration:
-        """Optional. At the end of the first epoch after so much time; instead of `every_epochs` when set."""
+        """Optional. After so much time, within an epoch too; instead of `every_epochs` when set."""
 
     def __init__(
         self,
@@ -1003,12 +1003,15 @@ class Checkpoint(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
     """The phase that it was written in."""
     epoch: _builtins.int
     """Epochs done in this phase."""
     size_bytes: _builtins.int
     """Size in bytes."""
+    step: _builtins.int
+    """Steps done in the epoch after these; 0 when it was written between two epochs."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
@@ -1020,10 +1023,11 @@ class Checkpoint(_message.Message):
         epoch: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "epoch", b"epoch", "phase", b"phase", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "epoch", b"epoch", "phase", b"phase", "size_bytes", b"size_bytes", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,7 +40,12 @@ class StoredCheckpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keep this one instead of the one before."""
-        meta = {"phase": checkpoint.phase, "epoch": checkpoint.epoch, "meta": dict(checkpoint.meta)}
+        meta = {
+            "phase": checkpoint.phase,
+            "epoch": checkpoint.epoch,
+            "step": checkpoint.step,
+            "meta": dict(checkpoint.meta),
+        }
         before = self._numbers()
         with tempfile.TemporaryDirectory(prefix="enxerto-checkpoint-") as folder:
             path = Path(folder) / "checkpoint"
@@ -109,6 +114,6 @@ def _read(path: str, key: str) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             value = json.loads(file.metadata()[_META])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return Checkpoint(value["phase"], int(value["epoch"]), value["meta"], tensors)
+        return Checkpoint(value["phase"], int(value["epoch"]), value["meta"], tensors, int(value.get("step", 0)))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataLossError(f"the checkpoint {key} cannot be read: {error}") from error

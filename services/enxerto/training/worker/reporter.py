@@ -66,7 +66,7 @@ class Reporter:
     def checkpoint(self, checkpoint: Checkpoint, size_bytes: int) -> None:
         """A checkpoint is stored."""
         phase = _PHASES.get(Phase(checkpoint.phase), checkpoint.phase)
-        self.send(CheckpointSaved(phase, checkpoint.epoch, size_bytes))
+        self.send(CheckpointSaved(phase, checkpoint.epoch, size_bytes, checkpoint.step))
 
     def step(self, report: StepReport) -> None:
         """Workers advanced within an epoch or a pass."""

@@ -66,8 +66,6 @@ class BaseModelFacts:
         required_extra: extra of this project that workers need for it; empty when none.
         weights_of: the base model that its weights are of, where it has none of its own; else empty.
         whole: whether the weights are of the whole network (COCO), not of the backbone alone (ImageNet).
-        by_name_only: nothing but the name is known here; what it says of itself is seen where timm is installed.
-            `preprocess`, `parameters`, `feature_dim`, `stages` and `has_pyramid` then say nothing.
         has_pyramid: whether a backbone gives feature maps of several strides, on which detectors and decoders stand.
     """
 
@@ -87,7 +85,6 @@ class BaseModelFacts:
     required_extra: str = ""
     weights_of: str = ""
     whole: bool = False
-    by_name_only: bool = False
     has_pyramid: bool = True
 
     @property

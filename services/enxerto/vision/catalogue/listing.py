@@ -11,7 +11,7 @@ from enxerto.vision.catalogue.detection import DETECTION
 from enxerto.vision.catalogue.facts import BaseModelFacts
 from enxerto.vision.catalogue.segmentation import SEGMENTATION
 from enxerto.vision.catalogue.style import STYLE
-from enxerto.vision.catalogue.timm_names import timm_facts
+from enxerto.vision.catalogue.timm_names import PREFIX, timm_facts, timm_names
 
 _ALL: Final = (*CLASSIFICATION, *DETECTION, *SEGMENTATION, *STYLE)
 _CATALOGUE: Final[dict[str, BaseModelFacts]] = {facts.name: facts for facts in _ALL}
@@ -23,7 +23,7 @@ class BaseModelNotFoundError(NotFoundError):
     reason = "BASE_MODEL_NOT_FOUND"
 
     def __init__(self, name: str) -> None:
-        close = difflib.get_close_matches(name, _CATALOGUE, n=3, cutoff=0.5)
+        close = close_names(name)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         known = ", ".join(sorted(_CATALOGUE))
         text = f"base model {name!r} is not in the catalogue; {hint}there are: {known}, and timm_<name> for any of timm"
@@ -33,8 +33,14 @@ class BaseModelNotFoundError(NotFoundError):
         return type(self), (self.resource_name,)
 
 
+def close_names(name: str) -> list[str]:
+    """At most three base models whose names are like one that there is not, the likest first."""
+    names = timm_names() if name.startswith(PREFIX) else _CATALOGUE
+    return difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+
+
 def get_facts(name: str) -> BaseModelFacts:
-    """The facts of one base model; of `timm_<name>`, what the name alone says.
+    """The facts of one base model, timm's by `timm_<name>`.
 
     Raises:
         BaseModelNotFoundError: it is not in the catalogue; the message lists what is.

@@ -56,6 +56,13 @@ def sum_over_workers(values: torch.Tensor, where: Distribution) -> torch.Tensor:
     return values
 
 
+def any_worker(value: bool, where: Distribution, device: str) -> bool:
+    """Whether it is so on any worker; the same on each."""
+    if where.world_size == 1:
+        return value
+    return bool(sum_over_workers(torch.tensor(float(value), device=device), where) > 0)
+
+
 def same_as_first(module: nn.Module, where: Distribution) -> None:
     """Overwrite every worker's parameters and buffers with those of rank 0."""
     if where.world_size > 1:

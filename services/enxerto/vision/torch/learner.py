@@ -74,8 +74,8 @@ class Learner(Protocol):
         """Batches of an epoch, of `size` images on this worker; the same on every worker."""
         ...
 
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
-        """This worker's batches of an epoch with their numbers of images, shuffled and augmented.
+    def batches(self, epoch: int, size: int, start: int = 0) -> Iterator[tuple[Batch, int]]:
+        """This worker's batches of an epoch with their numbers of images, shuffled and augmented, from `start` on.
 
         The same epoch, seed and rank always give the same batches, whatever came before: a resumed run sees what an
         unbroken one would have seen.

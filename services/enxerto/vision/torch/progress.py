@@ -90,14 +90,14 @@ OnStep = Callable[[StepReport], None]
 
 
 class StepMeter:
-    """Turns counts into step reports."""
+    """Turns counts into step reports. `before` are images of the total that an attempt before this one did."""
 
-    def __init__(self, phase: Phase, total: int, on_step: OnStep | None) -> None:
+    def __init__(self, phase: Phase, total: int, on_step: OnStep | None, before: int = 0) -> None:
         self._phase = phase
         self._total = total
         self._on_step = on_step
         self._started = self._last = time.perf_counter()
-        self._done = 0
+        self._before = self._done = before
 
     def add(self, images: int, steps: Steps | None = None) -> None:
         """Count images; reports when it is time, and at the end."""
@@ -106,6 +106,6 @@ class StepMeter:
         if self._on_step is None or (now - self._last < _INTERVAL_S and self._done < self._total):
             return
         self._last = now
-        rate = self._done / max(now - self._started, 1e-9)
+        rate = (self._done - self._before) / max(now - self._started, 1e-9)
         left = max(self._total - self._done, 0) / rate
         self._on_step(StepReport(self._phase, self._done, self._total, rate, left, steps))

@@ -36,6 +36,7 @@ class Checkpoint:
     Attributes:
         phase: the part of the run, a value of `Phase`.
         epoch: epochs done in it.
+        step: steps of the optimizer done in the epoch after these; 0 between epochs.
         meta: JSON values: counters, history, schedule.
         tensors: by name: parameters, buffers, optimiser state, averages, the best epoch's weights.
     """
@@ -44,6 +45,7 @@ class Checkpoint:
     epoch: int
     meta: Mapping[str, Any]
     tensors: Mapping[str, torch.Tensor]
+    step: int = 0
 
 
 class Checkpoints(Protocol):

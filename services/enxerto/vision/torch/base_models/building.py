@@ -14,6 +14,7 @@ from torch import nn
 
 from enxerto.kernel.errors import InvalidArgumentError, Violation
 from enxerto.vision.catalogue import BaseModelFacts, get_facts, list_facts, register_facts
+from enxerto.vision.catalogue.timm_names import PREFIX as TIMM_PREFIX
 from enxerto.vision.finetuning import Weights
 from enxerto.vision.specs import Task
 from enxerto.vision.torch.base_models import timm_models
@@ -66,16 +67,15 @@ def get_base_model(name: str) -> BaseModel:
 
     Raises:
         BaseModelNotFoundError: it is not in the catalogue.
-        InvalidArgumentError: timm does not have it, or it is no backbone but a whole network.
+        InvalidArgumentError: it is no backbone but a whole network.
     """
     facts = get_facts(name)
-    if facts.by_name_only:
-        complete = timm_models.complete_facts(facts)
-        return BaseModel(complete, partial(timm_models.construct, name), None)
-    if name not in _BASE_MODELS:
-        text = f"{name} is a network for {facts.task.value.lower()}, not a backbone"
-        raise InvalidArgumentError([Violation("encoder", text)])
-    return _BASE_MODELS[name]
+    if name in _BASE_MODELS:
+        return _BASE_MODELS[name]
+    if name.startswith(TIMM_PREFIX):
+        return BaseModel(facts, partial(timm_models.construct, facts), None)
+    text = f"{name} is a network for {facts.task.value.lower()}, not a backbone"
+    raise InvalidArgumentError([Violation("encoder", text)])
 
 
 def list_base_models() -> tuple[BaseModel, ...]:
@@ -97,7 +97,7 @@ def build_backbone(
 
     Raises:
         BaseModelNotFoundError: it is not in the catalogue.
-        InvalidArgumentError: timm does not have it, or it is no backbone.
+        InvalidArgumentError: it is no backbone, or the installed timm does not have it.
         WeightsUnavailableError: pretrained weights are asked for and no source has them.
         WeightsCorruptError: a weights file is damaged or of another network.
     """

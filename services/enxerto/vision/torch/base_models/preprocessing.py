@@ -8,7 +8,6 @@ from typing import Final
 from enxerto.vision.catalogue import BaseModelFacts, get_facts
 from enxerto.vision.finetuning import FinetuneSpec
 from enxerto.vision.specs import PreprocessSpec
-from enxerto.vision.torch.base_models.timm_models import complete_facts
 
 DEFAULT_ENCODER: Final = "efficientnet_lite0"
 """Whose ImageNet weights are installed."""
@@ -21,11 +20,10 @@ def preprocess_of(facts: BaseModelFacts, spec: FinetuneSpec) -> PreprocessSpec:
 
     Raises:
         BaseModelNotFoundError: the encoder is not in the catalogue.
-        InvalidArgumentError: timm does not have the base model or the encoder.
     """
-    own = complete_facts(facts).preprocess
+    own = facts.preprocess
     if facts.takes_encoder:
-        encoder = complete_facts(get_facts(spec.encoder or DEFAULT_ENCODER)).preprocess
+        encoder = get_facts(spec.encoder or DEFAULT_ENCODER).preprocess
         own = replace(own, mean=encoder.mean, std=encoder.std)
     if spec.image_size:
         own = replace(own, height=spec.image_size, width=spec.image_size)

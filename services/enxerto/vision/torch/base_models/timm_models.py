@@ -1,12 +1,9 @@
-"""Any backbone of timm: found by name, with timm's own preprocessing and weights, its children grouped to stages."""
+"""Any backbone of timm, its children grouped to stages."""
 
 from __future__ import annotations
 
-import difflib
-import functools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import timm
@@ -14,9 +11,7 @@ import torch
 from torch import nn
 
 from enxerto.kernel.errors import InvalidArgumentError, Violation
-from enxerto.vision.catalogue import BaseModelFacts, DownloadableWeights
-from enxerto.vision.catalogue.timm_names import PREFIX, plain_name
-from enxerto.vision.specs import PreprocessSpec
+from enxerto.vision.catalogue import BaseModelFacts
 from enxerto.vision.torch.base_models.backbone import PyramidLevel, StagedBackbone, in_order, stride_of
 from enxerto.vision.torch.learner import Stages
 
@@ -25,88 +20,17 @@ _LEAST_SHARE: Final = 0.05
 """Of all parameters: a list of modules that holds more of them is a list of stages."""
 
 
-def complete_facts(facts: BaseModelFacts) -> BaseModelFacts:
-    """Facts of a `timm_` base model with what the installed timm says; others unchanged.
-
-    `parameters`, `feature_dim` and `stages` stay empty: they need the network.
+def construct(facts: BaseModelFacts) -> nn.Module:
+    """timm's network with its classifier and random weights.
 
     Raises:
-        InvalidArgumentError: timm has no such model; the message names close ones.
+        InvalidArgumentError: the installed timm has no such model.
     """
-    if not facts.by_name_only:
-        return facts
-    name = timm_name(facts.name)
-    # Names without a tag have timm's default one; a model without weights has no configuration to speak of.
-    config: Any = timm.get_pretrained_cfg(name)
-    values: Mapping[str, Any] = config.to_dict() if config is not None else {}
-    note = facts.licence_note
-    if licence := values.get("license"):
-        note = f"timm says {licence}. {note}"
-    return replace(
-        facts,
-        title=f"timm {name}",
-        library=f"timm/{name}",
-        licence_note=note,
-        preprocess=_preprocess(values, facts.preprocess),
-        download=_download(facts.name, values),
-    )
-
-
-def timm_name(name: str) -> str:
-    """timm's own name of `timm_<name>`, its tag included where the name has it.
-
-    Raises:
-        InvalidArgumentError: timm has no such model; the message names close ones.
-    """
-    names = _names()
-    short = name.removeprefix(PREFIX)
-    if short in names:
-        return names[short]
-    close = difflib.get_close_matches(short, names, n=5, cutoff=0.6)
-    hint = f"; close to it are {', '.join(PREFIX + one for one in close)}" if close else ""
-    raise InvalidArgumentError([Violation("base_model", f"timm {timm.__version__} has no model {short!r}{hint}")])
-
-
-def construct(name: str) -> nn.Module:
-    """timm's network with its classifier and random weights."""
-    return timm.create_model(timm_name(name), pretrained=False)
-
-
-@functools.cache
-def _names() -> Mapping[str, str]:
-    # Architectures after the tagged names, so that they win where both are written alike.
-    every = (*timm.list_pretrained(), *timm.list_models())
-    return {plain_name(name): name for name in every}
-
-
-def _preprocess(config: Mapping[str, Any], usual: PreprocessSpec) -> PreprocessSpec:
-    size = config.get("input_size", (3, usual.height, usual.width))
-    return PreprocessSpec(
-        height=size[1],
-        width=size[2],
-        crop_fraction=float(config.get("crop_pct", usual.crop_fraction)),
-        # Those few that name another filter, such as lanczos, are close to bicubic.
-        interpolation="bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
-        mean=_triple(config.get("mean", usual.mean)),
-        std=_triple(config.get("std", usual.std)),
-    )
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
-
-
-def _download(name: str, config: Mapping[str, Any]) -> DownloadableWeights | None:
-    # The hub has timm's own names of tensors; files elsewhere may have their first publisher's.
-    if hub := config.get("hf_hub_id"):
-        file = config.get("hf_hub_filename") or "model.safetensors"
-        suffix = ".safetensors" if file.endswith(".safetensors") else ".pth"
-        return DownloadableWeights(f"https://huggingface.co/{hub}/resolve/main/{file}", rename=name + suffix)
-    url = str(config.get("url", ""))
-    if url.endswith((".pth", ".safetensors")):
-        return DownloadableWeights(url)
-    return None
+    name = facts.library.partition("/")[2]
+    if not timm.is_model(name.partition(".")[0]):
+        text = f"timm {timm.__version__}, which the workers have, has no model {name!r}"
+        raise InvalidArgumentError([Violation("base_model", text)])
+    return timm.create_model(name, pretrained=False)
 
 
 class TimmBackbone(StagedBackbone):

@@ -93,11 +93,11 @@ class FeatureLearner:
         """Batches of an epoch."""
         return math.ceil(self.train_count / size)
 
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
+    def batches(self, epoch: int, size: int, start: int = 0) -> Iterator[tuple[Batch, int]]:
         """Features and labels."""
         features, labels = self._features(epoch)
         order = torch.from_numpy(self._sampler.order(epoch)).to(features.device)
-        for rows in torch.split(order, size):
+        for rows in torch.split(order[start * size :], size):
             yield (features[rows], labels[rows]), len(rows)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -158,12 +158,12 @@ class ImageLearner:
         """By the longest part, so that no worker waits for a gradient that another will not send."""
         return math.ceil(math.ceil(self.train_count / self._where.world_size) / size)
 
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
+    def batches(self, epoch: int, size: int, start: int = 0) -> Iterator[tuple[Batch, int]]:
         """Images in [0, 1] and labels, on the device; from the start again where they run out."""
         order = self._sampler.order(epoch)
         keys = [(self._sampler.seed, epoch, self._where.rank, index) for index in range(self.batch_count(size))]
         parts = [order[index * size : (index + 1) * size] for index in range(len(keys))]
-        plan = [(rows if len(rows) else order[:size], key) for rows, key in zip(parts, keys, strict=True)]
+        plan = [(rows if len(rows) else order[:size], key) for rows, key in zip(parts, keys, strict=True)][start:]
         device = self._compute.device
         for (pixels, labels), (rows, key) in zip(self._feed.follow(plan), plan, strict=True):
             batch = to_unit(pixels, self._compute), labels.to(device, non_blocking=True)

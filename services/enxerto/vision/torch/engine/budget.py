@@ -6,10 +6,8 @@ import enum
 import math
 import time
 
-import torch
-
 from enxerto.vision.finetuning import StopSpec
-from enxerto.vision.torch.collectives import Distribution, sum_over_workers
+from enxerto.vision.torch.collectives import Distribution, any_worker
 from enxerto.vision.torch.learner import Score
 
 
@@ -51,10 +49,7 @@ class Budget:
         """Whether the time is over for any worker; collective when there is a limit."""
         if self._spec.max_duration_s == 0:
             return False
-        over = self.spent_s >= self._spec.max_duration_s
-        if self._where.world_size > 1:
-            return bool(sum_over_workers(torch.tensor(float(over), device=device), self._where) > 0)
-        return over
+        return any_worker(self.spent_s >= self._spec.max_duration_s, self._where, device)
 
     def is_reached(self, score: Score | None) -> bool:
         """Whether a score is good enough."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from enxerto.kernel.errors import FailedPreconditionError
-from enxerto.vision.torch.collectives import same_as_first, sum_over_workers
+from enxerto.vision.torch.collectives import any_worker, same_as_first, sum_over_workers
 from enxerto.vision.torch.engine.averaging import MovingAverage
 from enxerto.vision.torch.engine.budget import Budget, StopReason
 from enxerto.vision.torch.engine.layers import Layers
@@ -37,6 +38,16 @@ from enxerto.vision.torch.progress import EpochReport, Phase, StepMeter, Steps
 from enxerto.vision.torch.recipe import Checkpoint, Job
 
 _NOTHING_BEFORE: Final = Before()
+
+
+@dataclass(frozen=True, slots=True)
+class _Within:
+    """Where an epoch stands, of all workers together but for the batches, which are each worker's."""
+
+    batches: int = 0
+    loss_sum: float = 0.0
+    images: int = 0
+
 
 Ahead = Callable[[float, float], float]
 """Seconds of the phases that follow, from the seconds that an epoch of this one trains and validates."""
@@ -142,6 +153,7 @@ class _Fit:
         self._notes = {"batch_norm": layers.statistics}
         self._step = 0
         self._done = 0
+        self._within = _Within()
         self._stop: StopReason | None = None
         decay = job.spec.ema_decay
         self._average = MovingAverage(learner.network, decay) if decay > 0 else None
@@ -165,7 +177,8 @@ class _Fit:
             if self._stop is not None:
                 break
             began = time.perf_counter()
-            train_loss, images, out_of_time = self._train(epoch)
+            before, self._within = self._within, _Within()
+            train_loss, images, out_of_time = self._train(epoch, before)
             trained_s = time.perf_counter() - began
             self._trained_s += trained_s
             score = self._validate() if math.isfinite(train_loss) else None
@@ -195,17 +208,16 @@ class _Fit:
 
     # --- an epoch ---
 
-    def _train(self, epoch: int) -> tuple[float, int, bool]:
-        """Mean loss, images over all workers, and whether the time was over before the end."""
-        job, spec = self._job, self._job.spec
-        # Dropout and the like draw what they would draw in an unbroken run.
-        key = np.random.SeedSequence((spec.seed, epoch, job.where.rank, list(Phase).index(self._phase)))
-        torch.manual_seed(int(key.generate_state(1)[0]))
+    def _train(self, epoch: int, before: _Within) -> tuple[float, int, bool]:
+        """Mean loss, images trained now over all workers, and whether the time was over before the end."""
+        job, spec, earlier = self._job, self._job.spec, before.images
+        self._seed(epoch, before.batches)
         self._stepper.prepare(epoch)
-        meter = StepMeter(self._phase, self._batches * self._size, job.on_step)
+        meter = StepMeter(self._phase, self._batches * self._size, job.on_step, before.batches * self._size)
         device = job.compute.device
         loss_sum, images, out_of_time = torch.zeros((), device=device), 0, False
-        for index, (batch, count) in enumerate(self._learner.batches(epoch, self._size)):
+        batches = self._learner.batches(epoch, self._size, before.batches)
+        for index, (batch, count) in enumerate(batches, before.batches):
             position = index % spec.accumulation_steps
             together = min(spec.accumulation_steps, self._batches - (index - position))
             loss_sum += self._stepper.accumulate(batch, of=together) * count
@@ -213,14 +225,30 @@ class _Fit:
             if position + 1 == together:
                 self._update()
                 out_of_time = self._budget.out_of_time(device)
+                if not out_of_time and index + 1 < self._batches and self._due_within_epoch():
+                    before = self._counted(before, index + 1, loss_sum, images)
+                    loss_sum, images = torch.zeros((), device=device), 0
+                    self._store(epoch - 1, before)
+                    self._seed(epoch, before.batches)
             done = math.ceil((index + 1) / spec.accumulation_steps)
             meter.add(count, Steps(done, self._steps_per_epoch, self._stepper.rate))
             if out_of_time:
                 break
-        sums = sum_over_workers(torch.stack((loss_sum, loss_sum.new_tensor(float(images)))), job.where).tolist()
+        whole = self._counted(before, index + 1, loss_sum, images)
+        return whole.loss_sum / max(whole.images, 1), whole.images - earlier, out_of_time
+
+    def _seed(self, epoch: int, batch: int) -> None:
+        """Dropout and the like draw what they would draw in an unbroken run, and the same where all do the same."""
+        rank = self._job.where.rank if self._exchanges else 0
+        key = (self._job.spec.seed, epoch, rank, list(Phase).index(self._phase), *([batch] if batch else []))
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def _counted(self, before: _Within, batches: int, loss_sum: torch.Tensor, images: int) -> _Within:
+        """What was before with this worker's and the others' sums since; collective."""
+        sums = sum_over_workers(torch.stack((loss_sum, loss_sum.new_tensor(float(images)))), self._job.where).tolist()
         # What every worker did counts once.
-        seen = sums[1] if self._exchanges else sums[1] / job.where.world_size
-        return sums[0] / max(sums[1], 1.0), round(seen), out_of_time
+        times = 1 if self._exchanges else self._job.where.world_size
+        return _Within(batches, before.loss_sum + sums[0] / times, before.images + round(sums[1] / times))
 
     def _update(self) -> None:
         self._stepper.set_rate(self._factor(self._step))
@@ -297,20 +325,40 @@ class _Fit:
     # --- checkpoints ---
 
     def _save(self, epoch: int) -> None:
-        job, when = self._job, self._job.spec.checkpoints
-        if job.checkpoints is None or job.where.rank != 0 or (when.every_epochs == 0 and when.every_s == 0):
+        when = self._job.spec.checkpoints
+        if when.every_epochs == 0 and when.every_s == 0:
             return
         due = epoch % when.every_epochs == 0 if when.every_epochs else False
         if when.every_s > 0:
-            due = time.perf_counter() - self._saved >= when.every_s
+            due = self._waited(when.every_s)
         if due or self._stop is not None or epoch == self._epochs:
-            job.checkpoints.save(self._checkpoint(epoch))
-            self._saved = time.perf_counter()
+            self._store(epoch, _Within())
 
-    def _checkpoint(self, epoch: int) -> Checkpoint:
+    def _due_within_epoch(self) -> bool:
+        """Whether the first worker's clock wants a checkpoint before the epoch ends; collective, the same on each.
+
+        Whole batches on every worker are those of cached features, an epoch of which takes no time to speak of.
+        """
+        every_s = self._job.spec.checkpoints.every_s
+        replicated = self._job.where.world_size > 1 and not self._exchanges
+        if every_s == 0 or replicated or self._job.checkpoints is None:
+            return False
+        due = self._job.where.rank == 0 and self._waited(every_s)
+        return any_worker(due, self._job.where, self._job.compute.device)
+
+    def _waited(self, every_s: float) -> bool:
+        return time.perf_counter() - self._saved >= every_s
+
+    def _store(self, epoch: int, within: _Within) -> None:
+        if self._job.checkpoints is not None and self._job.where.rank == 0:
+            self._job.checkpoints.save(self._checkpoint(epoch, within))
+        self._saved = time.perf_counter()
+
+    def _checkpoint(self, epoch: int, within: _Within) -> Checkpoint:
         meta: dict[str, Any] = {
             **self._before.to_meta(),
             "step": self._step,
+            "within": dataclasses.asdict(within),
             "learning_rate": self._learning_rate,
             "spent_s": self._budget.spent_s,
             "best": score_to_json(self._best),
@@ -328,7 +376,8 @@ class _Fit:
         }
         if self._average is not None:
             tensors |= prefixed(self._average.average.state_dict(), "average/")
-        return Checkpoint(self._phase.value, epoch, meta, tensors)
+        steps = within.batches // self._job.spec.accumulation_steps
+        return Checkpoint(self._phase.value, epoch, meta, tensors, steps)
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         meta, tensors = checkpoint.meta, checkpoint.tensors
@@ -341,8 +390,10 @@ class _Fit:
             self._stepper.scaler.load_state_dict(dict(meta["scaler"]))
         self._before = read_before(checkpoint)
         self._step, self._done = int(meta["step"]), checkpoint.epoch
+        self._within = _Within(**meta.get("within", {}))
         self._best, self._best_epoch = score_from_json(meta["best"]), int(meta["best_epoch"])
         self._history = [report_from_json(report) for report in meta["history"]]
         self._stop = None if meta["stop"] is None else StopReason(meta["stop"])
         self._notes = {**self._notes, **meta["notes"]}
-        self._job.on_log(f"going on after epoch {checkpoint.epoch} of {self._phase.value}")
+        after = f"epoch {checkpoint.epoch}" + (f" and {checkpoint.step} steps" if checkpoint.step else "")
+        self._job.on_log(f"going on after {after} of {self._phase.value}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -95,13 +96,14 @@ class SegmentationLearner:
         """Batches of an epoch; by the longest part, so that no worker waits for another."""
         return batch_count(self.train_count, size, self._where)
 
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
+    def batches(self, epoch: int, size: int, start: int = 0) -> Iterator[tuple[Batch, int]]:
         """(images, masks) of uint8, all of one size: the last batch is filled up from the epoch's first pictures.
 
         A batch of one would leave the pooled branch of DeepLab without a variance.
         """
         key = self._spec.seed, epoch, self._where.rank
-        for batch in self._feed.follow(full_batches(len(self._data.train), self.batch_count(size), size, key)):
+        plan = full_batches(len(self._data.train), self.batch_count(size), size, key)
+        for batch in self._feed.follow(islice(plan, start, None)):
             yield batch, size
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:

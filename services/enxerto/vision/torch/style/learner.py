@@ -69,7 +69,7 @@ class StyleLearner:
         """Batches of an epoch; by the longest part, so that no worker waits for another."""
         return batch_count(self.train_count, size, self._where)
 
-    def batches(self, epoch: int, size: int) -> Iterator[tuple[Batch, int]]:
+    def batches(self, epoch: int, size: int, start: int = 0) -> Iterator[tuple[Batch, int]]:
         """(n, 3, H, W) uint8 pictures, varied unless augmentation is NONE."""
         generator = np.random.default_rng((self._spec.seed, epoch, self._where.rank))
         order = generator.permutation(len(self._train))
@@ -78,7 +78,7 @@ class StyleLearner:
         order = np.resize(order, longest)
         parts = [order[step * size : (step + 1) * size] for step in range(count)]
         plan = [(rows, int(generator.integers(2**63))) for rows in parts]
-        for pictures in self._feed.follow(plan):
+        for pictures in self._feed.follow(plan[start:]):
             yield pictures, len(pictures)
 
     def loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
