@@ -23,18 +23,19 @@ def register(app: typer.Typer) -> None:
 
 
 _Task = Annotated[str | None, typer.Option(help="Only those of this task.")]
+_Search = Annotated[str, typer.Option(help="Only those whose name contains this, timm's too.")]
 
 
-def default(context: typer.Context, task: _Task = None, as_json: JsonOption = False) -> None:
+def default(context: typer.Context, task: _Task = None, search: _Search = "", as_json: JsonOption = False) -> None:
     """List the networks that a run may start from; see also `show` and `import`."""
     if context.invoked_subcommand is None:
-        list_(context, task, as_json)
+        list_(context, task, search, as_json)
 
 
-def list_(context: typer.Context, task: _Task = None, as_json: JsonOption = False) -> None:
-    """List the networks that a run may start from."""
+def list_(context: typer.Context, task: _Task = None, search: _Search = "", as_json: JsonOption = False) -> None:
+    """List the networks that a run may start from; timm's thousands only with `--search`."""
     with session(context).client() as client:
-        found = [item for item in client.base_models() if task is None or item.task == task.upper()]
+        found = [item for item in client.base_models(search) if task is None or item.task == task.upper()]
     if as_json:
         emit_json({"base_models": found})
         return

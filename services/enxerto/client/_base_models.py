@@ -16,15 +16,15 @@ _MEASURE_S = 1800.0
 class BaseModelCalls(RunCalls):
     """Base models."""
 
-    def base_models(self) -> Iterator[_results.BaseModel]:
-        """The networks that a run may start from, by name."""
-        request = training_service_pb2.ListBaseModelsRequest()
+    def base_models(self, search: str = "") -> Iterator[_results.BaseModel]:
+        """The networks that a run may start from, by name: all but timm's, or those of all whose id contains a text."""
+        request = training_service_pb2.ListBaseModelsRequest(search=search)
         return map(
             _converters.base_model, self._pages(self._stubs.training.ListBaseModels, request, "base_models", None)
         )
 
     def base_model(self, name: str) -> _results.BaseModel:
-        """Read a base model: `resnet18`, `timm-resnet18.a1-in1k`."""
+        """Read a base model: `resnet18`, `timm-resnet18-a1-in1k`."""
         request = training_service_pb2.GetBaseModelRequest(name=self._names.base_model(name))
         return _converters.base_model(self._call(self._stubs.training.GetBaseModel, request))
 

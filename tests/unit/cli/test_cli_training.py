@@ -171,6 +171,8 @@ def test_base_models_are_listed_shown_and_fed(command, scripted: ScriptedService
     for arguments in (["base-models"], ["base-models", "list"]):
         assert "vgg16" in command(*arguments).stdout
     assert "No base models" in command("base-models", "--task", "style").stdout
+    assert "vgg16" in command("base-models", "--search", "vgg").stdout
+    assert scripted.requests("ListBaseModels")[-1].search == "vgg"
     assert "stages     a, b" in command("base-models", "show", "vgg16").stdout
     weights = tmp_path / "vgg16.safetensors"
     weights.write_bytes(b"weights")

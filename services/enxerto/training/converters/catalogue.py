@@ -11,7 +11,7 @@ from enxerto.training.domain import BaseModelRanking, Progress, TrainingEstimate
 from enxerto.training.service.base_models import base_model_id, find_base_model
 from enxerto.training.v1 import base_model_pb2, training_service_pb2
 from enxerto.type.v1 import task_pb2, tensor_pb2
-from enxerto.vision.catalogue import BaseModelFacts, get_facts
+from enxerto.vision.catalogue import BaseModelFacts
 from enxerto.vision.specs import PreprocessSpec, Task
 
 _IMAGES_BY_DEFAULT = 2000
@@ -38,7 +38,7 @@ class WeightsAnnouncement:
 
 
 def catalogue_page(request: training_service_pb2.ListBaseModelsRequest) -> PageRequest:
-    """Read a ListBaseModels request."""
+    """Read a ListBaseModels request, but for its `search`."""
     violations = Violations()
     page = page_request(request.page_size, request.page_token, violations)
     violations.raise_if_any()
@@ -104,7 +104,7 @@ def _facts(text: str) -> BaseModelFacts | None:
 def base_model_to_proto(facts: BaseModelFacts, imported_weights: str = "") -> base_model_pb2.BaseModel:
     """A base model as clients see it."""
     return base_model_pb2.BaseModel(
-        name=f"baseModels/{base_model_id(facts)}",
+        name=f"baseModels/{base_model_id(facts.name)}",
         display_name=facts.title,
         task=task_pb2.Task.Value(f"TASK_{facts.task.value}"),
         library=facts.library.partition("/")[0],
@@ -164,4 +164,4 @@ def ranking_to_proto(found: Progress | BaseModelRanking) -> training_service_pb2
 
 
 def _resource(name: str) -> str:
-    return f"baseModels/{base_model_id(get_facts(name))}"
+    return f"baseModels/{base_model_id(name)}"

@@ -107,7 +107,9 @@ class SpecReader:
             return None
         if not facts.takes_encoder:
             if self._given.encoder:
-                self._note("encoder", f"baseModels/{base_model_id(facts)} has its own backbone and takes no encoder")
+                self._note(
+                    "encoder", f"baseModels/{base_model_id(facts.name)} has its own backbone and takes no encoder"
+                )
             return None
         if not self._given.encoder:
             return get_facts(DEFAULT_ENCODER)
@@ -121,7 +123,7 @@ class SpecReader:
     def _check_stages(self, facts: BaseModelFacts | None, encoder: BaseModelFacts | None, spec: FinetuneSpec) -> None:
         backbone = encoder or facts
         if backbone is not None and backbone.stages and spec.unfreezing.stages > len(backbone.stages):
-            text = f"baseModels/{base_model_id(backbone)} has {len(backbone.stages)} stages"
+            text = f"baseModels/{base_model_id(backbone.name)} has {len(backbone.stages)} stages"
             self._note("unfreezing.stages", text)
 
     def _finetune(self, facts: BaseModelFacts | None, encoder: BaseModelFacts | None) -> FinetuneSpec:
@@ -237,7 +239,7 @@ def spec_to_proto(spec: RunSpec) -> training_run_pb2.TrainingSpec:
     return v1.TrainingSpec(
         snapshot=str(spec.snapshot),
         base_model=str(spec.base_model),
-        encoder=f"baseModels/{base_model_id(get_facts(tune.encoder))}" if tune.encoder else "",
+        encoder=f"baseModels/{base_model_id(tune.encoder)}" if tune.encoder else "",
         model=str(spec.model),
         num_workers=spec.num_workers,
         weights=_wire(v1.Weights, tune.weights),

@@ -4,15 +4,15 @@ from enxerto.kernel.errors import NotFoundError
 from enxerto.kernel.names import BaseModelName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.errors import BaseModelMissingError
-from enxerto.vision.catalogue import BaseModelFacts, close_names, get_facts, list_facts
+from enxerto.vision.catalogue import BaseModelFacts, close_names, get_facts, list_facts, timm_names
 
 
-def base_model_id(facts: BaseModelFacts) -> str:
-    """The id in resource names, where an underscore may not be."""
-    return facts.name.replace("_", "-")
+def base_model_id(name: str) -> str:
+    """The id in resource names, where an underscore may not be, by the name in the catalogue."""
+    return name.replace("_", "-")
 
 
-_BY_ID = {base_model_id(facts): facts for facts in list_facts()}
+_BY_ID = {base_model_id(facts.name): facts for facts in list_facts()}
 
 
 def find_base_model(name: BaseModelName) -> BaseModelFacts | None:
@@ -32,7 +32,7 @@ def base_model_ids() -> tuple[str, ...]:
 
 def choices(name: str) -> str:
     """For people who asked for a base model that there is not: what they may have meant, and what there is."""
-    close = " or ".join(f"baseModels/{one.replace('_', '-')}" for one in close_names(name.replace("-", "_")))
+    close = " or ".join(f"baseModels/{base_model_id(one)}" for one in close_names(name.replace("-", "_")))
     known = ", ".join(f"baseModels/{one}" for one in base_model_ids())
     return f"{f'did you mean {close}? ' if close else ''}there are: {known}, and baseModels/timm-<name> for any of timm"
 
@@ -46,8 +46,10 @@ class BaseModels:
             return facts
         raise BaseModelMissingError(name, choices(name.base_model))
 
-    async def list_page(self, page: PageRequest) -> Page[BaseModelFacts]:
-        """Base models by name."""
-        names = [one for one in base_model_ids() if one > page.after]
+    async def list_page(self, page: PageRequest, search: str = "") -> Page[BaseModelFacts]:
+        """Base models by name: all but timm's, or those of all whose id contains a text."""
+        timm = (base_model_id(name) for name in timm_names()) if search else ()
+        names = sorted(one for one in (*_BY_ID, *timm) if search in one and one > page.after)
         chosen = names[: page.size]
-        return Page([_BY_ID[one] for one in chosen], chosen[-1] if len(names) > page.size else "")
+        found = [get_facts(one.replace("-", "_")) for one in chosen]
+        return Page(found, chosen[-1] if len(names) > page.size else "")

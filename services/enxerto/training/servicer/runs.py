@@ -117,7 +117,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self, request: training_service_pb2.ListBaseModelsRequest, context: Context
     ) -> training_service_pb2.ListBaseModelsResponse:
         """List the base models by name."""
-        found = await self._base_models.list_page(converters.catalogue_page(request))
+        found = await self._base_models.list_page(converters.catalogue_page(request), request.search)
         imported = await self._weights.digests()
         return training_service_pb2.ListBaseModelsResponse(
             base_models=[converters.base_model_to_proto(one, imported.get(one.name, "")) for one in found.items],

@@ -27,7 +27,7 @@ from enxerto.training.v1 import training_run_pb2 as enxerto_dot_training_dot_v1_
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/training/v1/training_service.proto\x12\x13\x65nxerto.training.v1\x1a$enxerto/training/v1/base_model.proto\x1a&enxerto/training/v1/training_run.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8f\x01\n\x18\x43reateTrainingRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\x0ftraining_run_id\x18\x02 \x01(\t\x12\x36\n\x0ctraining_run\x18\x03 \x01(\x0b\x32 .enxerto.training.v1.TrainingRun\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"%\n\x15GetTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"P\n\x17ListTrainingRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x18ListTrainingRunsResponse\x12\x37\n\rtraining_runs\x18\x01 \x03(\x0b\x32 .enxerto.training.v1.TrainingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x43\x61ncelTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x17WatchTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_cursor\x18\x02 \x01(\x03\">\n\x15ListBaseModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x16ListBaseModelsResponse\x12\x33\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x1e.enxerto.training.v1.BaseModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13GetBaseModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\'\n\x17PauseTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x18ResumeTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x16\x44ownloadRunFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x17\x44ownloadRunFileResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"]\n\x1a\x45stimateTrainingRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12/\n\x04spec\x18\x02 \x01(\x0b\x32!.enxerto.training.v1.TrainingSpec\"\x95\x01\n\x1b\x45stimateTrainingRunResponse\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.enxerto.training.v1.ProgressH\x00\x12\x39\n\x08\x65stimate\x18\x02 \x01(\x0b\x32%.enxerto.training.v1.TrainingEstimateH\x00\x42\x08\n\x06result\"\xe5\x01\n\x10TrainingEstimate\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x65poch_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11images_per_second\x18\x03 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x18\n\x10gpu_memory_bytes\x18\x05 \x01(\x03\x12\x16\n\x0emeasured_steps\x18\x06 \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\"g\n\x1aRecommendBaseModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08snapshot\x18\x02 \x01(\t\x12\x13\n\x0b\x62\x61se_models\x18\x03 \x03(\t\x12\x12\n\nmax_images\x18\x04 \x01(\x05\"\x94\x01\n\x1bRecommendBaseModelsResponse\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.enxerto.training.v1.ProgressH\x00\x12\x38\n\x07ranking\x18\x02 \x01(\x0b\x32%.enxerto.training.v1.BaseModelRankingH\x00\x42\x08\n\x06result\"\xbc\x01\n\x10\x42\x61seModelRanking\x12\x33\n\x06scores\x18\x01 \x03(\x0b\x32#.enxerto.training.v1.BaseModelScore\x12\x43\n\x07skipped\x18\x02 \x03(\x0b\x32\x32.enxerto.training.v1.BaseModelRanking.SkippedEntry\x1a.\n\x0cSkippedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9e\x01\n\x0e\x42\x61seModelScore\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x16\n\x0eprobe_accuracy\x18\x02 \x01(\x01\x12\x14\n\x0cknn_accuracy\x18\x03 \x01(\x01\x12\x31\n\x0etime_per_image\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\"q\n\x1dImportBaseModelWeightsRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".enxerto.training.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"G\n\rWeightsHeader\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x32\xfd\n\n\x0fTrainingService\x12\x64\n\x11\x43reateTrainingRun\x12-.enxerto.training.v1.CreateTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12^\n\x0eGetTrainingRun\x12*.enxerto.training.v1.GetTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12o\n\x10ListTrainingRuns\x12,.enxerto.training.v1.ListTrainingRunsRequest\x1a-.enxerto.training.v1.ListTrainingRunsResponse\x12\x64\n\x11\x43\x61ncelTrainingRun\x12-.enxerto.training.v1.CancelTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12\x62\n\x10PauseTrainingRun\x12,.enxerto.training.v1.PauseTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12\x64\n\x11ResumeTrainingRun\x12-.enxerto.training.v1.ResumeTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12n\n\x0f\x44ownloadRunFile\x12+.enxerto.training.v1.DownloadRunFileRequest\x1a,.enxerto.training.v1.DownloadRunFileResponse0\x01\x12z\n\x13\x45stimateTrainingRun\x12/.enxerto.training.v1.EstimateTrainingRunRequest\x1a\x30.enxerto.training.v1.EstimateTrainingRunResponse0\x01\x12z\n\x13RecommendBaseModels\x12/.enxerto.training.v1.RecommendBaseModelsRequest\x1a\x30.enxerto.training.v1.RecommendBaseModelsResponse0\x01\x12n\n\x16ImportBaseModelWeights\x12\x32.enxerto.training.v1.ImportBaseModelWeightsRequest\x1a\x1e.enxerto.training.v1.BaseModel(\x01\x12\x66\n\x10WatchTrainingRun\x12,.enxerto.training.v1.WatchTrainingRunRequest\x1a\".enxerto.training.v1.TrainingEvent0\x01\x12i\n\x0eListBaseModels\x12*.enxerto.training.v1.ListBaseModelsRequest\x1a+.enxerto.training.v1.ListBaseModelsResponse\x12X\n\x0cGetBaseModel\x12(.enxerto.training.v1.GetBaseModelRequest\x1a\x1e.enxerto.training.v1.BaseModelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*enxerto/training/v1/training_service.proto\x12\x13\x65nxerto.training.v1\x1a$enxerto/training/v1/base_model.proto\x1a&enxerto/training/v1/training_run.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8f\x01\n\x18\x43reateTrainingRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\x0ftraining_run_id\x18\x02 \x01(\t\x12\x36\n\x0ctraining_run\x18\x03 \x01(\x0b\x32 .enxerto.training.v1.TrainingRun\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"%\n\x15GetTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"P\n\x17ListTrainingRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"l\n\x18ListTrainingRunsResponse\x12\x37\n\rtraining_runs\x18\x01 \x03(\x0b\x32 .enxerto.training.v1.TrainingRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x43\x61ncelTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x17WatchTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_cursor\x18\x02 \x01(\x03\"N\n\x15ListBaseModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06search\x18\x03 \x01(\t\"f\n\x16ListBaseModelsResponse\x12\x33\n\x0b\x62\x61se_models\x18\x01 \x03(\x0b\x32\x1e.enxerto.training.v1.BaseModel\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"#\n\x13GetBaseModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\'\n\x17PauseTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x18ResumeTrainingRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"&\n\x16\x44ownloadRunFileRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x17\x44ownloadRunFileResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"]\n\x1a\x45stimateTrainingRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12/\n\x04spec\x18\x02 \x01(\x0b\x32!.enxerto.training.v1.TrainingSpec\"\x95\x01\n\x1b\x45stimateTrainingRunResponse\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.enxerto.training.v1.ProgressH\x00\x12\x39\n\x08\x65stimate\x18\x02 \x01(\x0b\x32%.enxerto.training.v1.TrainingEstimateH\x00\x42\x08\n\x06result\"\xe5\x01\n\x10TrainingEstimate\x12+\n\x08\x64uration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0e\x65poch_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11images_per_second\x18\x03 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x18\n\x10gpu_memory_bytes\x18\x05 \x01(\x03\x12\x16\n\x0emeasured_steps\x18\x06 \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x07 \x01(\t\"g\n\x1aRecommendBaseModelsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x10\n\x08snapshot\x18\x02 \x01(\t\x12\x13\n\x0b\x62\x61se_models\x18\x03 \x03(\t\x12\x12\n\nmax_images\x18\x04 \x01(\x05\"\x94\x01\n\x1bRecommendBaseModelsResponse\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.enxerto.training.v1.ProgressH\x00\x12\x38\n\x07ranking\x18\x02 \x01(\x0b\x32%.enxerto.training.v1.BaseModelRankingH\x00\x42\x08\n\x06result\"\xbc\x01\n\x10\x42\x61seModelRanking\x12\x33\n\x06scores\x18\x01 \x03(\x0b\x32#.enxerto.training.v1.BaseModelScore\x12\x43\n\x07skipped\x18\x02 \x03(\x0b\x32\x32.enxerto.training.v1.BaseModelRanking.SkippedEntry\x1a.\n\x0cSkippedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9e\x01\n\x0e\x42\x61seModelScore\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x16\n\x0eprobe_accuracy\x18\x02 \x01(\x01\x12\x14\n\x0cknn_accuracy\x18\x03 \x01(\x01\x12\x31\n\x0etime_per_image\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fparameter_count\x18\x05 \x01(\x03\"q\n\x1dImportBaseModelWeightsRequest\x12\x34\n\x06header\x18\x01 \x01(\x0b\x32\".enxerto.training.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"G\n\rWeightsHeader\x12\x12\n\nbase_model\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x32\xfd\n\n\x0fTrainingService\x12\x64\n\x11\x43reateTrainingRun\x12-.enxerto.training.v1.CreateTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12^\n\x0eGetTrainingRun\x12*.enxerto.training.v1.GetTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12o\n\x10ListTrainingRuns\x12,.enxerto.training.v1.ListTrainingRunsRequest\x1a-.enxerto.training.v1.ListTrainingRunsResponse\x12\x64\n\x11\x43\x61ncelTrainingRun\x12-.enxerto.training.v1.CancelTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12\x62\n\x10PauseTrainingRun\x12,.enxerto.training.v1.PauseTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12\x64\n\x11ResumeTrainingRun\x12-.enxerto.training.v1.ResumeTrainingRunRequest\x1a .enxerto.training.v1.TrainingRun\x12n\n\x0f\x44ownloadRunFile\x12+.enxerto.training.v1.DownloadRunFileRequest\x1a,.enxerto.training.v1.DownloadRunFileResponse0\x01\x12z\n\x13\x45stimateTrainingRun\x12/.enxerto.training.v1.EstimateTrainingRunRequest\x1a\x30.enxerto.training.v1.EstimateTrainingRunResponse0\x01\x12z\n\x13RecommendBaseModels\x12/.enxerto.training.v1.RecommendBaseModelsRequest\x1a\x30.enxerto.training.v1.RecommendBaseModelsResponse0\x01\x12n\n\x16ImportBaseModelWeights\x12\x32.enxerto.training.v1.ImportBaseModelWeightsRequest\x1a\x1e.enxerto.training.v1.BaseModel(\x01\x12\x66\n\x10WatchTrainingRun\x12,.enxerto.training.v1.WatchTrainingRunRequest\x1a\".enxerto.training.v1.TrainingEvent0\x01\x12i\n\x0eListBaseModels\x12*.enxerto.training.v1.ListBaseModelsRequest\x1a+.enxerto.training.v1.ListBaseModelsResponse\x12X\n\x0cGetBaseModel\x12(.enxerto.training.v1.GetBaseModelRequest\x1a\x1e.enxerto.training.v1.BaseModelb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,39 +49,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHTRAININGRUNREQUEST']._serialized_start=596
   _globals['_WATCHTRAININGRUNREQUEST']._serialized_end=657
   _globals['_LISTBASEMODELSREQUEST']._serialized_start=659
-  _globals['_LISTBASEMODELSREQUEST']._serialized_end=721
-  _globals['_LISTBASEMODELSRESPONSE']._serialized_start=723
-  _globals['_LISTBASEMODELSRESPONSE']._serialized_end=825
-  _globals['_GETBASEMODELREQUEST']._serialized_start=827
-  _globals['_GETBASEMODELREQUEST']._serialized_end=862
-  _globals['_PAUSETRAININGRUNREQUEST']._serialized_start=864
-  _globals['_PAUSETRAININGRUNREQUEST']._serialized_end=903
-  _globals['_RESUMETRAININGRUNREQUEST']._serialized_start=905
-  _globals['_RESUMETRAININGRUNREQUEST']._serialized_end=945
-  _globals['_DOWNLOADRUNFILEREQUEST']._serialized_start=947
-  _globals['_DOWNLOADRUNFILEREQUEST']._serialized_end=985
-  _globals['_DOWNLOADRUNFILERESPONSE']._serialized_start=987
-  _globals['_DOWNLOADRUNFILERESPONSE']._serialized_end=1027
-  _globals['_ESTIMATETRAININGRUNREQUEST']._serialized_start=1029
-  _globals['_ESTIMATETRAININGRUNREQUEST']._serialized_end=1122
-  _globals['_ESTIMATETRAININGRUNRESPONSE']._serialized_start=1125
-  _globals['_ESTIMATETRAININGRUNRESPONSE']._serialized_end=1274
-  _globals['_TRAININGESTIMATE']._serialized_start=1277
-  _globals['_TRAININGESTIMATE']._serialized_end=1506
-  _globals['_RECOMMENDBASEMODELSREQUEST']._serialized_start=1508
-  _globals['_RECOMMENDBASEMODELSREQUEST']._serialized_end=1611
-  _globals['_RECOMMENDBASEMODELSRESPONSE']._serialized_start=1614
-  _globals['_RECOMMENDBASEMODELSRESPONSE']._serialized_end=1762
-  _globals['_BASEMODELRANKING']._serialized_start=1765
-  _globals['_BASEMODELRANKING']._serialized_end=1953
-  _globals['_BASEMODELRANKING_SKIPPEDENTRY']._serialized_start=1907
-  _globals['_BASEMODELRANKING_SKIPPEDENTRY']._serialized_end=1953
-  _globals['_BASEMODELSCORE']._serialized_start=1956
-  _globals['_BASEMODELSCORE']._serialized_end=2114
-  _globals['_IMPORTBASEMODELWEIGHTSREQUEST']._serialized_start=2116
-  _globals['_IMPORTBASEMODELWEIGHTSREQUEST']._serialized_end=2229
-  _globals['_WEIGHTSHEADER']._serialized_start=2231
-  _globals['_WEIGHTSHEADER']._serialized_end=2302
-  _globals['_TRAININGSERVICE']._serialized_start=2305
-  _globals['_TRAININGSERVICE']._serialized_end=3710
+  _globals['_LISTBASEMODELSREQUEST']._serialized_end=737
+  _globals['_LISTBASEMODELSRESPONSE']._serialized_start=739
+  _globals['_LISTBASEMODELSRESPONSE']._serialized_end=841
+  _globals['_GETBASEMODELREQUEST']._serialized_start=843
+  _globals['_GETBASEMODELREQUEST']._serialized_end=878
+  _globals['_PAUSETRAININGRUNREQUEST']._serialized_start=880
+  _globals['_PAUSETRAININGRUNREQUEST']._serialized_end=919
+  _globals['_RESUMETRAININGRUNREQUEST']._serialized_start=921
+  _globals['_RESUMETRAININGRUNREQUEST']._serialized_end=961
+  _globals['_DOWNLOADRUNFILEREQUEST']._serialized_start=963
+  _globals['_DOWNLOADRUNFILEREQUEST']._serialized_end=1001
+  _globals['_DOWNLOADRUNFILERESPONSE']._serialized_start=1003
+  _globals['_DOWNLOADRUNFILERESPONSE']._serialized_end=1043
+  _globals['_ESTIMATETRAININGRUNREQUEST']._serialized_start=1045
+  _globals['_ESTIMATETRAININGRUNREQUEST']._serialized_end=1138
+  _globals['_ESTIMATETRAININGRUNRESPONSE']._serialized_start=1141
+  _globals['_ESTIMATETRAININGRUNRESPONSE']._serialized_end=1290
+  _globals['_TRAININGESTIMATE']._serialized_start=1293
+  _globals['_TRAININGESTIMATE']._serialized_end=1522
+  _globals['_RECOMMENDBASEMODELSREQUEST']._serialized_start=1524
+  _globals['_RECOMMENDBASEMODELSREQUEST']._serialized_end=1627
+  _globals['_RECOMMENDBASEMODELSRESPONSE']._serialized_start=1630
+  _globals['_RECOMMENDBASEMODELSRESPONSE']._serialized_end=1778
+  _globals['_BASEMODELRANKING']._serialized_start=1781
+  _globals['_BASEMODELRANKING']._serialized_end=1969
+  _globals['_BASEMODELRANKING_SKIPPEDENTRY']._serialized_start=1923
+  _globals['_BASEMODELRANKING_SKIPPEDENTRY']._serialized_end=1969
+  _globals['_BASEMODELSCORE']._serialized_start=1972
+  _globals['_BASEMODELSCORE']._serialized_end=2130
+  _globals['_IMPORTBASEMODELWEIGHTSREQUEST']._serialized_start=2132
+  _globals['_IMPORTBASEMODELWEIGHTSREQUEST']._serialized_end=2245
+  _globals['_WEIGHTSHEADER']._serialized_start=2247
+  _globals['_WEIGHTSHEADER']._serialized_end=2318
+  _globals['_TRAININGSERVICE']._serialized_start=2321
+  _globals['_TRAININGSERVICE']._serialized_end=3726
 # @@protoc_insertion_point(module_scope)

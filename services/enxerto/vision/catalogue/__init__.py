@@ -8,6 +8,7 @@ from enxerto.vision.catalogue.listing import (
     list_facts,
     register_facts,
 )
+from enxerto.vision.catalogue.timm_names import timm_names
 
 __all__ = [
     "BaseModelFacts",
@@ -18,4 +19,5 @@ __all__ = [
     "get_facts",
     "list_facts",
     "register_facts",
+    "timm_names",
 ]
