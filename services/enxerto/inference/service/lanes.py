@@ -217,7 +217,8 @@ class Lanes:
         """Send the requests by the deployment's shares, and retire what gets none any more."""
         if main is not None:
             canaries, shadow = self._canaries(deployment, routes, main), self._shadow(deployment, routes, main)
-            self._router.switch(Split(deployment.name, main, canaries, shadow, deployment.spec.response_cache))
+            kept_bytes, rollouts = deployment.spec.response_cache, deployment.rollouts
+            self._router.switch(Split(deployment.name, main, canaries, shadow, kept_bytes, rollouts))
         needed = {rollout.serving for rollout in deployment.rollouts}
         for version in set(routes) - needed:
             route = routes.pop(version)
