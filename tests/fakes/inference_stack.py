@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,6 +71,12 @@ class World:
         for _ in range(count):
             await self.front.reconciler.tick()
             await asyncio.sleep(0.001)
+
+    async def until(self, so: Callable[[], Awaitable[bool]]) -> None:
+        """Tick until something is so: trials use threads, and last for more than a few ticks now and then."""
+        async with asyncio.timeout(20):
+            while not await so():
+                await self.tick(1)
 
     async def deploy(self, reference: VersionReference, replicas: int = 1, **spec: Any) -> None:
         await self.front.deployments.create(NAME, DeploymentSpec(reference, replicas, **spec), "")
