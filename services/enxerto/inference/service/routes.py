@@ -1,10 +1,11 @@
 """One version of one deployment: its replicas, its queue, and which replica takes a call."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
@@ -49,6 +50,9 @@ class Route:
         self._joining: dict[Endpoint, asyncio.Task[None]] = {}
         self._refused: frozenset[Endpoint] = frozenset()
         """Replicas that failed their trial."""
+        self._holders = 0
+        self._free = asyncio.Event()
+        self._free.set()
 
     def connect(self, endpoints: Sequence[Endpoint]) -> None:
         """Use these replicas from now on."""
@@ -108,6 +112,18 @@ class Route:
         self._earlier = [batcher for batcher in self._earlier if not batcher.idle] + [self._batcher]
         self._batcher = Batcher(self._deployment, self._send, _bounded(batches, self.version), self._meter)
         self._batcher.scale(len(self.endpoints))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the version for a request that may still be submitted to it."""
+        self._holders += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._free.set()
 
     async def submit(self, payload: Payload, timeout_s: float) -> Share:
         """Answer one request; see `Batcher.submit`."""
@@ -170,7 +186,8 @@ class Route:
         self.connect([end for end, outcome in zip(self.endpoints, outcomes, strict=True) if outcome is None])
 
     async def drained(self) -> None:
-        """Wait until no request is queued or in flight."""
+        """Wait until no request holds it, is queued or in flight. No new one may come: it is in no split any more."""
+        await self._free.wait()
         for batcher in (*self._earlier, self._batcher):
             await batcher.drained()
 
