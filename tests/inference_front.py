@@ -55,6 +55,7 @@ class Front:
     open: GRPCInferenceServiceStub
     quality: quality_service_pb2_grpc.QualityServiceStub
     use_cases: UseCases
+    store: InMemoryDeploymentStore
     registry: InMemoryModelRegistry
     replicas: InProcessReplicas
     files: InMemorySampleFiles
@@ -89,10 +90,10 @@ async def running_front(folder: Path, models: Mapping[str, TinyModel] = MODELS, 
     fixed = {"replica_secret_file": "/unused", "database_url": "unused", "port": 0, "metrics_port": 0, "drain_s": 0}
     settings = InferenceSettings(**{**fixed, "home": folder, **changes})
     registry, replicas, clock = InMemoryModelRegistry(), InProcessReplicas(folder), SettableClock()
-    files, meter = InMemorySampleFiles(), CountingMeter()
+    store, files, meter = InMemoryDeploymentStore(), InMemorySampleFiles(), CountingMeter()
     use_cases = wire(
         settings,
-        store=InMemoryDeploymentStore(),
+        store=store,
         registry=registry,
         cluster=InMemoryCluster(),
         replicas=replicas,
@@ -120,6 +121,7 @@ async def running_front(folder: Path, models: Mapping[str, TinyModel] = MODELS, 
             open=GRPCInferenceServiceStub(channel),
             quality=quality_service_pb2_grpc.QualityServiceStub(channel),
             use_cases=use_cases,
+            store=store,
             registry=registry,
             replicas=replicas,
             files=files,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,8 +35,9 @@ class FixedClock:
 class World:
     """Everything that outlives the front."""
 
-    def __init__(self, bring_up_s: float = 0.2, pool_replicas: int = 1) -> None:
+    def __init__(self, bring_up_s: float = 0.2, pool_replicas: int = 1, **settings: Any) -> None:
         self.bring_up_s = bring_up_s
+        self.settings = settings
         self.pool_replicas = pool_replicas
         self.store = InMemoryDeploymentStore()
         self.registry = InMemoryModelRegistry()
@@ -52,6 +54,7 @@ class World:
             database_url="unused",
             shadow_report_s=0,
             pool_replicas=self.pool_replicas,
+            **self.settings,
         )
         self.front = wire(
             settings,
@@ -70,6 +73,12 @@ class World:
         for _ in range(count):
             await self.front.reconciler.tick()
             await asyncio.sleep(0.001)
+
+    async def until(self, so: Callable[[], Awaitable[bool]]) -> None:
+        """Tick until something is so: trials use threads, and last for more than a few ticks now and then."""
+        async with asyncio.timeout(20):
+            while not await so():
+                await self.tick(1)
 
     async def deploy(self, reference: VersionReference, replicas: int = 1, **spec: Any) -> None:
         await self.front.deployments.create(NAME, DeploymentSpec(reference, replicas, **spec), "")
@@ -95,9 +104,9 @@ class World:
         return (await self.store.get(NAME)).state
 
 
-async def answer(front: UseCases, *images: bytes, **options: Any) -> int:
+async def answer(front: UseCases, *images: bytes, timeout_s: float = 5.0, **options: Any) -> int:
     payload = Payload(PayloadKind.ENCODED, images, len(images))
-    prediction = await front.predictions.answer(NAME, payload, "images[{}].content", 5.0, **options)
+    prediction = await front.predictions.answer(NAME, payload, "images[{}].content", timeout_s, **options)
     rows = np.frombuffer(prediction.tensors[0].content, "<f4").reshape(-1, len(LABELS))
     assert rows[0, 0] == prediction.version.name.number
     return prediction.version.name.number

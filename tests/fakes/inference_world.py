@@ -33,6 +33,7 @@ from enxerto.inference.errors import (
     DeploymentNotFoundError,
     ReplicasUnavailableError,
     RequestIdReusedError,
+    StorageUnavailableError,
     VersionNotFoundError,
     VersionNotServableError,
 )
@@ -67,8 +68,10 @@ class InMemoryDeploymentStore:
         self._rows: dict[DeploymentName, Deployment] = {}
         self._requests: dict[tuple[str, str], tuple[object, DeploymentName]] = {}
         self.before_replace: Callable[[], Awaitable[object]] | None = None
+        self.away = False
 
     async def create(self, deployment: Deployment, request_id: str) -> Deployment:
+        self._check()
         key, said = (deployment.name.project, request_id), (deployment.name, deployment.spec)
         if request_id and key in self._requests:
             before, name = self._requests[key]
@@ -83,16 +86,19 @@ class InMemoryDeploymentStore:
         return deployment
 
     async def get(self, name: DeploymentName) -> Deployment:
+        self._check()
         if name not in self._rows:
             raise DeploymentNotFoundError(name)
         return self._rows[name]
 
     async def list(self, parent: ProjectName, page: PageRequest) -> Page[Deployment]:
+        self._check()
         names = sorted(n for n in self._rows if n.project == parent.project and n.deployment > page.after)
         items = [self._rows[name] for name in names[: page.size]]
         return Page(items, items[-1].name.deployment if len(names) > page.size else "")
 
     async def all(self) -> Sequence[Deployment]:
+        self._check()
         return [self._rows[name] for name in sorted(self._rows)]
 
     async def replace(self, deployment: Deployment) -> Deployment:
@@ -105,8 +111,13 @@ class InMemoryDeploymentStore:
         return self._rows[deployment.name]
 
     async def remove(self, name: DeploymentName) -> None:
+        self._check()
         self._rows.pop(name, None)
         self._requests = {key: value for key, value in self._requests.items() if value[1] != name}
+
+    def _check(self) -> None:
+        if self.away:
+            raise StorageUnavailableError("the database is away")
 
 
 class InMemoryModelRegistry:

@@ -131,7 +131,7 @@ def wire(
         shadowing=shadowing,
         poked=poked,
     )
-    deployments = Deployments(watched, registry, clock, reconciler.poke)
+    deployments = Deployments(watched, registry, clock, router, reconciler.poke)
     retention = Retention(feedback_days=settings.feedback_days)
     samples = Samples(
         deployments=store, store=quality, files=sample_files, clock=clock, meter=meter, retention=retention

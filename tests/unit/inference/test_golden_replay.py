@@ -15,6 +15,19 @@ def world() -> World:
     return World()
 
 
+def address(version: int, replica: int) -> str:
+    return f"default.pets.default.pets.v{version}:{replica}"
+
+
+async def settled(world: World) -> None:
+    """Wait until the version was let in or found wanting."""
+
+    async def so() -> bool:
+        return await world.state() is not State.DEPLOYING
+
+    await world.until(so)
+
+
 async def test_a_version_that_answers_as_it_was_registered_is_served(world: World) -> None:
     one = world.registry.add(1)
     world.registry.goldens[one] = golden(1)
@@ -46,6 +59,49 @@ async def test_a_version_that_answers_otherwise_gets_nothing_and_the_old_one_sta
     assert {application.version for application in world.cluster.running.values()} == {one}
 
 
+async def test_the_first_version_is_served_by_the_replicas_that_answer(world: World) -> None:
+    one = world.registry.add(1)
+    world.registry.goldens[one] = golden(1)
+    world.replicas.dead.add(address(1, 0))
+    await world.deploy(world.registry.point("production", one), replicas=3)
+    await settled(world)
+    assert await world.state() is State.READY
+    assert [await world.answer() for _ in range(9)] == [1] * 9
+    used = {endpoint.address for endpoint, _, items in world.replicas.calls if items == (2,)}
+    assert used == {address(1, 1), address(1, 2)}
+
+
+async def test_a_wrong_answer_keeps_a_version_out_whoever_else_is_dead_or_right(world: World) -> None:
+    one = world.registry.add(1)
+    world.registry.goldens[one] = golden(1)
+    world.replicas.dead.add(address(1, 0))
+    world.replicas.wrong.add(address(1, 1))
+    await world.deploy(world.registry.point("production", one), replicas=3)
+    await settled(world)
+    assert await world.state() is State.FAILED
+    assert not world.front.predictions.ready(NAME)
+    fault = (await world.deployment()).fault
+    assert fault is not None
+    assert fault.reason == "GOLDEN_MISMATCH"
+
+
+async def test_a_version_takes_the_requests_of_another_with_all_of_its_replicas(world: World) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    world.bring_up_s = 30
+    world.start()
+    await world.deploy(world.registry.point("production", one), replicas=2)
+    world.replicas.dead.add(address(2, 1))
+    world.registry.point("production", two)
+    await world.tick()
+    assert await world.answer() == 1
+    world.replicas.dead.clear()
+
+    async def moved() -> bool:
+        return await world.answer() == 2
+
+    await world.until(moved)
+
+
 async def test_golden_inputs_that_cannot_be_fetched_now_are_asked_for_again(world: World) -> None:
     one, two = world.registry.add(1), world.registry.add(2)
     world.registry.goldens[two] = golden(2)
@@ -68,7 +124,7 @@ async def test_a_version_whose_warm_up_never_succeeds_fails_in_time(world: World
     one, two = world.registry.add(1), world.registry.add(2)
     await world.deploy(world.registry.point("production", one))
     world.registry.point("production", two)
-    world.replicas.dead.add("default.pets.default.pets.v2:0")
+    world.replicas.dead.add(address(2, 0))
     deployment = await world.deployment()
     for _ in range(200):
         await world.tick(1)

@@ -96,6 +96,13 @@ async def test_a_version_by_number_and_by_alias(front: Front) -> None:
         assert not (await front.open.ModelReady(pb.ModelReadyRequest(name="class", version=version))).ready
 
 
+async def test_an_alias_that_is_followed_needs_no_database(front: Front) -> None:
+    front.store.away = True
+    answer = await front.open.ModelInfer(infer_request("class", PLANES, model_version=ALIAS))
+    assert answer.model_version == "1"
+    assert (await front.open.ModelReady(pb.ModelReadyRequest(name="class", version=ALIAS))).ready
+
+
 async def test_parameters_are_read_or_ignored(front: Front) -> None:
     known = {"timeout": pb.InferParameter(int64_param=20_000_000), "priority": pb.InferParameter(uint64_param=1)}
     other = {"binary_data_output": pb.InferParameter(bool_param=True), "x": pb.InferParameter(string_param="y")}

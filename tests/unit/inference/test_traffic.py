@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from enxerto.inference.domain import FaultKind, State, TrafficShare, place
-from enxerto.inference.errors import TaskMismatchError, VersionNotFoundError
+from enxerto.inference.domain import DeploymentSpec, FaultKind, ShadowShare, State, TrafficShare, place
+from enxerto.inference.errors import DeploymentNotFoundError, TaskMismatchError, VersionNotFoundError
 from enxerto.inference.service import SpecChange
 from enxerto.kernel.errors import InvalidArgumentError
-from enxerto.kernel.names import VersionName, VersionReference
+from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
 from fakes.inference_stack import NAME, World, answer
 from fakes.tiny_onnx import TinyDetector
 
@@ -102,6 +102,46 @@ async def test_a_canarys_alias_means_what_answers_while_it_moves(world: World) -
     world.cluster.broken.clear()
     await world.update(labels={"try": "again"})
     assert await world.front.deployments.version_of(NAME, "candidate") == three
+
+
+async def test_the_aliases_of_a_deployment_that_answers_are_known_without_asking(world: World) -> None:
+    await split(world, 20)
+    await world.update(shadow=ShadowShare(world.registry.point("next", world.registry.add(3)), 10))
+    world.store.away = world.registry.away = True
+    meanings = [await world.front.deployments.version_of(NAME, alias) for alias in ("production", "candidate", "next")]
+    assert meanings == [None, VersionName("default", "pets", 2), VersionName("default", "pets", 3)]
+
+
+async def test_a_canarys_alias_means_the_new_version_as_soon_as_that_answers(world: World) -> None:
+    await split(world, 20)
+    three = world.registry.add(3)
+    world.cluster.slow.add(three)
+    world.registry.point("candidate", three)
+    await world.tick()
+    answers = []
+
+    async def ask() -> None:
+        wanted = await world.front.deployments.version_of(NAME, "candidate")
+        answers.append(await world.answer(wanted=wanted))
+
+    # The requests have moved when that is written.
+    world.store.before_replace = ask
+    world.cluster.slow.clear()
+    await world.tick()
+    assert answers == [3]
+
+
+async def test_an_alias_is_looked_up_where_nothing_is_known_of_it_yet(world: World) -> None:
+    production = world.registry.point("production", world.registry.add(1))
+    await world.front.deployments.create(NAME, DeploymentSpec(production), "")
+    assert await world.front.deployments.version_of(NAME, "production") is None
+    await world.tick()
+    staging = world.registry.point("staging", world.registry.add(2))
+    assert await world.front.deployments.version_of(NAME, "staging") == VersionName("default", "pets", 2)
+    await world.front.deployments.update(NAME, SpecChange(model_version=staging), "")
+    assert await world.front.deployments.version_of(NAME, "staging") is None
+    with pytest.raises(DeploymentNotFoundError):
+        await world.front.deployments.version_of(DeploymentName("default", "others"), "production")
 
 
 async def test_another_models_version_of_the_same_number_is_not_what_is_wanted(world: World) -> None:

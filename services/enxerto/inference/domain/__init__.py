@@ -41,7 +41,7 @@ from enxerto.inference.domain.requests import (
     Tensor,
     Timing,
 )
-from enxerto.inference.domain.rollouts import Fault, FaultKind, Rollout
+from enxerto.inference.domain.rollouts import Fault, FaultKind, Rollout, find_alias
 from enxerto.inference.domain.specs import (
     MAX_REPLICAS,
     MAX_TRAFFIC_PERCENT,
@@ -112,5 +112,6 @@ __all__ = [
     "Timing",
     "TrafficShare",
     "VersionQuality",
+    "find_alias",
     "place",
 ]

@@ -1,6 +1,7 @@
 """A version on its way to answering, and why one does not."""
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from enxerto.kernel.names import VersionName, VersionReference
@@ -67,3 +68,11 @@ class Rollout:
     def retry(self, reference: VersionReference) -> "Rollout":
         """Try again what was found wanting, or follow another reference."""
         return replace(self, reference=reference, fault=None)
+
+
+def find_alias(rollouts: Sequence[Rollout], alias: str) -> Rollout | None:
+    """The rollout that follows an alias of the main version's model; the main one is the first of these."""
+    if not rollouts:
+        return None
+    reference = replace(rollouts[0].reference, version=alias)
+    return next((rollout for rollout in rollouts if rollout.reference == reference), None)

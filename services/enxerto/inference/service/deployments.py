@@ -17,9 +17,11 @@ from enxerto.inference.domain import (
     ShadowShare,
     State,
     TrafficShare,
+    find_alias,
 )
 from enxerto.inference.errors import DeploymentChangedError, DeploymentDeletingError, TaskMismatchError
 from enxerto.inference.ports import ModelRegistry
+from enxerto.inference.service.routing import Router
 from enxerto.inference.service.watching import WatchedStore
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violations
@@ -97,9 +99,10 @@ class Deployments:
     """Creates, reads, changes and removes deployments."""
 
     def __init__(
-        self, store: WatchedStore, registry: ModelRegistry, clock: Clock, on_change: Callable[[], None]
+        self, store: WatchedStore, registry: ModelRegistry, clock: Clock, router: Router, on_change: Callable[[], None]
     ) -> None:
         self._store = store
+        self._router = router
         self._registry = registry
         self._clock = clock
         self._on_change = on_change
@@ -142,21 +145,25 @@ class Deployments:
         """The version that an alias means for a deployment.
 
         None for the alias that it follows: whatever serves now. That of a canary or a shadow means the version that
-        answers for it, while another is on the way.
+        answers for it, while another is on the way. What answers is known without asking; the database knows what was
+        asked for a moment ago, and the registry any other alias of the model.
 
         Raises:
             DeploymentNotFoundError: there is no such deployment.
             VersionNotFoundError, VersionNotServableError, RegistryUnavailableError: see `ModelRegistry.resolve`.
         """
-        deployment = await self._store.get(name)
-        followed = deployment.spec.model_version
-        if alias == followed.version:
+        split = self._router.get(name)
+        rollouts = split.rollouts if split is not None else ()
+        found = find_alias(rollouts, alias)
+        if found is None:
+            rollouts = (await self._store.get(name)).rollouts
+            found = find_alias(rollouts, alias)
+        main = rollouts[0]
+        if found is main:
             return None
-        reference = VersionReference(followed.project, followed.model, alias)
-        companion = deployment.companion(reference)
-        if companion is not None and companion.serving is not None:
-            return companion.serving
-        return (await self._registry.resolve(reference)).name
+        if found is not None and found.serving is not None:
+            return found.serving
+        return (await self._registry.resolve(dataclasses.replace(main.reference, version=alias))).name
 
     async def update(self, name: DeploymentName, change: SpecChange, etag: str) -> Deployment:
         """Change what a user decides. What serves goes on serving until the new version answers.

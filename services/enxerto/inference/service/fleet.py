@@ -1,7 +1,7 @@
 """The applications that the cluster runs: which ones, and which are on their way out."""
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +10,8 @@ from enxerto.inference.ports import ReplicaCluster
 from enxerto.inference.service.pooling import Pooling
 from enxerto.inference.service.routes import Route
 from enxerto.kernel.names import DeploymentName, VersionName
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -39,7 +41,8 @@ class Fleet:
         Args:
             cluster: what runs it.
             pooling: of the shared ones.
-            drain_s: an application that leaves is removed after so long, whatever it still has to do.
+            drain_s: an application that leaves is removed after so long, whatever it still has to do. Requests end
+                by their own deadlines; this is for those whose callers would wait for ever.
             poke: told when one is drained.
         """
         self._cluster = cluster
@@ -49,11 +52,6 @@ class Fleet:
         self._memory = _Memory()
         self.statuses: Mapping[str, ApplicationStatus] = {}
         """As they were last seen."""
-
-    @property
-    def leaving(self) -> bool:
-        """Whether an application is on its way out."""
-        return bool(self._memory.leaving)
 
     async def run(self, wanted: Iterable[Application], *, look: bool = True) -> None:
         """Tell the cluster what to run, when that changed or when the cluster forgot it; look how it fares.
@@ -99,11 +97,14 @@ class Fleet:
         status = self.statuses.get(host.name, ApplicationStatus(ApplicationState.STARTING))
         return self._pooling.status(application, status) if application.shared else status
 
+    def drains(self, deployment: DeploymentName) -> bool:
+        """Whether something of a deployment has requests to finish; the end of that is told."""
+        return any(leaving.application.deployment == deployment for leaving in self._memory.leaving)
+
     def runs(self, deployment: DeploymentName) -> bool:
         """Whether something of a deployment runs, or has requests to finish."""
         prefix = f"{deployment.project}.{deployment.deployment}."
-        draining = any(leaving.application.deployment == deployment for leaving in self._memory.leaving)
-        return draining or any(name.startswith(prefix) for name in self.statuses)
+        return self.drains(deployment) or any(name.startswith(prefix) for name in self.statuses)
 
     def applied(self, deployment: DeploymentName, version: VersionName) -> Application | None:
         """A version's application as the cluster was last told to run it."""
@@ -114,8 +115,12 @@ class Fleet:
         """Remove an application, unless it is wanted again, once the requests of its route have ended."""
 
         async def drained() -> None:
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(route.drained(), self._drain_s)
+            except TimeoutError:
+                logger.warning(
+                    "a version is removed before its requests ended", extra={"application": application.name}
+                )
             self._poke()
 
         self._memory.leaving.append(_Leaving(application, asyncio.ensure_future(drained())))

@@ -168,7 +168,7 @@ class Lanes:
                 # Of one that had a share already, those that were added for the rest of the requests may be on trial.
                 if set(status.endpoints) <= set(route.endpoints) or not fresh:
                     return True
-            elif (route := await self._tried(deployment, application, status.endpoints, fresh)) is not None:
+            elif (route := await self._tried(deployment, rollout, application, status.endpoints)) is not None:
                 routes[version] = route
                 self._follow(deployment, version, route)
                 return True
@@ -178,13 +178,19 @@ class Lanes:
         return False
 
     async def _tried(
-        self, deployment: Deployment, application: Application, endpoints: Sequence[Endpoint], fresh: bool
+        self, deployment: Deployment, rollout: Rollout, application: Application, endpoints: Sequence[Endpoint]
     ) -> Route | None:
-        """A route to a version that passed its trial; None while that goes on, or has to be repeated."""
+        """A route to a version that passed its trial; None while that goes on, or has to be repeated.
+
+        One that replaces another takes its requests with all of its replicas. Where nothing answers yet, those that can
+        be reached do not wait for one that the cluster has not found dead so far; that one joins when it answers.
+        """
         version = application.version
+        fresh = rollout.serving != version
+        whole = fresh and rollout.serving is not None
         try:
             return await self._trials.outcome(
-                application.name, lambda: self._try(deployment, version, endpoints, replay=fresh)
+                application.name, lambda: self._try(deployment, version, endpoints, replay=fresh, whole=whole)
             )
         except (UnavailableError, NoRoomError) as error:
             self._troubles[application.name] = error.message
@@ -195,10 +201,10 @@ class Lanes:
     def _follow(self, deployment: Deployment, version: VersionName, route: Route) -> None:
         """Use the replicas that a version has now; those that join others pass the steps of a fresh version."""
         endpoints = self._fleet.status(_application(deployment, version, deployment.spec.scale(100))).endpoints
-        route.follow(endpoints, lambda endpoint: self._try(deployment, version, (endpoint,), replay=True))
+        route.follow(endpoints, lambda endpoint: self._try(deployment, version, (endpoint,), replay=True, whole=True))
 
     async def _try(
-        self, deployment: Deployment, version: VersionName, endpoints: Sequence[Endpoint], *, replay: bool
+        self, deployment: Deployment, version: VersionName, endpoints: Sequence[Endpoint], *, replay: bool, whole: bool
     ) -> Route:
         """A route to replicas of a version, after they were warmed up by the way that requests take.
 
@@ -208,16 +214,17 @@ class Lanes:
         spec, facts = deployment.spec, await self._references.facts(version)
         route = self._new_route(deployment.name, facts, self._limits(spec))
         route.connect(endpoints)
-        await route.warm_up(spec.warm_up_batch_sizes or (1,))
+        await route.warm_up(spec.warm_up_batch_sizes or (1,), whole=whole)
         if replay and (golden := await self._references.golden(facts)) is not None:
-            await route.replay(golden)
+            await route.replay(golden, whole=whole)
         return route
 
     def _install(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route | None) -> None:
         """Send the requests by the deployment's shares, and retire what gets none any more."""
         if main is not None:
             canaries, shadow = self._canaries(deployment, routes, main), self._shadow(deployment, routes, main)
-            self._router.switch(Split(deployment.name, main, canaries, shadow, deployment.spec.response_cache))
+            kept_bytes, rollouts = deployment.spec.response_cache, deployment.rollouts
+            self._router.switch(Split(deployment.name, main, canaries, shadow, kept_bytes, rollouts))
         needed = {rollout.serving for rollout in deployment.rollouts}
         for version in set(routes) - needed:
             route = routes.pop(version)

@@ -174,10 +174,12 @@ class Predictions:
         observed = self._observer.wants(name, route.version, payload.items)
         carried = in_full(payload) if observed else payload
         allowed = self._limits.timeout_s if timeout_s is None else timeout_s
-        if split.cache_bytes:
-            route, share = await self._remembered(name, route, main, carried, allowed)
-        else:
-            route, share = await self._submit(route, main, carried, allowed)
+        # Either may be replaced while the content is hashed or the canary is asked.
+        with main.held(), route.held():
+            if split.cache_bytes:
+                route, share = await self._remembered(name, route, main, carried, allowed)
+            else:
+                route, share = await self._submit(route, main, carried, allowed)
         self._refuse(share.refusals, item_field)
         self._refuse(self._oversized(share.pictures), item_field)
         self._meter.images_answered(payload.kind, payload.items)

@@ -36,8 +36,8 @@ class Pace:
     """Between ticks while a version is brought up."""
     bring_up_s: float = 300.0
     """A version that does not answer after so long has failed."""
-    drain_s: float = 60.0
-    """Requests of an old version may take so long before it is removed."""
+    drain_s: float = 3600.0
+    """An old version is removed once its requests have ended, by their deadlines at the latest; or after so long."""
     look_s: float = 5.0
     """Between looks at the replicas when nothing is under way and no call failed."""
     patience_s: float = 1.0
@@ -135,8 +135,9 @@ class Reconciler:
         counts = Counter(deployment.state for deployment in settled)
         self._meter.deployments({state: counts.get(state, 0) for state in State})
         moving = any(deployment.attempting or deployment.state is State.DEPLOYING for deployment in settled)
-        leaving = len(deployments) != len(living) or self._fleet.leaving
-        self._busy = moving or leaving or wanted != self._lanes.wanted(settled)
+        # What still has requests to finish pokes when they have ended.
+        deleting = any(one.state is State.DELETING and not self._fleet.drains(one.name) for one in deployments)
+        self._busy = moving or deleting or wanted != self._lanes.wanted(settled)
         self.synced = True
 
     async def _settle(self, deployment: Deployment) -> Deployment:

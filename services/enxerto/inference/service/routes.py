@@ -1,10 +1,11 @@
 """One version of one deployment: its replicas, its queue, and which replica takes a call."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 
 from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
@@ -49,6 +50,9 @@ class Route:
         self._joining: dict[Endpoint, asyncio.Task[None]] = {}
         self._refused: frozenset[Endpoint] = frozenset()
         """Replicas that failed their trial."""
+        self._holders = 0
+        self._free = asyncio.Event()
+        self._free.set()
 
     def connect(self, endpoints: Sequence[Endpoint]) -> None:
         """Use these replicas from now on."""
@@ -109,30 +113,52 @@ class Route:
         self._batcher = Batcher(self._deployment, self._send, _bounded(batches, self.version), self._meter)
         self._batcher.scale(len(self.endpoints))
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the version for a request that may still be submitted to it."""
+        self._holders += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._free.set()
+
     async def submit(self, payload: Payload, timeout_s: float) -> Share:
         """Answer one request; see `Batcher.submit`."""
         return await self._batcher.submit(payload, timeout_s)
 
-    async def warm_up(self, batch_sizes: Sequence[int] = (1,)) -> None:
+    async def warm_up(self, batch_sizes: Sequence[int], *, whole: bool) -> None:
         """Send batches of blank images to each replica by the way that requests take.
 
+        Args:
+            batch_sizes: images in each of them.
+            whole: whether every replica has to answer; else those that cannot be reached are not used.
+
         Raises:
-            ReplicasUnavailableError: a replica does not answer.
+            ReplicasUnavailableError: a replica that has to does not answer, or none does.
             VersionNotServableError: the graph is not what the registry says.
         """
         row = self.version.warm_up_row
         blank = bytes(4 * row[0] * row[1] * row[2])
-        for size in batch_sizes:
-            payload = Payload(PayloadKind.TENSOR, (blank,) * size, size, row)
-            calls = (self._replicas.predict(end, self.version.name, [payload], _WARM_UP_S) for end in self.endpoints)
-            for answer in await asyncio.gather(*calls):
-                self._check(answer)
 
-    async def replay(self, golden: Golden) -> None:
+        async def ask(endpoint: Endpoint) -> None:
+            for size in batch_sizes:
+                payload = Payload(PayloadKind.TENSOR, (blank,) * size, size, row)
+                self._check(await self._replicas.predict(endpoint, self.version.name, [payload], _WARM_UP_S))
+
+        await self._ask_each(ask, whole=whole)
+
+    async def replay(self, golden: Golden, *, whole: bool) -> None:
         """Send golden inputs through each replica and hold its answers against those that were registered.
 
+        Args:
+            golden: inputs, and answers to them.
+            whole: as for `warm_up`.
+
         Raises:
-            ReplicasUnavailableError: a replica does not answer.
+            ReplicasUnavailableError: a replica that has to does not answer, or none does.
             VersionNotServableError: the inputs do not fit the graph.
             GoldenMismatchError: a replica answers otherwise.
         """
@@ -141,14 +167,27 @@ class Route:
             raise VersionNotServableError(self.version.name, "has golden inputs that do not fit its graph")
         content = await asyncio.to_thread(lambda: golden.images.astype("<f4").tobytes())
         payload = Payload(PayloadKind.TENSOR, (content,), count, tuple(row))
-        for endpoint in self.endpoints:
+
+        async def ask(endpoint: Endpoint) -> None:
             answer = await self._replicas.predict(endpoint, self.version.name, [payload], _WARM_UP_S)
             found = await asyncio.to_thread(golden.agreement, {one.name: one.values for one in answer.tensors})
             if found < golden.least:
                 raise GoldenMismatchError(self.version.name, found, golden.least)
 
+        await self._ask_each(ask, whole=whole)
+
+    async def _ask_each(self, ask: Callable[[Endpoint], Awaitable[None]], *, whole: bool) -> None:
+        """Ask every replica, and go on with those that answered. What one answers wrongly is no other's to mend."""
+        outcomes = await asyncio.gather(*map(ask, self.endpoints), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if outcome is not None]
+        wrong = [failure for failure in failures if not isinstance(failure, ReplicasUnavailableError)]
+        if wrong or (failures and (whole or len(failures) == len(outcomes))):
+            raise (wrong or failures)[0]
+        self.connect([end for end, outcome in zip(self.endpoints, outcomes, strict=True) if outcome is None])
+
     async def drained(self) -> None:
-        """Wait until no request is queued or in flight."""
+        """Wait until no request holds it, is queued or in flight. No new one may come: it is in no split any more."""
+        await self._free.wait()
         for batcher in (*self._earlier, self._batcher):
             await batcher.drained()
 

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from enxerto.inference.domain import Payload, place
+from enxerto.inference.domain import Payload, Rollout, place
 from enxerto.inference.errors import DeploymentNotFoundError, DeploymentNotReadyError
 from enxerto.inference.service.caching import ResponseCaches
 from enxerto.inference.service.routes import Route
@@ -42,6 +42,8 @@ class Split:
     shadow: Shadow | None = None
     cache_bytes: int = 0
     """Of answers that are kept; 0 keeps none."""
+    rollouts: tuple[Rollout, ...] = ()
+    """Of the references that these versions answer for, the main one first."""
 
     def choose(self, payload: Payload, sticky_key: str) -> Route:
         """The version that answers a request; the same one for the same key while the split stands.
