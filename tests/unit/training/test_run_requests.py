@@ -80,6 +80,10 @@ def test_an_unknown_base_model_is_answered_with_those_that_there_are():
         ({"base_model": "baseModels/timm-resnet18", "unfreezing": {"stages": 6}}, "unfreezing.stages"),
         ({"encoder": "baseModels/resnet18"}, "encoder"),
         ({"base_model": "baseModels/unet", "encoder": "baseModels/timm-vit-tiny-patch16-224"}, "encoder"),
+        (
+            {"strategy": training_run_pb2.STRATEGY_FINE_TUNE, "epochs": 5, "unfreezing": {"head_warmup_epochs": 5}},
+            "unfreezing.head_warmup_epochs",
+        ),
         ({"image_size": 16}, "image_size"),
         ({"precision": 99}, "precision"),
         ({"loss": {"class_weights": 99}}, "loss.class_weights"),
@@ -87,6 +91,7 @@ def test_an_unknown_base_model_is_answered_with_those_that_there_are():
         ({"augmentation": {"mixup_alpha": 0.5}}, "augmentation.mixup_alpha"),
         ({"stop": {"max_duration": {"seconds": -1}}}, "stop.max_duration"),
         ({"checkpoints": {"every_duration": {"seconds": -1}}}, "checkpoints.every_duration"),
+        ({"checkpoints": {"every_duration": {"seconds": 60}, "every_epochs": 3}}, "checkpoints.every_epochs"),
         ({"quantization": {"max_score_loss": 2.0}}, "quantization.max_score_loss"),
         ({"style": {"steps": 5}}, "style"),
         ({"seed": -1}, "seed"),
@@ -125,6 +130,8 @@ FAST = {"base_model": "baseModels/fast-style", "strategy": training_run_pb2.STRA
         (FAST, {"backbone_learning_rate_ratio": 0.5}, "backbone_learning_rate_ratio"),
         (FAST, {"augmentation": {"magnitude": 5}}, "augmentation.magnitude"),
         ({}, {"unfreezing": {"stages": 1}}, "unfreezing.stages"),
+        ({}, {"augmentation": {"magnitude": 5}}, "augmentation.magnitude"),
+        ({}, {"quantization": {"max_score_loss": 0.5}}, "quantization.max_score_loss"),
         ({}, {"unfreezing": {"head_warmup_epochs": 1}}, "unfreezing.head_warmup_epochs"),
         ({}, {"batch_norm": training_run_pb2.BATCH_NORM_FROZEN}, "batch_norm"),
         ({}, {"stage_learning_rate_decay": 0.5}, "stage_learning_rate_decay"),
@@ -224,7 +231,7 @@ def every_field():
         stop=v1.StopRule(early_stopping_patience=0, max_duration={"seconds": 90}, target_score=0.75),
         find_learning_rate=True,
         quantization=v1.Quantization(mode=v1.Quantization.MODE_STATIC_INT8, max_score_loss=0.25),
-        checkpoints=v1.CheckpointRule(every_epochs=2, every_duration={"seconds": 30}),
+        checkpoints=v1.CheckpointRule(every_epochs=1, every_duration={"seconds": 30}),
     )
 
 

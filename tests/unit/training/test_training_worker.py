@@ -1,5 +1,6 @@
 """The train function without Ray: what a job leaves, how it goes on, and how it fails."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -19,15 +20,25 @@ from google.rpc.status_pb2 import Status
 from safetensors.torch import load_file, save_file
 
 from enxerto.kernel.errors import UnavailableError
+from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.adapters.object_store import blob_key, open_store, spec_key
-from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobStarted, JobTrained, LogLine, TrainingResult
+from enxerto.training.domain import (
+    CheckpointSaved,
+    EpochCompleted,
+    JobStarted,
+    JobTrained,
+    LogLine,
+    Progress,
+    TrainingResult,
+)
 from enxerto.training.errors import WorkersLostError
 from enxerto.training.ports import ImportedWeights
 from enxerto.training.service import WeightsSupply
 from enxerto.training.worker.checkpoints import StoredCheckpoints
 from enxerto.training.worker.explanations import explain
-from enxerto.training.worker.failures import failed_for_good, last_word, write_failure
+from enxerto.training.worker.failures import failed_for_good, last_word, may_pass, write_failure
 from enxerto.training.worker.order import JobOrder, read_document, read_spec
+from enxerto.training.worker.reporter import Reporter
 from enxerto.training.worker.training import train
 from enxerto.vision.contracts import MIN_AGREEMENT
 from enxerto.vision.embeddings import EmbeddingReference
@@ -291,6 +302,41 @@ async def test_what_nobody_foresaw_is_told_by_its_first_line_and_tried_again(
     assert "run1-1" in status.message
     assert not any(word in str(status) for word in ("hunter2", "stack", "Traceback"))
     assert not failed_for_good(order)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"), [(UnavailableError("the blob store is away"), True), (MemoryError(), False)]
+)
+def test_what_was_away_for_a_while_is_worth_another_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, passes: bool
+) -> None:
+    order = failing_order(tmp_path, monkeypatch, error)
+    with pytest.raises(UnavailableError) if passes else contextlib.nullcontext():
+        train(order, Distribution())
+    assert may_pass(order) == passes
+
+
+def test_a_run_goes_on_where_only_its_progress_cannot_be_told() -> None:
+    class Away(EventLogWriter):
+        def __init__(self) -> None:
+            self.told: list[object] = []
+
+        def append(self, body: object) -> int:
+            if isinstance(body, Progress | LogLine):
+                raise UnavailableError("the blob store is away")
+            self.told.append(body)
+            return len(self.told)
+
+    log = Away()
+    with Reporter(log, 1) as reporter:
+        reporter.phase("preparing")
+        reporter.flush()
+        reporter.send(JobTrained())
+        reporter.flush()
+        assert log.told == [JobTrained()]
+        reporter.log("a line that has to be told")
+        with pytest.raises(UnavailableError):
+            reporter.flush()
 
 
 def test_an_unforeseen_failure_has_a_last_word(tmp_path: Path) -> None:

@@ -400,8 +400,8 @@ class StopRule(_message.Message):
     """
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """Optional. Time from the first step; training stops at the step that exceeds it, and what was learned is validated.
-        Gatys stops after the picture that exceeds it.
+        """Optional. Time from the reading of the pictures on; training stops at the step that exceeds it, and what was learned
+        is validated. What has to be done before the first step is done whole. Gatys stops after the picture that exceeds it.
         """
 
     def __init__(

@@ -20,6 +20,8 @@ _FINAL = frozenset({
     code_pb2.DATA_LOSS,
     code_pb2.RESOURCE_EXHAUSTED,
 })  # fmt: skip
+# What another attempt may not meet: a store or a service was away.
+_PASSING = frozenset({code_pb2.UNAVAILABLE, code_pb2.ABORTED, code_pb2.DEADLINE_EXCEEDED})
 _MAX_TEXT: Final = 300
 _SECRETS: Final = (
     (re.compile(r"(?<=://)[^/\s@]+(?=@)"), "…"),
@@ -56,6 +58,12 @@ def failed_for_good(order: JobOrder) -> bool:
     """Whether a worker of this attempt has met what another try would not change."""
     status = _read(order)
     return status is not None and status.code in _FINAL
+
+
+def may_pass(order: JobOrder) -> bool:
+    """Whether a worker of this attempt failed by what another attempt may not meet."""
+    status = _read(order)
+    return status is not None and status.code in _PASSING
 
 
 def last_word(order: JobOrder, seen: EnxertoError | None = None) -> bytes:

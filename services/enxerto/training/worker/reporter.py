@@ -1,14 +1,18 @@
 """Tells the service how a run goes, without holding up the training loop."""
 
+import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
+from enxerto.kernel.errors import UnavailableError
 from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.domain import TUNING, CheckpointSaved, EpochCompleted, JobBody, LogLine, Metric, Progress
 from enxerto.vision.torch.progress import EpochReport, Phase, StepReport
 from enxerto.vision.torch.recipe import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 _PHASES: Final = {
     Phase.FEATURES: "features",
@@ -32,7 +36,7 @@ class Reporter:
         self._workers = workers
         self.image_count = image_count
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="report")
-        self._last: Future[int] | None = None
+        self._last: Future[None] | None = None
         self._epoch: tuple[Phase, int, int] | None = None
         self._end: float | None = None
 
@@ -45,10 +49,18 @@ class Reporter:
         self._pool.shutdown()
 
     def send(self, body: JobBody) -> None:
-        """Queue one entry; a failure of an earlier one is raised here."""
+        """Queue one entry; a failure of an earlier one is raised here, unless that was only where the run stood."""
         if self._last is not None and self._last.done():
             self._last.result()
-        self._last = self._pool.submit(self._log.append, body)
+        self._last = self._pool.submit(self._write, body)
+
+    def _write(self, body: JobBody) -> None:
+        try:
+            self._log.append(body)
+        except UnavailableError as error:
+            if not isinstance(body, Progress):
+                raise
+            logger.warning("progress was not told: %s", error.message)
 
     def flush(self) -> None:
         """Wait until everything is written."""

@@ -8,7 +8,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from enxerto.kernel.errors import Violations
-from enxerto.vision.finetuning.choices import AugmentPolicy, ClassWeights, Optimizer, Sampling
+from enxerto.vision.finetuning.choices import (
+    AugmentPolicy,
+    ClassWeights,
+    Optimizer,
+    QuantizationMode,
+    Sampling,
+)
 from enxerto.vision.finetuning.groups import HeadSpec, StyleSpec
 from enxerto.vision.specs import Task
 
@@ -79,6 +85,12 @@ def check_effect(spec: FinetuneSpec, violations: Violations, prefix: str) -> Non
         idle(_TUNING, "is for FINE_TUNE only")
     if spec.task is not Task.CLASSIFICATION:
         idle(("augmentation.magnitude",), "is for CLASSIFICATION only")
+    elif spec.augmentation.policy is not AugmentPolicy.RANDAUGMENT:
+        idle(("augmentation.magnitude",), "is for RANDAUGMENT only")
+    if spec.quantization.mode is QuantizationMode.NONE:
+        idle(("quantization.max_score_loss",), "has no effect without quantization.mode")
+    if spec.checkpoints.every_s:
+        idle(("checkpoints.every_epochs",), "is not looked at beside checkpoints.every_duration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,8 @@ def _groups(checks: _Checks, spec: FinetuneSpec) -> None:
     checks.within("unfreezing.stages", spec.unfreezing.stages, 0, 1000)
     checks.within("unfreezing.epochs_per_stage", spec.unfreezing.epochs_per_stage, 0, 10_000)
     checks.within("unfreezing.head_warmup_epochs", spec.unfreezing.head_warmup_epochs, 0, 10_000)
+    warm_up = spec.unfreezing.head_warmup_epochs
+    checks.holds("unfreezing.head_warmup_epochs", not warm_up or warm_up < spec.epochs, "must be less than epochs")
     checks.below_one("loss.label_smoothing", spec.loss.label_smoothing)
     checks.within("loss.focal_gamma", spec.loss.focal_gamma, 0, 10)
     checks.within("augmentation.magnitude", spec.augmentation.magnitude, 0, 30)

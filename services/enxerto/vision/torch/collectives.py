@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,15 @@ def sum_over_workers(values: torch.Tensor, where: Distribution) -> torch.Tensor:
     if where.world_size > 1:
         dist.all_reduce(values)
     return values
+
+
+def as_first(values: Sequence[float], where: Distribution, device: str) -> list[float]:
+    """Those of rank 0, on every worker."""
+    if where.world_size == 1:
+        return list(values)
+    sent = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.broadcast(sent, src=0)
+    return [float(value) for value in sent]
 
 
 def any_worker(value: bool, where: Distribution, device: str) -> bool:

@@ -53,6 +53,12 @@ class Compute:
         """Whether gradients would underflow without scaling: float16 only."""
         return self.amp_dtype == "float16"
 
+    def seed(self, value: int) -> None:
+        """Seed the numbers that the CPU and the device draw; `torch.manual_seed` is too slow for every step."""
+        torch.default_generator.manual_seed(value)
+        if self.device.startswith("cuda"):
+            torch.cuda.default_generators[torch.device(self.device).index or 0].manual_seed(value)
+
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Mixed precision, where it is used."""

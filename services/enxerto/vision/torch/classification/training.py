@@ -30,7 +30,7 @@ from enxerto.vision.torch.classification.preparation import (
     validate,
 )
 from enxerto.vision.torch.classification.temperature import find_temperature
-from enxerto.vision.torch.engine import Before, Fitted, StopReason, TrainingDivergedError, fit, read_before
+from enxerto.vision.torch.engine import Attempt, Before, Fitted, StopReason, TrainingDivergedError, fit, read_before
 from enxerto.vision.torch.engine.state import score_from_json, score_to_json
 from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES
 from enxerto.vision.torch.progress import EpochReport, OnStep, Phase, StepMeter
@@ -62,6 +62,7 @@ class ClassificationRun:
         torch.set_num_threads(job.compute.threads)
         torch.manual_seed(job.spec.seed)
         self._job = job
+        self._attempt = Attempt.begin(job)
         self._preprocess = input_spec(job)
         self._source = source_of(job)
         backbone, self._weights = build_backbone(
@@ -78,7 +79,7 @@ class ClassificationRun:
     def run(self) -> Trained:
         """All phases, or those that are left."""
         job = self._job
-        stored = job.checkpoints.load() if job.checkpoints is not None else None
+        stored = self._attempt.stored
         if stored is not None and stored.phase == Phase.FINE_TUNE.value:
             before = read_before(stored)
             self._head.load_state_dict(dict(before.tensors))
@@ -86,7 +87,7 @@ class ClassificationRun:
         fitted, val = self._probe()
         if job.spec.tunes and fitted.stop_reason not in (StopReason.MAX_DURATION, StopReason.TARGET_SCORE):
             meta = {"score": score_to_json(fitted.best), "best": fitted.best_epoch - 1}
-            before = Before(fitted.history, fitted.spent_s, meta, copy.deepcopy(self._head.state_dict()))
+            before = Before(fitted.history, meta, copy.deepcopy(self._head.state_dict()))
             return self._finished(self._tune(before))
         with torch.no_grad():
             answers = self._head(val[0]), val[1]
@@ -114,6 +115,7 @@ class ClassificationRun:
         fitted = fit(
             learner,
             job,
+            self._attempt,
             phase=Phase.LINEAR_PROBE,
             epochs=spec.epochs,
             trains_backbone=False,
@@ -183,7 +185,13 @@ class ClassificationRun:
         try:
             # No `start`: the best tuned epoch is wanted even where it is below the probe, as one end of the line.
             fitted = fit(
-                learner, job, phase=Phase.FINE_TUNE, epochs=job.spec.epochs, trains_backbone=True, before=before
+                learner,
+                job,
+                self._attempt,
+                phase=Phase.FINE_TUNE,
+                epochs=job.spec.epochs,
+                trains_backbone=True,
+                before=before,
             )
         except TrainingDivergedError as error:
             network.load_state_dict(probe)

@@ -16,7 +16,7 @@ from enxerto.vision.torch.detection.detector import ServedDetector
 from enxerto.vision.torch.detection.evaluation import evaluate_boxes
 from enxerto.vision.torch.detection.families import BuiltDetector, build_detector
 from enxerto.vision.torch.detection.learner import DetectionData, DetectionLearner
-from enxerto.vision.torch.engine import fit_heads_first
+from enxerto.vision.torch.engine import Attempt, fit_heads_first
 from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
 
@@ -38,12 +38,13 @@ class DetectionRecipe:
         """
         spec, names = job.spec, job.manifest.class_names
         _validate(job)
+        attempt = Attempt.begin(job)
         built = build_detector(spec, job.facts, len(names), job.sources)
         _check_stages(job, built)
         learner = DetectionLearner(
             built.detector, _load(job, built.preprocess), spec, where=job.where, compute=job.compute
         )
-        fitted = fit_heads_first(learner, job)
+        fitted = fit_heads_first(learner, job, attempt)
         job.on_phase("choosing operating thresholds", 0, 0)
         thresholds = learner.thresholds()
         network, weights, preprocess = built.detector.cpu().eval(), built.weights, built.preprocess

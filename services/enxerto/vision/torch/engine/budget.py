@@ -21,16 +21,16 @@ class StopReason(enum.StrEnum):
 
 
 class Budget:
-    """What a run may still spend. The clock starts with the object.
+    """The time that a run may still take. The clock starts with the object.
 
     Args:
-        spec: the limits.
+        most_s: seconds that the run may take; 0 is no limit.
         where: this worker's place; every worker stops at the same step.
-        spent_s: in earlier phases and in attempts before this one.
+        spent_s: in attempts before this one.
     """
 
-    def __init__(self, spec: StopSpec, where: Distribution, *, spent_s: float = 0.0) -> None:
-        self._spec = spec
+    def __init__(self, most_s: float, where: Distribution, *, spent_s: float = 0.0) -> None:
+        self._most_s = most_s
         self._where = where
         self._started = time.perf_counter() - spent_s
 
@@ -42,20 +42,18 @@ class Budget:
     @property
     def left_s(self) -> float:
         """Seconds that may still be spent; infinite without a limit."""
-        limit = self._spec.max_duration_s
-        return max(limit - self.spent_s, 0.0) if limit else math.inf
+        return max(self._most_s - self.spent_s, 0.0) if self._most_s else math.inf
 
     def out_of_time(self, device: str = "cpu") -> bool:
         """Whether the time is over for any worker; collective when there is a limit."""
-        if self._spec.max_duration_s == 0:
-            return False
-        return any_worker(self.spent_s >= self._spec.max_duration_s, self._where, device)
+        return bool(self._most_s) and any_worker(self.left_s == 0, self._where, device)
 
-    def is_reached(self, score: Score | None) -> bool:
-        """Whether a score is good enough."""
-        target = self._spec.target_score
-        return target is not None and score is not None and score.value >= target
 
-    def out_of_patience(self, epochs_without_better: int) -> bool:
-        """Whether to wait no longer."""
-        return 0 < self._spec.early_stopping_patience <= epochs_without_better
+def is_reached(stop: StopSpec, score: Score | None) -> bool:
+    """Whether a score is good enough."""
+    return stop.target_score is not None and score is not None and score.value >= stop.target_score
+
+
+def out_of_patience(stop: StopSpec, epochs_without_better: int) -> bool:
+    """Whether to wait no longer."""
+    return 0 < stop.early_stopping_patience <= epochs_without_better

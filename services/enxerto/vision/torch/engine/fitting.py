@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from enxerto.kernel.errors import FailedPreconditionError
-from enxerto.vision.torch.collectives import any_worker, same_as_first, sum_over_workers
+from enxerto.vision.torch.collectives import any_worker, as_first, same_as_first, sum_over_workers
+from enxerto.vision.torch.engine.attempt import Attempt
 from enxerto.vision.torch.engine.averaging import MovingAverage
-from enxerto.vision.torch.engine.budget import Budget, StopReason
+from enxerto.vision.torch.engine.budget import StopReason, is_reached, out_of_patience
 from enxerto.vision.torch.engine.layers import Layers
 from enxerto.vision.torch.engine.rate_finder import find_learning_rate
 from enxerto.vision.torch.engine.schedules import make_schedule
@@ -68,7 +70,6 @@ class Fitted:
         best_epoch: from 1, within the phase; 0 when nothing was better than the start.
         history: the phase's reports, in order.
         stop_reason: why it ended.
-        spent_s: seconds of training, earlier phases included.
         notes: what was decided, for people.
     """
 
@@ -76,13 +77,13 @@ class Fitted:
     best_epoch: int
     history: tuple[EpochReport, ...]
     stop_reason: StopReason
-    spent_s: float
     notes: Mapping[str, str]
 
 
 def fit(
     learner: Learner,
     job: Job,
+    attempt: Attempt,
     *,
     phase: Phase,
     epochs: int,
@@ -94,13 +95,14 @@ def fit(
 ) -> Fitted:
     """Train a phase as the job's spec says, and leave the best epoch's weights in the network, frozen, in eval mode.
 
-    Called on every worker at once. When the job's checkpoint is of this phase, training goes on from it, so that the
-    result is the one of an unbroken run; what its earlier phases gave is in `read_before(checkpoint)`. A checkpoint of
-    another phase is left alone: skipping phases is the recipe's choice.
+    Called on every worker at once. When the attempt's checkpoint is of this phase, training goes on from it, so that
+    the result is the one of an unbroken run; what its earlier phases gave is in `read_before(checkpoint)`. A checkpoint
+    of another phase is left alone: skipping phases is the recipe's choice.
 
     Args:
         learner: the network, on its device, and its data.
         job: what to do and whom to tell.
+        attempt: where the run stands, and the time that it may still take.
         phase: name of this part of the run.
         epochs: passes over the training images.
         trains_backbone: whether stages learn, as the spec's unfreezing says; else the heads alone.
@@ -116,6 +118,7 @@ def fit(
     made = _Fit(
         learner,
         job,
+        attempt,
         phase=phase,
         epochs=epochs,
         layers=layers,
@@ -132,6 +135,7 @@ class _Fit:
         self,
         learner: Learner,
         job: Job,
+        attempt: Attempt,
         *,
         phase: Phase,
         epochs: int,
@@ -143,6 +147,7 @@ class _Fit:
     ) -> None:
         self._learner, self._job, self._phase, self._epochs = learner, job, phase, epochs
         self._layers, self._before, self._ahead = layers, before, ahead
+        self._replicated = replicated
         self._exchanges = job.where.world_size > 1 and not replicated
         self._size = max(1, job.spec.batch_size // job.where.world_size) if self._exchanges else job.spec.batch_size
         self._batches = learner.batch_count(self._size)
@@ -157,30 +162,28 @@ class _Fit:
         self._stop: StopReason | None = None
         decay = job.spec.ema_decay
         self._average = MovingAverage(learner.network, decay) if decay > 0 else None
-        checkpoint = job.checkpoints.load() if job.checkpoints is not None else None
-        resumed = checkpoint if checkpoint is not None and checkpoint.phase == phase.value else None
-        spent_s = before.spent_s if resumed is None else float(resumed.meta["spent_s"])
-        self._budget = Budget(job.spec.stop, job.where, spent_s=spent_s)
+        stored = attempt.stored
+        resumed = stored if stored is not None and stored.phase == phase.value else None
+        self._budget = attempt.budget
         self._learning_rate = self._choose_rate() if resumed is None else float(resumed.meta["learning_rate"])
         self._stepper = Stepper(learner, job, layers, self._learning_rate, exchanges=self._exchanges)
         self._factor = make_schedule(job.spec.schedule, epochs * self._steps_per_epoch, job.spec.warmup_fraction)
         if resumed is not None:
             self._resume(resumed)
         self._started = self._saved = time.perf_counter()
-        self._trained_s = 0.0
+        self._saved_s = 0.0
+        self._trained_s = self._trained_epochs = 0.0
 
     def run(self) -> Fitted:
-        first = self._done + 1
-        if self._stop is None and self._budget.is_reached(self._best):
+        if self._budget.left_s == 0:
+            self._job.on_log(f"stop.max_duration was over before the first step of {self._phase.value}")
+        if self._stop is None and is_reached(self._job.spec.stop, self._best):
             self._stop = StopReason.TARGET_SCORE
-        for epoch in range(first, self._epochs + 1):
+        for epoch in range(self._done + 1, self._epochs + 1):
             if self._stop is not None:
                 break
-            began = time.perf_counter()
             before, self._within = self._within, _Within()
-            train_loss, images, out_of_time = self._train(epoch, before)
-            trained_s = time.perf_counter() - began
-            self._trained_s += trained_s
+            train_loss, rate, out_of_time = self._train(epoch, before)
             score = self._validate() if math.isfinite(train_loss) else None
             if score is None or math.isnan(score.loss):
                 self._diverged(epoch)
@@ -188,7 +191,7 @@ class _Fit:
             if score.beats(self._best):
                 self._keep(score, epoch)
             self._done = epoch
-            self._tell(epoch, first, train_loss=train_loss, score=score, rate=images / max(trained_s, 1e-9))
+            self._tell(epoch, train_loss=train_loss, score=score, rate=rate)
             self._stop = self._reason_to_stop(score, epoch, out_of_time=out_of_time)
             self._save(epoch)
         if self._best is None:
@@ -202,46 +205,55 @@ class _Fit:
             best_epoch=self._best_epoch,
             history=tuple(self._history),
             stop_reason=self._stop or StopReason.EPOCHS,
-            spent_s=self._budget.spent_s,
             notes=self._notes,
         )
 
     # --- an epoch ---
 
-    def _train(self, epoch: int, before: _Within) -> tuple[float, int, bool]:
-        """Mean loss, images trained now over all workers, and whether the time was over before the end."""
-        job, spec, earlier = self._job, self._job.spec, before.images
-        self._seed(epoch, before.batches)
+    def _train(self, epoch: int, before: _Within) -> tuple[float, float, bool]:
+        """Mean loss, images a second over all workers, and whether the time was over before the end."""
+        job, spec, start = self._job, self._job.spec, before
+        began, saved_s = time.perf_counter(), self._saved_s
+        seeds = self._seeds(epoch)
         self._stepper.prepare(epoch)
         meter = StepMeter(self._phase, self._batches * self._size, job.on_step, before.batches * self._size)
         device = job.compute.device
         loss_sum, images, out_of_time = torch.zeros((), device=device), 0, False
         batches = self._learner.batches(epoch, self._size, before.batches)
         for index, (batch, count) in enumerate(batches, before.batches):
+            # Dropout and the like draw what they would draw in an unbroken run.
+            job.compute.seed(int(seeds[index]))
             position = index % spec.accumulation_steps
             together = min(spec.accumulation_steps, self._batches - (index - position))
             loss_sum += self._stepper.accumulate(batch, of=together) * count
             images += count
             if position + 1 == together:
                 self._update()
-                out_of_time = self._budget.out_of_time(device)
+                out_of_time = self._out_of_time()
                 if not out_of_time and index + 1 < self._batches and self._due_within_epoch():
                     before = self._counted(before, index + 1, loss_sum, images)
                     loss_sum, images = torch.zeros((), device=device), 0
                     self._store(epoch - 1, before)
-                    self._seed(epoch, before.batches)
             done = math.ceil((index + 1) / spec.accumulation_steps)
             meter.add(count, Steps(done, self._steps_per_epoch, self._stepper.rate))
             if out_of_time:
                 break
         whole = self._counted(before, index + 1, loss_sum, images)
-        return whole.loss_sum / max(whole.images, 1), whole.images - earlier, out_of_time
+        seconds = time.perf_counter() - began - (self._saved_s - saved_s)
+        self._trained_s += seconds
+        self._trained_epochs += (whole.batches - start.batches) / self._batches
+        rate = (whole.images - start.images) / max(seconds, 1e-9)
+        return whole.loss_sum / max(whole.images, 1), rate, out_of_time
 
-    def _seed(self, epoch: int, batch: int) -> None:
-        """Dropout and the like draw what they would draw in an unbroken run, and the same where all do the same."""
+    def _seeds(self, epoch: int) -> npt.NDArray[np.uint32]:
+        """One for each batch of an epoch; the same on every worker where all do the same."""
         rank = self._job.where.rank if self._exchanges else 0
-        key = (self._job.spec.seed, epoch, rank, list(Phase).index(self._phase), *([batch] if batch else []))
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        key = self._job.spec.seed, epoch, rank, list(Phase).index(self._phase)
+        return np.random.SeedSequence(key).generate_state(self._batches)
+
+    def _out_of_time(self) -> bool:
+        """Whether to stop within an epoch. One on cached features is short, and gives a head that is worth keeping."""
+        return not self._replicated and self._budget.out_of_time(self._job.compute.device)
 
     def _counted(self, before: _Within, batches: int, loss_sum: torch.Tensor, images: int) -> _Within:
         """What was before with this worker's and the others' sums since; collective."""
@@ -258,9 +270,14 @@ class _Fit:
             self._average.update()
 
     def _validate(self) -> Score:
+        """The first worker's score: rounding may differ between machines, and all have to decide alike."""
         self._learner.network.eval()
         with self._averaged():
-            return self._learner.validate()
+            score = self._learner.validate()
+        names = sorted(score.metrics)
+        given = [score.value, score.loss, *(score.metrics[name] for name in names)]
+        value, loss, *metrics = as_first(given, self._job.where, self._job.compute.device)
+        return Score(value, loss, dict(zip(names, metrics, strict=True)))
 
     def _keep(self, score: Score, epoch: int) -> None:
         with self._averaged():
@@ -273,13 +290,13 @@ class _Fit:
         return {name: tensor.detach().clone() for name, tensor in self._learner.network.state_dict().items()}
 
     def _reason_to_stop(self, score: Score, epoch: int, *, out_of_time: bool) -> StopReason | None:
-        if self._budget.is_reached(score):
+        if is_reached(self._job.spec.stop, score):
             return StopReason.TARGET_SCORE
         if out_of_time or self._budget.out_of_time(self._job.compute.device):
             return StopReason.MAX_DURATION
-        # Stages that are still to come get their chance first.
-        all_learn = len(self._layers.learning(epoch)) == len(self._layers.tuned)
-        if epoch < self._epochs and all_learn and self._budget.out_of_patience(epoch - self._best_epoch):
+        # Stages that are still to come get their chance first, and as many epochs as the others.
+        waited = epoch - max(self._best_epoch, self._layers.complete_from - 1)
+        if epoch < self._epochs and out_of_patience(self._job.spec.stop, waited):
             return StopReason.EARLY_STOPPING
         return None
 
@@ -288,7 +305,7 @@ class _Fit:
         self._notes["diverged"] = f"in epoch {epoch}; what was best before is kept"
         self._stop = StopReason.EARLY_STOPPING
 
-    def _tell(self, epoch: int, first: int, *, train_loss: float, score: Score, rate: float) -> None:
+    def _tell(self, epoch: int, *, train_loss: float, score: Score, rate: float) -> None:
         report = EpochReport(
             epoch=epoch,
             epochs=self._epochs,
@@ -299,15 +316,16 @@ class _Fit:
             metrics=dict(score.metrics),
             learning_rate=self._stepper.rate,
             images_per_s=rate,
-            eta_s=self._left_s(epoch, measured=epoch - first + 1),
+            eta_s=self._left_s(epoch),
         )
         self._history.append(report)
         self._job.on_epoch(report)
 
-    def _left_s(self, epoch: int, *, measured: int) -> float:
-        """Seconds of training to come after an epoch, from so many that were `measured`."""
-        epoch_s = (time.perf_counter() - self._started) / measured
-        train_s = self._trained_s / measured
+    def _left_s(self, epoch: int) -> float:
+        """Seconds of training to come after an epoch, by what this attempt's took."""
+        train_s = self._trained_s / self._trained_epochs
+        others_s = time.perf_counter() - self._started - self._trained_s
+        epoch_s = train_s + others_s / max(math.ceil(self._trained_epochs), 1)
         ahead_s = self._ahead(train_s, epoch_s - train_s) if self._ahead is not None else 0.0
         return min(epoch_s * (self._epochs - epoch) + ahead_s, self._budget.left_s)
 
@@ -350,9 +368,11 @@ class _Fit:
         return time.perf_counter() - self._saved >= every_s
 
     def _store(self, epoch: int, within: _Within) -> None:
+        began = time.perf_counter()
         if self._job.checkpoints is not None and self._job.where.rank == 0:
             self._job.checkpoints.save(self._checkpoint(epoch, within))
         self._saved = time.perf_counter()
+        self._saved_s += self._saved - began
 
     def _checkpoint(self, epoch: int, within: _Within) -> Checkpoint:
         meta: dict[str, Any] = {

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from enxerto.vision.finetuning import Strategy
+from enxerto.vision.torch.engine.attempt import Attempt
 from enxerto.vision.torch.engine.budget import StopReason
 from enxerto.vision.torch.engine.fitting import Ahead, Fitted, fit
 from enxerto.vision.torch.engine.state import Before, read_before, score_from_json, score_to_json
@@ -20,7 +21,7 @@ Roughly: of the CPU time of five networks over EfficientNet-Lite0 it was 1.1 (Fa
 """
 
 
-def fit_heads_first(learner: Learner, job: Job) -> Fitted:
+def fit_heads_first(learner: Learner, job: Job, attempt: Attempt) -> Fitted:
     """Train the heads, and with FINE_TUNE the stages with them afterwards. Called on every worker at once.
 
     FINE_TUNE begins as FEATURE_EXTRACTION with the same spec would, to the last bit, and what that gave stays a
@@ -34,16 +35,16 @@ def fit_heads_first(learner: Learner, job: Job) -> Fitted:
         TrainingDivergedError: as `fit`, of the heads.
     """
     spec = job.spec
-    stored = job.checkpoints.load() if job.checkpoints is not None else None
+    stored = attempt.stored
     if stored is not None and stored.phase == Phase.FINE_TUNE.value:
-        return _tune(learner, job, read_before(stored))
+        return _tune(learner, job, attempt, read_before(stored))
     frozen = replace(job, spec=replace(spec, strategy=Strategy.FEATURE_EXTRACTION)) if spec.tunes else job
     ahead = _tuning_s(spec.epochs) if spec.tunes else None
-    heads = fit(learner, frozen, phase=Phase.TRAIN, epochs=spec.epochs, trains_backbone=False, ahead=ahead)
+    heads = fit(learner, frozen, attempt, phase=Phase.TRAIN, epochs=spec.epochs, trains_backbone=False, ahead=ahead)
     if not spec.tunes or heads.stop_reason in (StopReason.MAX_DURATION, StopReason.TARGET_SCORE):
         return heads
-    meta = {"score": score_to_json(heads.best), "best_epoch": heads.best_epoch}
-    return _tune(learner, job, Before(heads.history, heads.spent_s, meta))
+    meta = {"score": score_to_json(heads.best), "best_epoch": heads.best_epoch, "notes": dict(heads.notes)}
+    return _tune(learner, job, attempt, Before(heads.history, meta))
 
 
 def _tuning_s(epochs: int) -> Ahead:
@@ -51,22 +52,27 @@ def _tuning_s(epochs: int) -> Ahead:
     return lambda train_s, validate_s: epochs * (_TUNED_STEP * train_s + validate_s)
 
 
-def _tune(learner: Learner, job: Job, before: Before) -> Fitted:
+def _tune(learner: Learner, job: Job, attempt: Attempt, before: Before) -> Fitted:
     start, best_of_heads = score_from_json(before.meta["score"]), int(before.meta["best_epoch"])
     assert start is not None
     tuned = fit(
         learner,
         job,
+        attempt,
         phase=Phase.FINE_TUNE,
         epochs=job.spec.epochs,
         trains_backbone=True,
         start=start,
         before=before,
     )
+    # Of batch norm only what the second phase did with it counts.
+    said = {name: text for name, text in before.meta.get("notes", {}).items() if name != "batch_norm"}
+    earlier = {f"heads_{name}": text for name, text in said.items()}
+    had = f"{start.value:.4f} of the validation split right before tuning"
     kept = "what tuning gave" if tuned.best_epoch else "the heads on the frozen backbone: tuning gave nothing better"
     return replace(
         tuned,
         history=(*before.history, *tuned.history),
         best_epoch=len(before.history) + tuned.best_epoch if tuned.best_epoch else best_of_heads,
-        notes={**tuned.notes, "heads": f"{start.value:.4f} of the validation split right before tuning", "kept": kept},
+        notes={**earlier, **tuned.notes, "heads": had, "kept": kept},
     )

@@ -44,6 +44,14 @@ class Layers:
         count = 1 + (epoch - plan.head_warmup_epochs - 1) // plan.epochs_per_stage
         return self.tuned[-count:]
 
+    @property
+    def complete_from(self) -> int:
+        """The epoch from which on all learn that learn at any time, from 1."""
+        plan = self._spec.unfreezing
+        if not self.tuned:
+            return 1
+        return plan.head_warmup_epochs + 1 + max(len(self.tuned) - 1, 0) * plan.epochs_per_stage
+
     def unfreeze(self, epoch: int) -> bool:
         """Let what learns in the epoch have gradients; whether that is different from before."""
         before = [parameter.requires_grad for parameter in self._learner.network.parameters()]

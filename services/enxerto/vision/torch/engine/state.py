@@ -24,20 +24,18 @@ class Before:
 
     Attributes:
         history: reports of earlier phases.
-        spent_s: seconds that they trained.
         meta: JSON values of the recipe's own.
         tensors: of the recipe's own, such as a probe's head.
     """
 
     history: Sequence[EpochReport] = ()
-    spent_s: float = 0.0
     meta: Mapping[str, Any] = field(default_factory=dict)
     tensors: Tensors = field(default_factory=dict)
 
     def to_meta(self) -> dict[str, Any]:
         """Its JSON part."""
         history = [report_to_json(report) for report in self.history]
-        return {_BEFORE_KEY: {"history": history, "spent_s": self.spent_s, "meta": dict(self.meta)}}
+        return {_BEFORE_KEY: {"history": history, "meta": dict(self.meta)}}
 
     def to_tensors(self) -> dict[str, torch.Tensor]:
         """Its tensors, by the names that they have in a checkpoint."""
@@ -48,7 +46,7 @@ def read_before(checkpoint: Checkpoint) -> Before:
     """What was done before the checkpoint's phase."""
     stored = checkpoint.meta[_BEFORE_KEY]
     history = [report_from_json(one) for one in stored["history"]]
-    return Before(history, float(stored["spent_s"]), stored["meta"], part(checkpoint.tensors, _BEFORE))
+    return Before(history, stored["meta"], part(checkpoint.tensors, _BEFORE))
 
 
 def part(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:

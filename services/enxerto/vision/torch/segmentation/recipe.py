@@ -10,7 +10,7 @@ from enxerto.vision.images import Float32Images
 from enxerto.vision.snapshots import read_samples
 from enxerto.vision.specs import PreprocessSpec, Split, Task
 from enxerto.vision.torch.calibration import draw_images
-from enxerto.vision.torch.engine import fit_heads_first
+from enxerto.vision.torch.engine import Attempt, fit_heads_first
 from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
 from enxerto.vision.torch.segmentation.construction import build_segmenter
@@ -36,11 +36,12 @@ class SegmentationRecipe:
             WeightsUnavailableError: no source has the pretrained weights.
         """
         _validate(job)
+        attempt = Attempt.begin(job)
         spec, names = job.spec, job.manifest.class_names
         built = build_segmenter(spec, job.facts, len(names), job.sources)
         data = _load(job, built.preprocess)
         learner = SegmentationLearner(built.network, data, spec, where=job.where, compute=job.compute)
-        fitted = fit_heads_first(learner, job)
+        fitted = fit_heads_first(learner, job, attempt)
         network = built.network.cpu().eval()
         weights = built.weights
         return Trained(

@@ -17,7 +17,7 @@ from PIL import Image
 from enxerto.vision.datasets.samples import StoredSample
 from enxerto.vision.images import load
 from enxerto.vision.specs import PreprocessSpec, Split
-from enxerto.vision.torch.engine import Budget, StopReason
+from enxerto.vision.torch.engine import Attempt, StopReason
 from enxerto.vision.torch.engine.state import report_from_json, report_to_json
 from enxerto.vision.torch.progress import EpochReport, Phase, StepMeter
 from enxerto.vision.torch.recipe import Checkpoint, Job
@@ -100,19 +100,21 @@ def optimise_picture(
 
 
 class GatysRun:
-    """Every content picture of a snapshot, each worker a part of them; a checkpoint after each round."""
+    """Every content picture of a snapshot, each worker a part of them; a checkpoint after a round, not after each."""
 
     def __init__(self, job: Job, objective: Objective, preprocess: PreprocessSpec) -> None:
         self._job, self._objective, self._preprocess = job, objective, preprocess
         self._total = sum(count_contents(job.manifest, job.blobs, split) for split in Split)
         self._done: list[Stylised] = []
         self._history: list[EpochReport] = []
+        self._due = 0.0
 
     def run(self) -> Optimised:
         """Optimise what no checkpoint has."""
         job, where = self._job, self._job.where
-        spent_s = self._resume()
-        budget = Budget(job.spec.stop, where, spent_s=spent_s)
+        attempt = Attempt.begin(job)
+        self._resume(attempt.stored)
+        budget = attempt.budget
         stop = StopReason.EPOCHS
         samples = self._samples()
         while batch := list(islice(samples, where.world_size)):
@@ -179,8 +181,12 @@ class GatysRun:
     # --- checkpoints ---
 
     def _save(self, spent_s: float) -> None:
+        """Keep the pictures so far, in at most a tenth of the time: a checkpoint holds all of them."""
         job, when = self._job, self._job.spec.checkpoints
         if job.checkpoints is None or job.where.rank != 0 or (when.every_epochs == 0 and when.every_s == 0):
+            return
+        began = time.perf_counter()
+        if began < self._due:
             return
         pictures = [{"path": one.path, "split": one.split.value, "metrics": one.metrics} for one in self._done]
         meta = {"pictures": pictures, "history": [report_to_json(one) for one in self._history], "spent_s": spent_s}
@@ -189,12 +195,13 @@ class GatysRun:
             for index, one in enumerate(self._done)
         }
         job.checkpoints.save(Checkpoint(Phase.TRAIN.value, len(self._done), meta, tensors))
+        ended = time.perf_counter()
+        self._due = ended + max(9 * (ended - began), when.every_s)
 
-    def _resume(self) -> float:
-        """Take over what a checkpoint has; the seconds that it cost."""
-        checkpoint = self._job.checkpoints.load() if self._job.checkpoints is not None else None
+    def _resume(self, checkpoint: Checkpoint | None) -> None:
+        """Take over what a checkpoint has."""
         if checkpoint is None or "pictures" not in checkpoint.meta:
-            return 0.0
+            return
         self._done = [
             Stylised(
                 one["path"], Split(one["split"]), checkpoint.tensors[f"png/{index}"].numpy().tobytes(), one["metrics"]
@@ -203,7 +210,6 @@ class GatysRun:
         ]
         self._history = [report_from_json(one) for one in checkpoint.meta["history"]]
         self._job.on_log(f"going on after picture {len(self._done)} of {self._total}")
-        return float(checkpoint.meta["spent_s"])
 
 
 def _measured(picture: torch.Tensor, content: torch.Tensor, objective: Objective) -> Mapping[str, float]:

@@ -16,7 +16,7 @@ from enxerto.kernel.errors import Violations
 from enxerto.vision.images import Float32Images, UInt8Image
 from enxerto.vision.specs import PreprocessSpec, Split, Task
 from enxerto.vision.torch.calibration import draw_images
-from enxerto.vision.torch.engine import fit
+from enxerto.vision.torch.engine import Attempt, fit
 from enxerto.vision.torch.pixel_arrays import MEMORY_BYTES
 from enxerto.vision.torch.progress import Phase
 from enxerto.vision.torch.recipe import Evaluation, Job, Predict, Trained
@@ -100,6 +100,7 @@ def _validate(job: Job) -> None:
 
 
 def _train(job: Job) -> Trained:
+    attempt = Attempt.begin(job)
     preprocess = served_preprocess(job.spec, job.facts)
     objective, weights = _objective(job, _training_style(job, preprocess), job.compute.device)
     job.on_phase("decoding pictures", 0, 0)
@@ -124,7 +125,7 @@ def _train(job: Job) -> Trained:
     learner = StyleLearner(
         network, objective, load_part(Split.TRAIN), load_part(Split.VAL), job.spec, where=job.where, compute=job.compute
     )
-    fitted = fit(learner, _of_scores(job), phase=Phase.TRAIN, epochs=job.spec.epochs, trains_backbone=False)
+    fitted = fit(learner, _of_scores(job), attempt, phase=Phase.TRAIN, epochs=job.spec.epochs, trains_backbone=False)
     network = network.cpu().eval()
     notes = {name: text for name, text in fitted.notes.items() if name != "batch_norm"}
     return Trained(
