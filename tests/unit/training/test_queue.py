@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from enxerto.kernel.names import RunName
 from enxerto.training.domain import ClusterSize, LogLine, QueueRules, RunState, WaitReason, plan
+from enxerto.training.ports import JobState
 from fakes.training_stores import START
 from fakes.training_values import a_run
 from training_world import a_world
@@ -57,6 +58,12 @@ def test_gpus_are_counted_where_there_are_enough_for_every_worker():
     assert plan(runs, ClusterSize(64, 0), QueueRules()).admitted == {"b"}
 
 
+def test_a_run_holds_the_gpus_that_it_was_started_with_however_the_cluster_changes():
+    on_cpus, on_gpus = (waiting(uid).attempt_next(now=START, use_gpu=uid == "g") for uid in ("c", "g"))
+    assert plan([on_cpus, waiting("b")], ClusterSize(64, 1), QueueRules()).admitted == {"b"}
+    assert plan([on_gpus, waiting("b")], ClusterSize(64, 1), QueueRules()).admitted == frozenset()
+
+
 def test_what_others_hold_is_not_there_for_runs():
     runs = [training("a"), waiting("b"), waiting("c")]
     assert plan(runs, ClusterSize(4, 0, other_cpus=1), QueueRules()).admitted == {"b", "c"}
@@ -106,6 +113,36 @@ async def test_a_run_that_waits_says_why_once_and_starts_when_there_is_room():
     await world.reconciler().step()
     assert world.cluster.submissions == ["u1-1"]
     assert (world.telemetry.queued, len(world.telemetry.waits)) == (0, 1)
+
+
+async def started(size):
+    """The first job on a cluster of that size, and what its run says of it."""
+    world = await a_world()
+    world.cluster.cluster = size
+    await world.reconciler().step()
+    warnings = [one.message for one in await world.events() if isinstance(one, LogLine) and one.severity == "WARNING"]
+    return world, warnings
+
+
+async def test_a_run_trains_on_what_it_was_admitted_for():
+    world, warnings = await started(ClusterSize(64, 2))
+    assert (world.cluster.use_gpu, warnings) == ({"u1-1": True}, [])
+    assert (await world.run()).use_gpu is True
+    world, warnings = await started(ClusterSize(64, 0))
+    assert (world.cluster.use_gpu, warnings) == ({"u1-1": False}, [])
+
+
+async def test_a_run_that_leaves_gpus_idle_says_so_once_for_each_attempt():
+    world, warnings = await started(ClusterSize(64, 1))
+    assert world.cluster.use_gpu == {"u1-1": False}
+    assert warnings == ["trains on CPUs: 2 workers need a GPU each, and the cluster has 1"]
+    world.cluster.cluster = ClusterSize(64, 2)
+    world.cluster.jobs["u1-1"] = JobState.FAILED
+    reconciler = world.reconciler()
+    await reconciler.step()
+    await reconciler.step()
+    assert world.cluster.use_gpu == {"u1-1": False, "u1-2": True}
+    assert sum("trains on CPUs" in str(one) for one in await world.events()) == 1
 
 
 async def test_the_place_in_the_queue_is_known_before_the_loop_has_run():

@@ -37,6 +37,14 @@ def test_this_machine_has_cores() -> None:
     assert detect().cores >= 1
 
 
+def test_who_has_reserved_no_gpu_does_not_take_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    assert choose_compute(detect()).device == "cuda:0"
+    assert choose_compute(detect(gpus=False)).device == "cpu"
+
+
 def test_a_precision_asked_for_is_used_or_refused() -> None:
     gpu = DeviceFacts(1, True, 8)
     asked = {precision: choose_compute(gpu, precision=precision).amp_dtype for precision in Precision}

@@ -39,6 +39,10 @@ class ClusterSize:
     """Held by anything but training runs: replicas, other people's jobs, answers to questions."""
     other_gpus: float = 0.0
 
+    def has_gpus_for(self, workers: int) -> bool:
+        """Whether workers compute on GPUs, one each: where there are enough for all of them, and nowhere else."""
+        return self.gpus >= workers
+
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
@@ -58,6 +62,8 @@ class Plan:
     """Uids of those that may be submitted now."""
     waiting: Mapping[str, QueueStatus]
     """By uid."""
+    size: ClusterSize | None = None
+    """Of the cluster, as the plan took it; None while it cannot be reached."""
 
 
 def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRules) -> Plan:
@@ -76,7 +82,7 @@ def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRule
     cpus_of_runs = size.cpus - size.other_cpus if size else 0.0
     gpus_of_runs = size.gpus - size.other_gpus if size else 0.0
     free_cpus = cpus_of_runs - sum(_cpus(run, rules) for run in holding)
-    free_gpus = gpus_of_runs - sum(_gpus(run, size) for run in holding) if size else 0.0
+    free_gpus = gpus_of_runs - sum(_held_gpus(run, size) for run in holding) if size else 0.0
     running = Counter(run.name.project for run in holding)
     admitted: set[str] = set()
     waiting: dict[str, QueueStatus] = {}
@@ -108,7 +114,7 @@ def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRule
             free_gpus -= gpus
             continue
         waiting[run.uid] = QueueStatus(len(waiting) + 1, reason, text)
-    return Plan(frozenset(admitted), waiting)
+    return Plan(frozenset(admitted), waiting, size)
 
 
 def own_jobs(runs: Sequence[TrainingRun]) -> frozenset[str]:
@@ -131,5 +137,10 @@ def _cpus(run: TrainingRun, rules: QueueRules) -> float:
 
 
 def _gpus(run: TrainingRun, size: ClusterSize) -> float:
-    # Workers take a GPU each where there are enough for all of them, and none otherwise.
-    return float(run.spec.num_workers) if size.gpus >= run.spec.num_workers else 0.0
+    return float(run.spec.num_workers) if size.has_gpus_for(run.spec.num_workers) else 0.0
+
+
+def _held_gpus(run: TrainingRun, size: ClusterSize) -> float:
+    if run.use_gpu is None:
+        return _gpus(run, size)
+    return float(run.spec.num_workers) if run.use_gpu else 0.0

@@ -67,6 +67,8 @@ class TrainingRun:
     """Whether a job of this attempt may be there: written down before the cluster hears of it."""
     submitted: bool = False
     """Whether the cluster has accepted the job of this attempt."""
+    use_gpu: bool | None = None
+    """Whether this attempt's workers have a GPU each; None leaves it to the job, which sees what the cluster has."""
     log_seq: int = 0
     """Entries of this attempt's log that are already events."""
     losses: int = 0
@@ -94,11 +96,19 @@ class TrainingRun:
         """The event that tells watchers of the current state."""
         return StateChanged(self.state, self.error, self.model_version)
 
-    def attempt_next(self, *, now: datetime) -> "TrainingRun":
-        """Begin another job; it is written down before the cluster hears of it."""
+    def attempt_next(self, *, now: datetime, use_gpu: bool | None = None) -> "TrainingRun":
+        """Begin another job; it is written down before the cluster hears of it, and so is what it computes on."""
         self._require("be submitted", RunState.QUEUED, RunState.RUNNING)
-        attempt = self.attempt + 1
-        return replace(self, attempt=attempt, announced=True, submitted=False, log_seq=0, waits_for="", update_time=now)
+        return replace(
+            self,
+            attempt=self.attempt + 1,
+            announced=True,
+            submitted=False,
+            use_gpu=use_gpu,
+            log_seq=0,
+            waits_for="",
+            update_time=now,
+        )
 
     def accepted(self, *, now: datetime) -> "TrainingRun":
         """The cluster has the job."""

@@ -17,6 +17,7 @@ from enxerto.kernel.errors import EnxertoError, UnavailableError
 from enxerto.training.domain import (
     Checkpoint,
     CheckpointSaved,
+    ClusterSize,
     EpochCompleted,
     EventBody,
     JobEvent,
@@ -163,7 +164,7 @@ class Reconciler:
         elif run.state is RunState.REGISTERING:
             await self._register(run)
         else:
-            await self._submit(run)
+            await self._submit(run, plan.size)
         return True
 
     async def _wait(self, run: TrainingRun) -> None:
@@ -174,13 +175,13 @@ class Reconciler:
         line = LogLine("INFO", f"waits in the queue at place {status.position}: {status.message}")
         await self._save(run.wait(status.reason, now=now), [(now, line)])
 
-    async def _submit(self, run: TrainingRun) -> None:
+    async def _submit(self, run: TrainingRun, size: ClusterSize | None) -> None:
         snapshot = await self._datasets.get_snapshot(run.spec.snapshot)
         assert snapshot.content is not None, "runs are accepted for READY snapshots only"
         weights = await self._weights.supply(run.spec.finetune)
         if not run.announced:
             queued = run.update_time if run.state is RunState.QUEUED else None
-            run = await self._save(run.attempt_next(now=self._clock.now()))
+            run = await self._announce(run, size)
             if queued is not None:
                 since = run.create_time if run.attempt == 1 else queued
                 self._telemetry.run_waited((run.update_time - since).total_seconds())
@@ -197,6 +198,15 @@ class Reconciler:
         if run.attempt == 1:
             lines += [LogLine("WARNING", f"data: {warning}") for warning in snapshot.warnings]
         await self._save(run.accepted(now=now), [(now, line) for line in lines])
+
+    async def _announce(self, run: TrainingRun, size: ClusterSize | None) -> TrainingRun:
+        now, workers = self._clock.now(), run.spec.num_workers
+        use_gpu = size.has_gpus_for(workers) if size else run.use_gpu
+        lines: Events = []
+        if size and size.gpus and not use_gpu:
+            text = f"trains on CPUs: {workers} workers need a GPU each, and the cluster has {size.gpus:g}"
+            lines.append((now, LogLine("WARNING", text)))
+        return await self._save(run.attempt_next(now=now, use_gpu=use_gpu), lines)
 
     async def _follow(self, run: TrainingRun) -> None:
         run = await self._tail(run)

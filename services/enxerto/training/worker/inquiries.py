@@ -68,7 +68,7 @@ def _estimate(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
             blobs=blobs,
             sources=sources,
             where=Distribution(),
-            compute=choose_compute(detect(), precision=finetune.precision),
+            compute=choose_compute(detect(gpus=order.use_gpu is not False), precision=finetune.precision),
             on_step=reporter.step,
             limits=IMPORTED,
         )
@@ -82,7 +82,7 @@ def _recommend(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
         manifest=read_manifest(blobs, document["manifest_sha256"]),
         blobs=blobs,
         sources=lambda name: weights_sources(order, imported, blobs, name),
-        compute=choose_compute(detect()),
+        compute=choose_compute(detect(gpus=order.use_gpu is not False)),
         limits=IMPORTED,
         max_images=int(document["max_images"]),
         on_progress=lambda done, total: reporter.phase("features", done, total),

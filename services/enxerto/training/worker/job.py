@@ -19,7 +19,7 @@ from enxerto.training.domain import JobFailed
 from enxerto.training.errors import WorkersLostError
 from enxerto.training.worker.deaths import death_in
 from enxerto.training.worker.failures import last_word
-from enxerto.training.worker.order import TRAIN, JobOrder, read_spec
+from enxerto.training.worker.order import TRAIN, JobOrder, read_spec, with_device
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def run_job(order: JobOrder) -> int:
     An exit status other than 0 without a last word in the log means that nothing is known against another attempt.
     """
     ray.init(address="auto", log_to_driver=False, runtime_env={"env_vars": ALLOCATOR_ENVIRONMENT})
-    lost = None
+    order, lost = with_device(order, _cluster_gpus()), None
     if order.mode == TRAIN:
         lost = _train(order)
     else:
@@ -45,15 +45,14 @@ def _train(order: JobOrder) -> WorkersLostError | None:
     workers = spec.run.num_workers
     storage = order.cache_folder / "ray"
     name = f"{order.uid}-{order.attempt}"
-    on_gpus = _cluster_gpus() >= workers
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"order": order},
         # Ray's own choice on GPUs, NCCL alone, cannot send what lies in the memory of the CPU.
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo"),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if order.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
-            use_gpu=on_gpus,
+            use_gpu=bool(order.use_gpu),
             # Said in any case: with a GPU, Ray's own default reserves no CPU at all.
             resources_per_worker={"CPU": order.cpus_per_worker},
         ),
@@ -93,7 +92,7 @@ def _train_function(config: dict[str, JobOrder]) -> None:
 
 
 def _inquire(order: JobOrder) -> None:
-    gpus = min(1.0, _cluster_gpus())
+    gpus = 1 if order.use_gpu else 0
     remote = ray.remote(num_cpus=order.cpus_per_worker, num_gpus=gpus, max_retries=order.worker_restarts)
     try:
         ray.get(remote(_inquire_function).remote(order))

@@ -88,9 +88,9 @@ def choose_compute(
     return Compute(device, dtypes[precision], threads, min(_MOST_LOADERS, max(1, threads - 1)))
 
 
-def detect() -> DeviceFacts:
-    """The facts of this machine."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+def detect(*, gpus: bool = True) -> DeviceFacts:
+    """The facts of this machine; without `gpus` as if it had none, for Ray shows them to who has reserved none too."""
+    count = torch.cuda.device_count() if gpus and torch.cuda.is_available() else 0
     return DeviceFacts(
         cuda_devices=count,
         bf16=count > 0 and torch.cuda.is_bf16_supported(including_emulation=False),
