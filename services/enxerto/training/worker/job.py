@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from typing import Any
 
 # Before Ray is imported: without it every message of a worker would also go through the driver.
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -103,7 +104,13 @@ def _inquire(order: JobOrder) -> None:
 def _inquire_function(order: JobOrder) -> None:
     from enxerto.training.worker.inquiries import answer  # noqa: PLC0415
 
-    answer(order)
+    answer(order, _this_machine())
+
+
+def _this_machine() -> dict[str, float]:
+    here = ray.get_runtime_context().get_node_id()
+    machines: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return next((one["Resources"] for one in machines if one["NodeID"] == here), {})
 
 
 def _cluster_gpus() -> float:
