@@ -14,7 +14,7 @@ from obstore.store import MemoryStore
 from enxerto.runtime.ray_dashboard import RayDashboard
 from enxerto.training.adapters.object_store import spec_key
 from enxerto.training.adapters.ray_jobs import RayJobRunner, WorkerLayout
-from enxerto.training.domain import ClusterSize
+from enxerto.training.domain import ClusterSize, Machine
 from fakes.training_stores import START
 from fakes.training_values import a_run, some_content
 
@@ -76,6 +76,11 @@ async def test_a_cluster_is_as_large_as_it_is_or_may_become(dashboard: RayDashbo
         found = await RayJobRunner(dashboard, MemoryStore(), LAYOUT, grows_to).size(())
         return found.cpus, found.gpus
 
+    as_it_is = await RayJobRunner(dashboard, MemoryStore(), LAYOUT).size(())
+    assert as_it_is.machines == (Machine(4), Machine(8, 2))
+    # A machine of another size may come.
+    growing = await RayJobRunner(dashboard, MemoryStore(), LAYOUT, ClusterSize(64, 0)).size(())
+    assert growing.machines == ()
     assert await size(ClusterSize(0, 0)) == (12, 2)
     assert await size(ClusterSize(64, 8)) == (64, 8)
     assert await size(ClusterSize(64, 0)) == (64, 2)

@@ -14,7 +14,7 @@ from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import put, spec_key, store_errors
-from enxerto.training.domain import ClusterSize, Inquiry, SnapshotContent, TrainingRun
+from enxerto.training.domain import ClusterSize, Inquiry, Machine, SnapshotContent, TrainingRun
 from enxerto.training.errors import JobRefusedError
 from enxerto.training.ports import JobState
 
@@ -120,14 +120,16 @@ class RayJobRunner:
         """What the cluster has in all, or may grow to where the operator says so, and what others hold of it."""
         try:
             held = await self._dashboard.reserved(apart_from=own)
-            total = await self._dashboard.resources()
+            machines = await self._dashboard.machines()
         except RayRefusedError as error:
             raise UnavailableError(f"Ray does not tell its size: {error.status}", retry_after_s=2.0) from error
+        found = tuple(Machine(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in machines)
         return ClusterSize(
-            cpus=self._grows_to.cpus or total.get("CPU", 0.0),
-            gpus=self._grows_to.gpus or total.get("GPU", 0.0),
+            cpus=self._grows_to.cpus or sum(one.cpus for one in found),
+            gpus=self._grows_to.gpus or sum(one.gpus for one in found),
             other_cpus=held.get("CPU", 0.0),
             other_gpus=held.get("GPU", 0.0),
+            machines=found if self._grows_to == _NOT_GROWING else (),
         )
 
     async def state(self, job_id: str) -> tuple[JobState, str]:

@@ -79,7 +79,7 @@ class TrainingRun:
     sweep: SweepName | None = None
     """The sweep that it is a trial of."""
     waits_for: str = ""
-    """Why it was not submitted when it was last looked at; watchers hear of every change."""
+    """Why its workers had not started when it was last looked at; watchers hear of every change."""
     revision: int = 1
 
     @property
@@ -115,8 +115,8 @@ class TrainingRun:
         return replace(self, submitted=True, update_time=now)
 
     def wait(self, reason: str, *, now: datetime) -> "TrainingRun":
-        """The run is not submitted yet."""
-        self._require("wait", RunState.QUEUED)
+        """The run is not submitted yet, or Ray has not started its workers."""
+        self._require("wait", RunState.QUEUED, RunState.RUNNING)
         return replace(self, waits_for=reason, update_time=now)
 
     def lose(self, *, now: datetime) -> "TrainingRun":
@@ -127,7 +127,8 @@ class TrainingRun:
     def start(self, *, now: datetime) -> "TrainingRun":
         """The workers began; `start_time` stays that of the first time."""
         self._require("start", RunState.QUEUED)
-        return replace(self, state=RunState.RUNNING, start_time=self.start_time or now, update_time=now)
+        started = self.start_time or now
+        return replace(self, state=RunState.RUNNING, start_time=started, waits_for="", update_time=now)
 
     def advance(self, progress: Progress | None, *, log_seq: int, now: datetime) -> "TrainingRun":
         """The job's log was read up to `log_seq`."""

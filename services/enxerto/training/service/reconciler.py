@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import EnxertoError, UnavailableError
@@ -52,6 +52,8 @@ RUNS = "runs"
 """Signal: a run was created, cancelled, paused or resumed."""
 _IDLE_S = 5.0
 _MAX_FAULTS = 20
+_PLACED_WITHIN = timedelta(seconds=60)
+"""What it may take workers to start before people are told: Ray finds them a place, and they import torch."""
 
 Events = list[tuple[datetime, EventBody]]
 
@@ -215,11 +217,20 @@ class Reconciler:
         self._next_poll[run.uid] = time.monotonic() + self._poll_s
         state, message = await self._jobs.state(run.job_id)
         if not state.over:
+            await self._notice_unplaced(run)
             return
         # Its last words may have come after the first look.
         run = await self._tail(run)
         if run.state.trains:
             await self._lost(run, message)
+
+    async def _notice_unplaced(self, run: TrainingRun) -> None:
+        """Say once of an attempt that Ray does not start its workers: nothing else has touched the run meanwhile."""
+        now = self._clock.now()
+        if run.log_seq or run.waits_for or now - run.update_time < _PLACED_WITHIN:
+            return
+        status = self._queue.unplaced(run)
+        await self._save(run.wait(status.reason, now=now), [(now, LogLine("WARNING", f"waits: {status.message}"))])
 
     async def _lost(self, run: TrainingRun, message: str) -> None:
         logger.warning("job lost", extra={"run": str(run.name), "job": run.job_id, "cluster_says": message})
