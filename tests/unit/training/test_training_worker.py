@@ -18,7 +18,7 @@ from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 from safetensors.torch import load_file, save_file
 
-from enxerto.kernel.errors import UnavailableError
+from enxerto.kernel.errors import InvalidArgumentError, UnavailableError, Violation
 from enxerto.training.adapters.object_store import blob_key, open_store, spec_key
 from enxerto.training.domain import CheckpointSaved, EpochCompleted, JobStarted, JobTrained, LogLine, TrainingResult
 from enxerto.training.errors import WorkersLostError
@@ -38,6 +38,7 @@ from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.snapshots import read_manifest
 from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.collectives import Distribution
+from enxerto.vision.torch.devices import DeviceFacts
 from enxerto.vision.torch.recipe import Checkpoint, Job, Trained
 from fakes.dataset_folders import write_folder
 from fakes.training_stores import START, InMemoryWeights
@@ -130,6 +131,29 @@ async def test_a_worker_whose_gpu_torch_cannot_use_says_so(tmp_path: Path) -> No
     train(order, Distribution())
     lines = [entry.body for entry in await read_log(order) if isinstance(entry.body, LogLine)]
     assert [line.severity for line in lines if "torch cannot use" in line.message] == ["WARNING"]
+
+
+class Counting:
+    """A recipe of any task that only looks at how many threads torch computes with."""
+
+    def __init__(self) -> None:
+        self.threads = 0
+
+    def train(self, job: Job) -> Trained:
+        self.threads = torch.get_num_threads()
+        raise InvalidArgumentError([Violation("spec", "only looked")])
+
+
+def test_torch_has_a_workers_threads_whatever_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, before = Counting(), torch.get_num_threads()
+    monkeypatch.setattr("enxerto.training.worker.training.get_recipe", lambda task: recipe)
+    monkeypatch.setattr("enxerto.training.worker.training.detect", lambda gpus: DeviceFacts(0, False, 7))
+    order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec())
+    try:
+        train(order, Distribution())
+        assert recipe.threads == 7
+    finally:
+        torch.set_num_threads(before)
 
 
 async def test_a_smaller_graph_is_measured_before_it_is_served(tmp_path: Path) -> None:

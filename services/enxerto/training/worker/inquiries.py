@@ -80,6 +80,7 @@ def _estimate(order: JobOrder, reporter: Reporter, machine: Mapping[str, float])
             on_step=reporter.step,
             limits=IMPORTED,
         )
+        job.compute.claim_threads()
         return estimate(job, get_recipe(facts.task), workers=workers).to_json()
 
 

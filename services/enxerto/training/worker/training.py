@@ -76,6 +76,7 @@ def _train(order: JobOrder, where: Distribution) -> None:
                 limits=IMPORTED,
                 **(_told(reporter) if leads else {}),
             )
+            job.compute.claim_threads()
             recipe = get_recipe(facts.task)
             trained = recipe.train(job)
             if not leads:

@@ -53,6 +53,10 @@ class Compute:
         """Whether gradients would underflow without scaling: float16 only."""
         return self.amp_dtype == "float16"
 
+    def claim_threads(self) -> None:
+        """Let torch's operators have the threads; Ray starts a worker with as many as it has CPUs reserved."""
+        torch.set_num_threads(self.threads)
+
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Mixed precision, where it is used."""
