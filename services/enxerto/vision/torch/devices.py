@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 
+from enxerto.kernel.cores import usable_cores
 from enxerto.kernel.errors import InvalidArgumentError, Violation
 from enxerto.vision.finetuning import Precision
 
@@ -98,5 +98,5 @@ def detect(*, gpus: bool = True) -> DeviceFacts:
     return DeviceFacts(
         cuda_devices=count,
         bf16=count > 0 and torch.cuda.is_bf16_supported(including_emulation=False),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
     )
