@@ -284,6 +284,7 @@ class ScriptedCluster:
         self.own: frozenset[str] = frozenset()
         self.weights: dict[str, dict[str, str]] = {}
         self.warnings: dict[str, tuple[str, ...]] = {}
+        self.use_gpu: dict[str, bool | None] = {}
         self.inquiries: dict[str, Inquiry] = {}
         self.answers: dict[tuple[str, int], Mapping[str, Any]] = {}
         self.blobs: dict[str, bytes] = {}
@@ -301,6 +302,7 @@ class ScriptedCluster:
         self, run: TrainingRun, content: SnapshotContent, weights: Mapping[str, str], warnings: Sequence[str]
     ) -> None:
         self.warnings[run.job_id] = tuple(warnings)
+        self.use_gpu[run.job_id] = run.use_gpu
         self.weights[run.job_id] = dict(weights)
         self.submissions.append(run.job_id)
         self.jobs.setdefault(run.job_id, JobState.WAITING)

@@ -61,7 +61,8 @@ def show_run(run: "Run") -> None:
     if run.sweep:
         out.print(f"sweep      {short(run.sweep)}")
     if run.queue:
-        out.print(f"waits      place {run.queue.position}: {run.queue.message or run.queue.reason}", markup=False)
+        place = f"place {run.queue.position}: " if run.queue.position else ""
+        out.print(f"waits      {place}{run.queue.message or run.queue.reason}", markup=False)
     if run.checkpoint:
         steps = f" and {run.checkpoint.step} steps" if run.checkpoint.step else ""
         out.print(f"checkpoint {run.checkpoint.phase}, epoch {run.checkpoint.epoch}{steps}")

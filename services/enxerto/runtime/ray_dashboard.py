@@ -61,8 +61,8 @@ class RayDashboard:
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
             raise UnavailableError(f"Ray's dashboard at {self._url} cannot be reached", retry_after_s=2.0) from error
 
-    async def resources(self) -> dict[str, float]:
-        """What the cluster's living machines have in all, by resource: `CPU`, `GPU` and so on.
+    async def machines(self) -> list[dict[str, float]]:
+        """What each of the cluster's living machines has in all, by resource: `CPU`, `GPU` and so on.
 
         Raises:
             RayRefusedError: Ray answered with a status of 400 or more.
@@ -71,7 +71,7 @@ class RayDashboard:
         machines = await self._listed("nodes", "ALIVE")
         if not machines:
             raise UnavailableError("Ray has no living machine", retry_after_s=2.0)
-        return _sum(one.get("resources_total") for one in machines)
+        return [_sum([one.get("resources_total")]) for one in machines]
 
     async def reserved(self, *, apart_from: Collection[str]) -> dict[str, float]:
         """What is reserved on the cluster by jobs and by Serve, by resource.

@@ -107,6 +107,7 @@ async def run(settings: TrainingSettings) -> None:
 async def _opened(settings: TrainingSettings) -> AsyncIterator[Adapters]:
     """Open every connection; closes them at the end."""
     store, scratch = open_store(settings.blob_url), settings.cache_folder / "scratch"
+    grows_to = ClusterSize(settings.cluster_max_cpus, settings.cluster_max_gpus)
     async with (
         opened_engine(settings.database_url, MIGRATIONS, "the training service") as engine,
         open_channel(settings.registry_address, settings.registry_ca) as channel,
@@ -119,7 +120,7 @@ async def _opened(settings: TrainingSettings) -> AsyncIterator[Adapters]:
             sweeps=SqlSweepStore(engine),
             catalogue=SqlWeightsCatalogue(engine),
             vault=RegistryWeightsVault(store, registry, scratch),
-            jobs=RayJobRunner(dashboard, store, _worker_layout(settings), _grows_to(settings)),
+            jobs=RayJobRunner(dashboard, store, _worker_layout(settings), grows_to),
             output=ObjectJobOutput(store),
             registry=registry,
             importer=_importer(settings, store, scratch),
@@ -241,12 +242,6 @@ def _worker_layout(settings: TrainingSettings) -> WorkerLayout:
         worker_restarts=settings.worker_restarts,
         cpus_per_worker=settings.cpus_per_worker,
     )
-
-
-def _grows_to(settings: TrainingSettings) -> ClusterSize | None:
-    if not settings.cluster_max_cpus:
-        return None
-    return ClusterSize(settings.cluster_max_cpus, settings.cluster_max_gpus)
 
 
 def _search(plan: SweepPlan) -> Search:

@@ -60,7 +60,7 @@ class TrainingSettings(ServerSettings):
     cluster_max_cpus: float = Field(default=0.0, ge=0)
     """CPUs that an autoscaling cluster may grow to; 0 takes the size that it has."""
     cluster_max_gpus: float = Field(default=0.0, ge=0)
-    """GPUs that an autoscaling cluster may grow to."""
+    """GPUs that an autoscaling cluster may grow to; 0 takes those that it has."""
     max_weights_bytes: int = Field(default=8 * 2**30, ge=1)
     """Largest file of weights that may be imported."""
     leftovers_keep_s: float = Field(default=7 * 86_400.0, ge=86_400)

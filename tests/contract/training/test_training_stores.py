@@ -187,7 +187,7 @@ async def test_a_run_comes_back_as_it_was(stores):
         run.wait("CLUSTER_FULL", now=START)
         .attempt_next(now=START)
         .lose(now=START)
-        .attempt_next(now=START)
+        .attempt_next(now=START, use_gpu=True)
         .accepted(now=START)
         .start(now=START)
         .advance(Progress("head", 1, 2, 3, 4, 5.0, None, 6, 7, 1e-3), log_seq=9, now=START)

@@ -64,6 +64,7 @@ async def test_a_run_from_before_the_tasks_is_read_with_the_values_that_were_in_
     run = await SqlRunStore(engine).get(RunName("default", "old"))
     await engine.dispose()
     assert (run.state, run.announced, run.submitted, run.losses) == (RunState.RUNNING, True, True, 0)
+    assert run.use_gpu is None
     tune = run.spec.finetune
     assert (tune.task, tune.unfreezing.stages, tune.stop.early_stopping_patience) == (Task.CLASSIFICATION, 3, 4)
     assert (tune.augmentation.policy, tune.epochs) == (AugmentPolicy.LIGHT, 10)

@@ -81,8 +81,8 @@ def test_settings_of_the_shell_do_not_reach_the_processes(tmp_path: Path, monkey
 
 
 def test_a_replica_takes_no_more_threads_than_there_are_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, threads in ((1, "1"), (2, "2"), (64, "2"), (None, "1")):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+    for cores, threads in ((1, "1"), (2, "2"), (64, "2")):
+        monkeypatch.setattr("enxerto.local.cpus.usable_cores", lambda cores=cores: cores)
         environment = Commands(Layout(tmp_path), Ports(7300), "abc", 4).service("inference").environment
         assert environment["ENXERTO_INFERENCE_REPLICA_THREADS"] == threads
 

@@ -49,23 +49,22 @@ class Ray:
         )
 
 
-async def asked(ray: Ray, what: str, **arguments: Any) -> dict[str, float]:
+async def asked(ray: Ray, what: str, **arguments: Any) -> Any:
     async with TestServer(ray.app()) as server, RayDashboard(str(server.make_url("")), None) as dashboard:
-        found: dict[str, float] = await getattr(dashboard, what)(**arguments)
-        return found
+        return await getattr(dashboard, what)(**arguments)
 
 
-async def test_living_machines_are_added_up() -> None:
+async def test_what_each_living_machine_has_is_told() -> None:
     ray = Ray()
     ray.lists["nodes"] = [
         {"state": "ALIVE", "resources_total": {"CPU": 8.0, "memory": 2e9}},
         {"state": "ALIVE", "resources_total": {"CPU": 4.0, "GPU": 1.0}},
         {"state": "DEAD", "resources_total": {"CPU": 64.0}},
     ]
-    assert await asked(ray, "resources") == {"CPU": 12.0, "GPU": 1.0, "memory": 2e9}
+    assert await asked(ray, "machines") == [{"CPU": 8.0, "memory": 2e9}, {"CPU": 4.0, "GPU": 1.0}]
     ray.lists["nodes"] = ray.lists["nodes"][2:]
     with pytest.raises(UnavailableError):
-        await asked(ray, "resources")
+        await asked(ray, "machines")
 
 
 async def test_what_jobs_and_replicas_reserve_counts_once_and_without_ones_own() -> None:

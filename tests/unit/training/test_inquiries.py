@@ -101,6 +101,15 @@ async def test_an_estimate_shows_progress_and_is_measured_once(world):
     assert document["spec"]["finetune"]["base_model"] == "efficientnet_lite0"
 
 
+@pytest.mark.parametrize(("gpus", "use_gpu"), [(0.0, False), (1.0, False), (2.0, True)])
+async def test_an_estimate_is_measured_on_what_the_run_would_train_on(world, gpus, use_gpu):
+    world.cluster.cluster = ClusterSize(64.0, gpus)
+    async with Job(world, JobStarted(), answer=ESTIMATE):
+        await everything(questions(world).estimate(PROJECT, a_run().spec))
+    (asked_for,) = world.cluster.inquiries.values()
+    assert asked_for.document["use_gpu"] is use_gpu
+
+
 async def test_the_same_question_at_once_is_one_job(world):
     asking, spec = questions(world), a_run().spec
     async with Job(world, JobStarted(), answer=ESTIMATE):

@@ -19,7 +19,7 @@ from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 from safetensors.torch import load_file, save_file
 
-from enxerto.kernel.errors import UnavailableError
+from enxerto.kernel.errors import InvalidArgumentError, UnavailableError, Violation
 from enxerto.training.adapters.event_log import EventLogWriter
 from enxerto.training.adapters.object_store import blob_key, open_store, spec_key
 from enxerto.training.domain import (
@@ -37,18 +37,19 @@ from enxerto.training.service import WeightsSupply
 from enxerto.training.worker.checkpoints import StoredCheckpoints
 from enxerto.training.worker.explanations import explain
 from enxerto.training.worker.failures import failed_for_good, last_word, may_pass, write_failure
-from enxerto.training.worker.order import JobOrder, read_document, read_spec
+from enxerto.training.worker.order import JobOrder, read_document, read_spec, with_device
 from enxerto.training.worker.reporter import Reporter
 from enxerto.training.worker.training import train
 from enxerto.vision.contracts import MIN_AGREEMENT
 from enxerto.vision.embeddings import EmbeddingReference
-from enxerto.vision.finetuning import QuantizationMode, QuantizationSpec, StopSpec, Strategy, StyleSpec
+from enxerto.vision.finetuning import Precision, QuantizationMode, QuantizationSpec, StopSpec, Strategy, StyleSpec
 from enxerto.vision.images import load, to_batch
 from enxerto.vision.onnx.golden import GOLDEN_FILE, read_golden
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.snapshots import read_manifest
 from enxerto.vision.specs import Split, Task
 from enxerto.vision.torch.collectives import Distribution
+from enxerto.vision.torch.devices import DeviceFacts
 from enxerto.vision.torch.recipe import Checkpoint, Job, Trained
 from fakes.dataset_folders import write_folder
 from fakes.training_stores import START, InMemoryWeights
@@ -115,6 +116,55 @@ async def test_a_run_leaves_all_that_a_version_needs(tmp_path: Path) -> None:
     phases = [getattr(one, "phase", "") for one in bodies]
     assert {"preparing", "exporting", "evaluating"} <= set(phases)
     assert not list(obstore.list(order.store(), "runs/run1/checkpoints/").collect())
+
+
+@pytest.mark.parametrize(("said", "cluster_gpus", "use_gpu"), [(True, 0, True), (False, 8, False)])
+def test_a_job_computes_on_what_the_service_has_decided(
+    tmp_path: Path, said: bool, cluster_gpus: float, use_gpu: bool
+) -> None:
+    order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec())
+    document = {**read_document(order), "use_gpu": said}
+    obstore.put(order.store(), spec_key(order.uid), json.dumps(document).encode())
+    assert with_device(order, cluster_gpus).use_gpu is use_gpu
+
+
+def test_a_job_of_an_earlier_service_takes_gpus_where_there_are_enough(tmp_path: Path) -> None:
+    order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec(), num_workers=2)
+    assert [with_device(order, gpus).use_gpu for gpus in (0, 1, 2)] == [False, False, True]
+    # One process answers a question, whatever the run would have.
+    assert with_device(replace(order, mode="estimate"), 1).use_gpu is True
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use this machine's GPU")
+async def test_a_worker_whose_gpu_torch_cannot_use_says_so(tmp_path: Path) -> None:
+    spec = small_spec(precision=Precision.FP16)
+    order = replace(write_order(tmp_path, draw_classes(tmp_path / "data", each=4), spec), use_gpu=True)
+    train(order, Distribution())
+    lines = [entry.body for entry in await read_log(order) if isinstance(entry.body, LogLine)]
+    assert [line.severity for line in lines if "torch cannot use" in line.message] == ["WARNING"]
+
+
+class Counting:
+    """A recipe of any task that only looks at how many threads torch computes with."""
+
+    def __init__(self) -> None:
+        self.threads = 0
+
+    def train(self, job: Job) -> Trained:
+        self.threads = torch.get_num_threads()
+        raise InvalidArgumentError([Violation("spec", "only looked")])
+
+
+def test_torch_has_a_workers_threads_whatever_the_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, before = Counting(), torch.get_num_threads()
+    monkeypatch.setattr("enxerto.training.worker.training.get_recipe", lambda task: recipe)
+    monkeypatch.setattr("enxerto.training.worker.training.detect", lambda gpus: DeviceFacts(0, False, 7))
+    order = write_order(tmp_path, draw_classes(tmp_path / "data", each=4), small_spec())
+    try:
+        train(order, Distribution())
+        assert recipe.threads == 7
+    finally:
+        torch.set_num_threads(before)
 
 
 async def test_a_smaller_graph_is_measured_before_it_is_served(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from enxerto.training.worker.failures import last_word
 from enxerto.training.worker.inquiries import answer
 from enxerto.training.worker.order import JobOrder
 from enxerto.vision.finetuning import Strategy
+from enxerto.vision.torch.devices import DeviceFacts
 from worker_orders import draw_classes, read_log, small_spec, write_order
 
 pytestmark = pytest.mark.timeout(300)
@@ -44,6 +45,19 @@ async def test_an_estimate_touches_no_checkpoint(tmp_path: Path) -> None:
     assert isinstance(value["duration_s"], float)
     assert value["duration_s"] > 0
     assert not obstore.list(order.store(), "runs/run1/checkpoints/").collect()
+
+
+@pytest.mark.parametrize(
+    ("machine", "use_gpu", "threads"),
+    [({"CPU": 8.0}, False, 3), ({"CPU": 5.0}, False, 6), ({"CPU": 2.0}, False, 12), ({"CPU": 8.0, "GPU": 2}, True, 6)],
+)
+async def test_an_estimate_is_measured_with_the_cores_that_a_worker_would_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: dict[str, float], use_gpu: bool, threads: int
+) -> None:
+    monkeypatch.setattr("enxerto.training.worker.inquiries.detect", lambda gpus: DeviceFacts(0, False, 12))
+    order = write_order(tmp_path, draw_classes(tmp_path / "data", each=3), small_spec(epochs=1), num_workers=4)
+    answer(replace(order, mode=InquiryKind.ESTIMATE, cpus_per_worker=2.0, use_gpu=use_gpu), machine)
+    assert (await told(order))["device"] == f"cpu, {threads} threads"
 
 
 async def test_base_models_are_ranked_and_what_has_no_weights_is_skipped(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.vision.finetuning import Precision
@@ -35,6 +36,23 @@ def test_only_float16_scales_gradients() -> None:
 
 def test_this_machine_has_cores() -> None:
     assert detect().cores >= 1
+
+
+def test_torch_computes_with_the_threads_that_were_chosen() -> None:
+    before = torch.get_num_threads()
+    try:
+        Compute("cpu", None, before + 1).claim_threads()
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_who_has_reserved_no_gpu_does_not_take_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    assert choose_compute(detect()).device == "cuda:0"
+    assert choose_compute(detect(gpus=False)).device == "cpu"
 
 
 def test_a_precision_asked_for_is_used_or_refused() -> None:

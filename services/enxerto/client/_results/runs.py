@@ -77,7 +77,7 @@ class QueueStatus:
     """Why a run waits."""
 
     position: int
-    """From 1."""
+    """From 1; 0 of a run that has left the queue and waits inside Ray."""
     reason: str
     """PROJECT_QUOTA, CLUSTER_FULL, EARLIER_RUNS or RETRY."""
     message: str

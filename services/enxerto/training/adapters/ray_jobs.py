@@ -14,11 +14,12 @@ from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.ray_dashboard import RayDashboard, RayRefusedError
 from enxerto.training.adapters import codec
 from enxerto.training.adapters.object_store import put, spec_key, store_errors
-from enxerto.training.domain import ClusterSize, Inquiry, SnapshotContent, TrainingRun
+from enxerto.training.domain import ClusterSize, Inquiry, Machine, SnapshotContent, TrainingRun
 from enxerto.training.errors import JobRefusedError
 from enxerto.training.ports import JobState
 
 _MAX_MESSAGE = 300
+_NOT_GROWING = ClusterSize(0.0, 0.0)
 _STATES = {
     "PENDING": JobState.WAITING,
     "RUNNING": JobState.RUNNING,
@@ -55,11 +56,11 @@ class RayJobRunner:
         dashboard: of the cluster.
         store: where jobs find their spec.
         layout: what jobs are told.
-        grows_to: what an autoscaling cluster has at its largest; None asks the cluster what it has now.
+        grows_to: what an autoscaling cluster has at its largest; 0 of either takes what it has now.
     """
 
     def __init__(
-        self, dashboard: RayDashboard, store: ObjectStore, layout: WorkerLayout, grows_to: ClusterSize | None = None
+        self, dashboard: RayDashboard, store: ObjectStore, layout: WorkerLayout, grows_to: ClusterSize = _NOT_GROWING
     ) -> None:
         self._grows_to = grows_to
         self._dashboard = dashboard
@@ -77,6 +78,8 @@ class RayJobRunner:
             "manifest_sha256": content.manifest_sha256,
             "weights": dict(weights),
             "warnings": list(warnings),
+            # In the document: a worker of an earlier version passes over it, and would refuse an argument.
+            "use_gpu": run.use_gpu,
         }
         await self._start(run.uid, run.attempt, "train", spec, run.name)
 
@@ -117,13 +120,17 @@ class RayJobRunner:
         """What the cluster has in all, or may grow to where the operator says so, and what others hold of it."""
         try:
             held = await self._dashboard.reserved(apart_from=own)
-            others = held.get("CPU", 0.0), held.get("GPU", 0.0)
-            if self._grows_to is not None:
-                return ClusterSize(self._grows_to.cpus, self._grows_to.gpus, *others)
-            total = await self._dashboard.resources()
+            machines = await self._dashboard.machines()
         except RayRefusedError as error:
             raise UnavailableError(f"Ray does not tell its size: {error.status}", retry_after_s=2.0) from error
-        return ClusterSize(total.get("CPU", 0.0), total.get("GPU", 0.0), *others)
+        found = tuple(Machine(one.get("CPU", 0.0), one.get("GPU", 0.0)) for one in machines)
+        return ClusterSize(
+            cpus=self._grows_to.cpus or sum(one.cpus for one in found),
+            gpus=self._grows_to.gpus or sum(one.gpus for one in found),
+            other_cpus=held.get("CPU", 0.0),
+            other_gpus=held.get("GPU", 0.0),
+            machines=found if self._grows_to == _NOT_GROWING else (),
+        )
 
     async def state(self, job_id: str) -> tuple[JobState, str]:
         """What the job does, and the cluster's message."""

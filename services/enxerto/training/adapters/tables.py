@@ -94,6 +94,7 @@ runs = Table(
     Column("attempt", Integer, nullable=False),
     Column("announced", Boolean, nullable=False),
     Column("submitted", Boolean, nullable=False),
+    Column("use_gpu", Boolean),
     Column("log_seq", Integer, nullable=False),
     Column("losses", Integer, nullable=False),
     Column("checkpoint", JSON(none_as_null=True)),

@@ -35,7 +35,17 @@ from enxerto.training.domain.inquiries import (
     InquiryKind,
     TrainingEstimate,
 )
-from enxerto.training.domain.queue import ClusterSize, Plan, QueueRules, QueueStatus, WaitReason, own_jobs, plan
+from enxerto.training.domain.queue import (
+    ClusterSize,
+    Machine,
+    Plan,
+    QueueRules,
+    QueueStatus,
+    WaitReason,
+    own_jobs,
+    plan,
+    unplaced,
+)
 from enxerto.training.domain.results import Lineage, Parity, ResultArtifact, TrainingResult
 from enxerto.training.domain.runs import Checkpoint, RunSpec, TrainingRun
 from enxerto.training.domain.states import RunState, SweepState
@@ -72,6 +82,7 @@ __all__ = [
     "JobTrained",
     "Lineage",
     "LogLine",
+    "Machine",
     "Metric",
     "NumberRange",
     "Parity",
@@ -102,4 +113,5 @@ __all__ = [
     "WaitReason",
     "own_jobs",
     "plan",
+    "unplaced",
 ]

@@ -67,6 +67,8 @@ class TrainingRun:
     """Whether a job of this attempt may be there: written down before the cluster hears of it."""
     submitted: bool = False
     """Whether the cluster has accepted the job of this attempt."""
+    use_gpu: bool | None = None
+    """Whether this attempt's workers have a GPU each; None leaves it to the job, which sees what the cluster has."""
     log_seq: int = 0
     """Entries of this attempt's log that are already events."""
     losses: int = 0
@@ -77,7 +79,7 @@ class TrainingRun:
     sweep: SweepName | None = None
     """The sweep that it is a trial of."""
     waits_for: str = ""
-    """Why it was not submitted when it was last looked at; watchers hear of every change."""
+    """Why its workers had not started when it was last looked at; watchers hear of every change."""
     revision: int = 1
 
     @property
@@ -94,19 +96,27 @@ class TrainingRun:
         """The event that tells watchers of the current state."""
         return StateChanged(self.state, self.error, self.model_version)
 
-    def attempt_next(self, *, now: datetime) -> "TrainingRun":
-        """Begin another job; it is written down before the cluster hears of it."""
+    def attempt_next(self, *, now: datetime, use_gpu: bool | None = None) -> "TrainingRun":
+        """Begin another job; it is written down before the cluster hears of it, and so is what it computes on."""
         self._require("be submitted", RunState.QUEUED, RunState.RUNNING)
-        attempt = self.attempt + 1
-        return replace(self, attempt=attempt, announced=True, submitted=False, log_seq=0, waits_for="", update_time=now)
+        return replace(
+            self,
+            attempt=self.attempt + 1,
+            announced=True,
+            submitted=False,
+            use_gpu=use_gpu,
+            log_seq=0,
+            waits_for="",
+            update_time=now,
+        )
 
     def accepted(self, *, now: datetime) -> "TrainingRun":
         """The cluster has the job."""
         return replace(self, submitted=True, update_time=now)
 
     def wait(self, reason: str, *, now: datetime) -> "TrainingRun":
-        """The run is not submitted yet."""
-        self._require("wait", RunState.QUEUED)
+        """The run is not submitted yet, or Ray has not started its workers."""
+        self._require("wait", RunState.QUEUED, RunState.RUNNING)
         return replace(self, waits_for=reason, update_time=now)
 
     def lose(self, *, now: datetime) -> "TrainingRun":
@@ -117,7 +127,8 @@ class TrainingRun:
     def start(self, *, now: datetime) -> "TrainingRun":
         """The workers began; `start_time` stays that of the first time."""
         self._require("start", RunState.QUEUED)
-        return replace(self, state=RunState.RUNNING, start_time=self.start_time or now, update_time=now)
+        started = self.start_time or now
+        return replace(self, state=RunState.RUNNING, start_time=started, waits_for="", update_time=now)
 
     def advance(self, progress: Progress | None, *, log_seq: int, now: datetime) -> "TrainingRun":
         """The job's log was read up to `log_seq`."""

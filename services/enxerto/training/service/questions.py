@@ -66,7 +66,7 @@ class Questions:
             "manifest_sha256": content.manifest_sha256,
             "weights": dict(await self._weights.supply(spec.finetune)),
         }
-        async for found in self._ask(InquiryKind.ESTIMATE, parent, document):
+        async for found in self._ask(InquiryKind.ESTIMATE, parent, document, workers=spec.num_workers):
             yield found if isinstance(found, Progress) else _estimate(found)
 
     async def recommend(
@@ -107,9 +107,11 @@ class Questions:
         )
 
     async def _ask(
-        self, kind: InquiryKind, parent: ProjectName, document: Mapping[str, object]
+        self, kind: InquiryKind, parent: ProjectName, document: Mapping[str, object], *, workers: int = 1
     ) -> AsyncIterator[Progress | Mapping[str, Any]]:
+        """Ask a job on the kind of device that as many workers of a run would have."""
         size = await self._jobs.size(())
+        document = {**document, "use_gpu": size.has_gpus_for(workers)}
         holds_for = {
             # Each project has its own answers, so that nobody learns from their speed what another has asked.
             "parent": str(parent),

@@ -5,7 +5,17 @@ import time
 from collections.abc import Sequence
 
 from enxerto.kernel.errors import UnavailableError
-from enxerto.training.domain import ClusterSize, Plan, QueueRules, QueueStatus, RunState, TrainingRun, own_jobs, plan
+from enxerto.training.domain import (
+    ClusterSize,
+    Plan,
+    QueueRules,
+    QueueStatus,
+    RunState,
+    TrainingRun,
+    own_jobs,
+    plan,
+    unplaced,
+)
 from enxerto.training.ports import JobRunner, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -53,7 +63,13 @@ class Queue:
 
     def status(self, run: TrainingRun) -> QueueStatus | None:
         """Why the run waits; None when it does not, or the last plan overlooks it."""
-        return self._plan.waiting.get(run.uid) if run.state.trains and not run.announced else None
+        if run.announced:
+            return self.unplaced(run) if run.state is RunState.QUEUED and run.waits_for else None
+        return self._plan.waiting.get(run.uid) if run.state.trains else None
+
+    def unplaced(self, run: TrainingRun) -> QueueStatus:
+        """Why a run waits whose workers Ray does not start."""
+        return unplaced(run, self._rules)
 
     def _decide(self, active: Sequence[TrainingRun]) -> Plan:
         self._plan = plan(active, self._size, self._rules)

@@ -10,13 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import EnxertoError, UnavailableError
 from enxerto.training.domain import (
     Checkpoint,
     CheckpointSaved,
+    ClusterSize,
     EpochCompleted,
     EventBody,
     JobEvent,
@@ -51,6 +52,8 @@ RUNS = "runs"
 """Signal: a run was created, cancelled, paused or resumed."""
 _IDLE_S = 5.0
 _MAX_FAULTS = 20
+_PLACED_WITHIN = timedelta(seconds=60)
+"""What it may take workers to start before people are told: Ray finds them a place, and they import torch."""
 
 Events = list[tuple[datetime, EventBody]]
 
@@ -163,7 +166,7 @@ class Reconciler:
         elif run.state is RunState.REGISTERING:
             await self._register(run)
         else:
-            await self._submit(run)
+            await self._submit(run, plan.size)
         return True
 
     async def _wait(self, run: TrainingRun) -> None:
@@ -174,13 +177,13 @@ class Reconciler:
         line = LogLine("INFO", f"waits in the queue at place {status.position}: {status.message}")
         await self._save(run.wait(status.reason, now=now), [(now, line)])
 
-    async def _submit(self, run: TrainingRun) -> None:
+    async def _submit(self, run: TrainingRun, size: ClusterSize | None) -> None:
         snapshot = await self._datasets.get_snapshot(run.spec.snapshot)
         assert snapshot.content is not None, "runs are accepted for READY snapshots only"
         weights = await self._weights.supply(run.spec.finetune)
         if not run.announced:
             queued = run.update_time if run.state is RunState.QUEUED else None
-            run = await self._save(run.attempt_next(now=self._clock.now()))
+            run = await self._announce(run, size)
             if queued is not None:
                 since = run.create_time if run.attempt == 1 else queued
                 self._telemetry.run_waited((run.update_time - since).total_seconds())
@@ -198,6 +201,15 @@ class Reconciler:
             lines += [LogLine("WARNING", f"data: {warning}") for warning in snapshot.warnings]
         await self._save(run.accepted(now=now), [(now, line) for line in lines])
 
+    async def _announce(self, run: TrainingRun, size: ClusterSize | None) -> TrainingRun:
+        now, workers = self._clock.now(), run.spec.num_workers
+        use_gpu = size.has_gpus_for(workers) if size else run.use_gpu
+        lines: Events = []
+        if size and size.gpus and not use_gpu:
+            text = f"trains on CPUs: {workers} workers need a GPU each, and the cluster has {size.gpus:g}"
+            lines.append((now, LogLine("WARNING", text)))
+        return await self._save(run.attempt_next(now=now, use_gpu=use_gpu), lines)
+
     async def _follow(self, run: TrainingRun) -> None:
         run = await self._tail(run)
         if not run.state.trains or not self._due(run):
@@ -205,11 +217,20 @@ class Reconciler:
         self._next_poll[run.uid] = time.monotonic() + self._poll_s
         state, message = await self._jobs.state(run.job_id)
         if not state.over:
+            await self._notice_unplaced(run)
             return
         # Its last words may have come after the first look.
         run = await self._tail(run)
         if run.state.trains:
             await self._lost(run, message)
+
+    async def _notice_unplaced(self, run: TrainingRun) -> None:
+        """Say once of an attempt that Ray does not start its workers: nothing else has touched the run meanwhile."""
+        now = self._clock.now()
+        if run.log_seq or run.waits_for or now - run.update_time < _PLACED_WITHIN:
+            return
+        status = self._queue.unplaced(run)
+        await self._save(run.wait(status.reason, now=now), [(now, LogLine("WARNING", f"waits: {status.message}"))])
 
     async def _lost(self, run: TrainingRun, message: str) -> None:
         logger.warning("job lost", extra={"run": str(run.name), "job": run.job_id, "cluster_says": message})

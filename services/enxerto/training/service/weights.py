@@ -90,7 +90,7 @@ class WeightsImports:
         return weights
 
     async def _compare(self, facts: BaseModelFacts, sha256: str) -> None:
-        document = {"name": f"weights of {facts.name}", "base_model": facts.name, "sha256": sha256}
+        document = {"name": f"weights of {facts.name}", "base_model": facts.name, "sha256": sha256, "use_gpu": False}
         inquiry = Inquiry(InquiryKind.CHECK_WEIGHTS, None, Inquiries.uid(InquiryKind.CHECK_WEIGHTS, document), document)
         async for answer in self._inquiries.ask(inquiry):
             # The job's word is that it does not fail.

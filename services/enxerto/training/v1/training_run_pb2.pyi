@@ -973,7 +973,7 @@ class QueueStatus(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """Place in the queue, from 1."""
+    """Place in the queue, from 1; 0 of a run that has left it, and whose workers Ray has not started yet."""
     reason: _builtins.str
     """What it waits for: `PROJECT_QUOTA`, `CLUSTER_FULL`, `EARLIER_RUNS`, `RETRY`."""
     message: _builtins.str

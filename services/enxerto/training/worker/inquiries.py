@@ -29,26 +29,30 @@ from enxerto.vision.torch.weights import WeightsCorruptError, read_tensors
 logger = logging.getLogger(__name__)
 
 
-def answer(order: JobOrder) -> None:
+def answer(order: JobOrder, machine: Mapping[str, float] | None = None) -> None:
     """Answer the order's question and store the answer as JSON values where a run's result would be.
 
     A failure is written down in its own words; it is raised when another try might help.
+
+    Args:
+        order: with the question.
+        machine: what Ray may hand out of this one, by resource; without it, enough for all workers of a run.
     """
     if failed_for_good(order):
         return
     try:
-        _answer(order)
+        _answer(order, machine or {})
     except Exception as error:
         logger.exception("inquiry failed")
         if not write_failure(order, explain(error, order)):
             raise
 
 
-def _answer(order: JobOrder) -> None:
+def _answer(order: JobOrder, machine: Mapping[str, float]) -> None:
     with Reporter(EventLogWriter(order.store(), order.uid, order.attempt), 1) as reporter:
         reporter.send(JobStarted())
         reporter.phase("preparing")
-        value = _ANSWERS[InquiryKind(order.mode)](order, reporter)
+        value = _ANSWERS[InquiryKind(order.mode)](order, reporter, machine)
         key = result_key(order.uid, order.attempt)
         with store_errors(key):
             put(order.store(), key, json.dumps(value).encode())
@@ -56,7 +60,7 @@ def _answer(order: JobOrder) -> None:
         reporter.flush()
 
 
-def _estimate(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
+def _estimate(order: JobOrder, reporter: Reporter, machine: Mapping[str, float]) -> Mapping[str, Any]:
     spec, blobs = read_spec(order), order.blobs()
     finetune, workers = spec.run.finetune, spec.run.num_workers
     facts = get_facts(finetune.base_model)
@@ -68,21 +72,35 @@ def _estimate(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
             blobs=blobs,
             sources=sources,
             where=Distribution(),
-            compute=choose_compute(detect(), precision=finetune.precision),
+            compute=choose_compute(
+                detect(gpus=order.use_gpu is not False),
+                precision=finetune.precision,
+                workers_per_machine=_workers_here(order, workers, machine),
+            ),
             on_step=reporter.step,
             limits=IMPORTED,
         )
+        job.compute.claim_threads()
         return estimate(job, get_recipe(facts.task), workers=workers).to_json()
 
 
-def _recommend(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
+def _workers_here(order: JobOrder, workers: int, machine: Mapping[str, float]) -> int:
+    """How many of a run's workers share such a machine: Ray packs them onto as few as hold them."""
+    room = int(machine.get("CPU", workers * order.cpus_per_worker) / order.cpus_per_worker)
+    if order.use_gpu:
+        room = min(room, int(machine.get("GPU", workers)))
+    return max(1, min(workers, room))
+
+
+def _recommend(order: JobOrder, reporter: Reporter, machine: Mapping[str, float]) -> Mapping[str, Any]:
+    del machine
     document, blobs = read_document(order), order.blobs()
     imported: Mapping[str, str] = document.get("weights", {})
     probing = Probing(
         manifest=read_manifest(blobs, document["manifest_sha256"]),
         blobs=blobs,
         sources=lambda name: weights_sources(order, imported, blobs, name),
-        compute=choose_compute(detect()),
+        compute=choose_compute(detect(gpus=order.use_gpu is not False)),
         limits=IMPORTED,
         max_images=int(document["max_images"]),
         on_progress=lambda done, total: reporter.phase("features", done, total),
@@ -90,8 +108,8 @@ def _recommend(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
     return recommend(document["base_models"], probing).to_json()
 
 
-def _check_weights(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
-    del reporter
+def _check_weights(order: JobOrder, reporter: Reporter, machine: Mapping[str, float]) -> Mapping[str, Any]:
+    del reporter, machine
     document = read_document(order)
     with order.incoming().open(document["sha256"]) as path:
         try:
@@ -102,7 +120,7 @@ def _check_weights(order: JobOrder, reporter: Reporter) -> Mapping[str, Any]:
         return {"tensors": len(read_tensors(path))}
 
 
-_ANSWERS: Mapping[InquiryKind, Callable[[JobOrder, Reporter], Mapping[str, Any]]] = {
+_ANSWERS: Mapping[InquiryKind, Callable[[JobOrder, Reporter, Mapping[str, float]], Mapping[str, Any]]] = {
     InquiryKind.ESTIMATE: _estimate,
     InquiryKind.RECOMMEND: _recommend,
     InquiryKind.CHECK_WEIGHTS: _check_weights,

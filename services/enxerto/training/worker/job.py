@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from typing import Any
 
 # Before Ray is imported: without it every message of a worker would also go through the driver.
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
@@ -19,7 +20,7 @@ from enxerto.training.domain import JobFailed
 from enxerto.training.errors import WorkersLostError
 from enxerto.training.worker.deaths import death_in
 from enxerto.training.worker.failures import last_word, may_pass
-from enxerto.training.worker.order import TRAIN, JobOrder, read_spec
+from enxerto.training.worker.order import TRAIN, JobOrder, read_spec, with_device
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def run_job(order: JobOrder) -> int:
     An exit status other than 0 without a last word in the log means that nothing is known against another attempt.
     """
     ray.init(address="auto", log_to_driver=False, runtime_env={"env_vars": ALLOCATOR_ENVIRONMENT})
-    lost = None
+    order, lost = with_device(order, _cluster_gpus()), None
     if order.mode == TRAIN:
         lost = _train(order)
     else:
@@ -47,15 +48,14 @@ def _train(order: JobOrder) -> WorkersLostError | None:
     workers = spec.run.num_workers
     storage = order.cache_folder / "ray"
     name = f"{order.uid}-{order.attempt}"
-    on_gpus = _cluster_gpus() >= workers
     trainer = TorchTrainer(
         _train_function,
         train_loop_config={"order": order},
         # Ray's own choice on GPUs, NCCL alone, cannot send what lies in the memory of the CPU.
-        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo"),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if order.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
-            use_gpu=on_gpus,
+            use_gpu=bool(order.use_gpu),
             # Said in any case: with a GPU, Ray's own default reserves no CPU at all.
             resources_per_worker={"CPU": order.cpus_per_worker},
         ),
@@ -95,7 +95,7 @@ def _train_function(config: dict[str, JobOrder]) -> None:
 
 
 def _inquire(order: JobOrder) -> None:
-    gpus = min(1.0, _cluster_gpus())
+    gpus = 1 if order.use_gpu else 0
     remote = ray.remote(num_cpus=order.cpus_per_worker, num_gpus=gpus, max_retries=order.worker_restarts)
     try:
         ray.get(remote(_inquire_function).remote(order))
@@ -106,7 +106,13 @@ def _inquire(order: JobOrder) -> None:
 def _inquire_function(order: JobOrder) -> None:
     from enxerto.training.worker.inquiries import answer  # noqa: PLC0415
 
-    answer(order)
+    answer(order, _this_machine())
+
+
+def _this_machine() -> dict[str, float]:
+    here = ray.get_runtime_context().get_node_id()
+    machines: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return next((one["Resources"] for one in machines if one["NodeID"] == here), {})
 
 
 def _cluster_gpus() -> float:

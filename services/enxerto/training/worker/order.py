@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class JobOrder:
     """How often a worker that died is replaced; a job that ends for good says why."""
     cpus_per_worker: float = 1.0
     """What Ray reserves; the queue counts with the same."""
+    use_gpu: bool | None = None
+    """Whether each worker has a GPU, as the service has decided; None while it has not been read, or was not said."""
 
     def store(self) -> ObjectStore:
         """The blob store."""
@@ -76,6 +78,21 @@ def read_document(order: JobOrder) -> Mapping[str, Any]:
     except ValueError as error:
         raise DataLossError(f"the order {key} cannot be read: {error}") from error
     return value
+
+
+def with_device(order: JobOrder, cluster_gpus: float) -> JobOrder:
+    """The order with what it computes on: what the service has decided.
+
+    Args:
+        order: of the job.
+        cluster_gpus: that there are now; they decide where a service of an earlier version has not.
+    """
+    document = read_document(order)
+    use_gpu = document.get("use_gpu")
+    if use_gpu is None:
+        workers = codec.spec_from_json(document["spec"]).num_workers if order.mode == TRAIN else 1
+        use_gpu = cluster_gpus >= workers
+    return replace(order, use_gpu=use_gpu)
 
 
 def read_spec(order: JobOrder) -> JobSpec:

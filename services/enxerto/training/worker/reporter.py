@@ -75,6 +75,10 @@ class Reporter:
         """Something that a person should know."""
         self.send(LogLine("INFO", message))
 
+    def warn(self, message: str) -> None:
+        """The same of what is not as it should be."""
+        self.send(LogLine("WARNING", message))
+
     def checkpoint(self, checkpoint: Checkpoint, size_bytes: int) -> None:
         """A checkpoint is stored."""
         phase = _PHASES.get(Phase(checkpoint.phase), checkpoint.phase)

@@ -52,7 +52,9 @@ def _train(order: JobOrder, where: Distribution) -> None:
             reporter.phase("preparing")
         spec, blobs = read_spec(order), order.blobs()
         finetune = spec.run.finetune
-        facts = get_facts(finetune.base_model)
+        facts, machine = get_facts(finetune.base_model), detect(gpus=order.use_gpu is not False)
+        if leads and order.use_gpu and not machine.cuda_devices:
+            reporter.warn("trains on CPUs: each worker has a GPU, which torch cannot use on this machine")
         manifest = read_manifest(blobs, spec.manifest_sha256)
         reporter.image_count = manifest.count(Split.TRAIN)
         checkpoints = StoredCheckpoints(order.store(), order.uid, reporter.checkpoint)
@@ -65,7 +67,7 @@ def _train(order: JobOrder, where: Distribution) -> None:
                 sources=sources,
                 where=where,
                 compute=choose_compute(
-                    detect(),
+                    machine,
                     precision=finetune.precision,
                     workers_per_machine=where.local_world_size,
                     local_rank=where.local_rank,
@@ -74,6 +76,7 @@ def _train(order: JobOrder, where: Distribution) -> None:
                 limits=IMPORTED,
                 **(_told(reporter) if leads else {}),
             )
+            job.compute.claim_threads()
             recipe = get_recipe(facts.task)
             trained = recipe.train(job)
             if not leads:

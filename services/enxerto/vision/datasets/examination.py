@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import posixpath
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from enxerto.kernel.cores import usable_cores
 from enxerto.vision.datasets.duplicates import Fingerprint, fingerprint
 from enxerto.vision.datasets.findings import Finding, error, warning
 from enxerto.vision.datasets.pictures import DrawnBox, Picture
@@ -51,7 +51,7 @@ def examine(
     root: Path, pictures: Sequence[Picture], limits: ImageLimits, *, optional_files: bool, threads: int | None
 ) -> Iterator[Examined]:
     """Every picture in order, with a bounded number of them in memory."""
-    count = threads or os.cpu_count() or 1
+    count = threads or usable_cores()
     running: deque[Future[Examined]] = deque()
     # PIL decodes outside the interpreter lock, so threads are enough.
     with ThreadPoolExecutor(count, thread_name_prefix="scan") as pool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 
+from enxerto.kernel.cores import usable_cores
 from enxerto.kernel.errors import InvalidArgumentError, Violation
 from enxerto.vision.finetuning import Precision
 
@@ -59,6 +59,10 @@ class Compute:
         if self.device.startswith("cuda"):
             torch.cuda.default_generators[torch.device(self.device).index or 0].manual_seed(value)
 
+    def claim_threads(self) -> None:
+        """Let torch's operators have the threads; Ray starts a worker with as many as it has CPUs reserved."""
+        torch.set_num_threads(self.threads)
+
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Mixed precision, where it is used."""
@@ -94,11 +98,11 @@ def choose_compute(
     return Compute(device, dtypes[precision], threads, min(_MOST_LOADERS, max(1, threads - 1)))
 
 
-def detect() -> DeviceFacts:
-    """The facts of this machine."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+def detect(*, gpus: bool = True) -> DeviceFacts:
+    """The facts of this machine; without `gpus` as if it had none, for Ray shows them to who has reserved none too."""
+    count = torch.cuda.device_count() if gpus and torch.cuda.is_available() else 0
     return DeviceFacts(
         cuda_devices=count,
         bf16=count > 0 and torch.cuda.is_bf16_supported(including_emulation=False),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
     )

@@ -78,9 +78,11 @@ def estimate(job: Job, recipe: Recipe, *, workers: int = 1) -> Estimate:
     most expensive.
 
     Args:
-        job: as the run would get it, for a single worker; its progress is told, its checkpoints are not touched.
+        job: alone, but with what one of the run's workers has to compute with; its progress is told, its checkpoints
+            are not touched.
         recipe: of its task.
-        workers: of the run; the work is divided by them, their talk is not measured.
+        workers: of the run, each of which is as fast as this one; the work is divided by them, their talk is not
+            measured.
 
     Raises:
         InvalidArgumentError: the spec does not fit the base model or the data.

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from enxerto.kernel.cores import usable_cores
 from enxerto.kernel.errors import DataLossError
 
 MEMORY_BYTES: Final = 384 * 1024**2
@@ -71,7 +72,7 @@ def decode_in_order(
     items: Iterable[_Item], decode: Callable[[_Item], _Decoded], threads: int | None = None
 ) -> Iterator[_Decoded]:
     """What `decode` makes of each item, in order; a few items for each thread are in memory at a time."""
-    count = threads or os.cpu_count() or 1
+    count = threads or usable_cores()
     running: deque[Future[_Decoded]] = deque()
     with ThreadPoolExecutor(count, thread_name_prefix="decode") as pool:
         for item in items:
