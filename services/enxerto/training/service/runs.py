@@ -133,7 +133,7 @@ class Runs:
         """Ask a run to stop.
 
         Raises:
-            RunFinishedError: it has succeeded or failed.
+            RunFinishedError: it has succeeded or failed, or is REGISTERING.
         """
         return await self._change(name, lambda run: run.cancel(now=self._clock.now(), stop_reason=stop_reason))
 

@@ -786,7 +786,7 @@ class TrainingRun(_message.Message):
         STATE_RUNNING: TrainingRun._State.ValueType  # 2
         """Workers train, evaluate and export."""
         STATE_REGISTERING: TrainingRun._State.ValueType  # 3
-        """The exported version is being uploaded and registered."""
+        """Training is over; the exported version is being uploaded and registered, which is not cancelled any more."""
         STATE_SUCCEEDED: TrainingRun._State.ValueType  # 4
         """Final. `model_version` is READY."""
         STATE_FAILED: TrainingRun._State.ValueType  # 5
@@ -801,9 +801,9 @@ class TrainingRun(_message.Message):
         """Nothing runs; the last checkpoint is kept."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """QUEUED → RUNNING → REGISTERING → SUCCEEDED. Every state before a final one may become CANCELLING → CANCELLED, or FAILED.
-        QUEUED and RUNNING may become PAUSING → PAUSED; PAUSED becomes QUEUED again, or CANCELLED. A run whose training ends
-        while it is PAUSING goes on to REGISTERING.
+        """QUEUED → RUNNING → REGISTERING → SUCCEEDED. Every state before a final one may become FAILED, and every one but
+        REGISTERING also CANCELLING → CANCELLED. QUEUED and RUNNING may become PAUSING → PAUSED; PAUSED becomes QUEUED again, or
+        CANCELLED. A run whose training ends while it is PAUSING goes on to REGISTERING.
         """
 
     STATE_UNSPECIFIED: TrainingRun.State.ValueType  # 0
@@ -813,7 +813,7 @@ class TrainingRun(_message.Message):
     STATE_RUNNING: TrainingRun.State.ValueType  # 2
     """Workers train, evaluate and export."""
     STATE_REGISTERING: TrainingRun.State.ValueType  # 3
-    """The exported version is being uploaded and registered."""
+    """Training is over; the exported version is being uploaded and registered, which is not cancelled any more."""
     STATE_SUCCEEDED: TrainingRun.State.ValueType  # 4
     """Final. `model_version` is READY."""
     STATE_FAILED: TrainingRun.State.ValueType  # 5
