@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from enxerto.kernel.errors import AlreadyExistsError, DataLossError, NotFoundError
-from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName, SweepName
+from enxerto.kernel.errors import AlreadyExistsError, DataLossError, NotFoundError, UnavailableError
+from enxerto.kernel.names import DatasetName, ModelName, ProjectName, RunName, SnapshotName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.domain import (
     ClusterSize,
@@ -28,6 +28,7 @@ from enxerto.training.domain import (
 )
 from enxerto.training.errors import RequestIdReusedError, StaleRevisionError
 from enxerto.training.ports import Idempotency, ImportedWeights, JobState, Registered
+from enxerto.vision.specs import Task
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -344,12 +345,19 @@ class InMemoryRegistry:
 
     def __init__(self) -> None:
         self.versions: dict[str, str] = {}
+        self.tasks: dict[ModelName, Task] = {}
+        self.away = False
         self.calls = 0
 
     async def register(self, run: TrainingRun, result: TrainingResult) -> Registered:
         self.calls += 1
         version = self.versions.setdefault(run.uid, f"{run.spec.model}/versions/{len(self.versions) + 1}")
         return Registered(version, result.parity is not None and result.parity.agreement < 0.999)
+
+    async def task_of(self, model: ModelName) -> Task | None:
+        if self.away:
+            raise UnavailableError("the registry is away")
+        return self.tasks.get(model)
 
 
 class CountingTelemetry:

@@ -22,9 +22,10 @@ from enxerto.training.domain import (
     SweepPlan,
     SweepState,
 )
-from enxerto.training.errors import SweepFinishedError
+from enxerto.training.errors import ModelTaskMismatchError, SweepFinishedError
 from enxerto.training.service import Signals, SweepDriver, Sweeps
 from enxerto.training.v1 import training_run_pb2
+from enxerto.vision.specs import Task
 from fakes.training_stores import InMemorySweepStore, SteppingClock
 from fakes.training_values import a_result, a_run
 from training_world import a_world
@@ -54,7 +55,7 @@ def a_plan(**changed):
 class Laboratory:
     def __init__(self, world):
         self.world, self.store = world, InMemorySweepStore()
-        self.sweeps = Sweeps(self.store, world.datasets, Signals(), SteppingClock())
+        self.sweeps = Sweeps(self.store, world.datasets, world.registry, Signals(), SteppingClock())
         self.reconciler = world.reconciler()
         self.restart()
 
@@ -221,6 +222,13 @@ async def test_values_that_do_not_go_together_fail_their_trial_alone(laboratory)
     sweep = await laboratory.step(4)
     assert [one.state for one in sweep.trials] == [RunState.FAILED] * 2
     assert sweep.state is SweepState.FAILED
+
+
+async def test_a_sweep_for_a_model_of_another_task_is_refused(laboratory):
+    laboratory.world.registry.tasks[a_plan().spec.model] = Task.DETECTION
+    with pytest.raises(ModelTaskMismatchError):
+        await laboratory.create()
+    assert not await laboratory.store.list_active()
 
 
 async def test_cancelling_a_sweep_cancels_its_trials(laboratory):

@@ -610,7 +610,9 @@ class TrainingSpec(_message.Message):
     strategy: Global___Strategy.ValueType
     """Optional."""
     model: _builtins.str
-    """Required. Model that the version is registered under; it is created when it does not exist."""
+    """Required. Model that the version is registered under; it is created when it does not exist, and else must be for the same
+    task.
+    """
     epochs: _builtins.int
     """Optional. Passes over the training split, 1 to 10,000."""
     batch_size: _builtins.int
