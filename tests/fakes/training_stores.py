@@ -144,6 +144,7 @@ class InMemoryRunStore:
     def __init__(self) -> None:
         self._runs: dict[RunName, TrainingRun] = {}
         self._events: dict[str, list[RunEvent]] = {}
+        self._deleted_logs: set[str] = set()
         self._requests = _Requests()
 
     async def create(self, run: TrainingRun, request: Idempotency | None = None) -> TrainingRun:
@@ -194,6 +195,13 @@ class InMemoryRunStore:
 
     async def list_events(self, uid: str, after_cursor: int, limit: int) -> Sequence[RunEvent]:
         return self._events[uid][after_cursor : after_cursor + limit]
+
+    async def list_kept_logs(self, ended_before: datetime, limit: int) -> Sequence[str]:
+        ended = [run for run in self._runs.values() if run.state.final and run.end_time and run.end_time < ended_before]
+        return [run.uid for run in ended if run.uid not in self._deleted_logs][:limit]
+
+    async def note_deleted_log(self, uid: str) -> None:
+        self._deleted_logs.add(uid)
 
     async def count_by_state(self) -> Mapping[RunState, int]:
         counts: dict[RunState, int] = {}

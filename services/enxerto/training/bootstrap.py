@@ -153,6 +153,7 @@ def _wire_datasets(
     )
     housekeeping = Housekeeping(
         adapters.datasets,
+        adapters.runs,
         adapters.leftovers,
         around.clock,
         keep_s=settings.leftovers_keep_s,

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    true,
 )
 
 metadata = MetaData()
@@ -95,6 +96,8 @@ runs = Table(
     Column("announced", Boolean, nullable=False),
     Column("submitted", Boolean, nullable=False),
     Column("log_seq", Integer, nullable=False),
+    # Whether the blob store may still have entries of the job's log.
+    Column("log_kept", Boolean, nullable=False, server_default=true()),
     Column("losses", Integer, nullable=False),
     Column("checkpoint", JSON(none_as_null=True)),
     Column("files", JSON, nullable=False),
