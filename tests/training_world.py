@@ -29,6 +29,7 @@ class World:
         self.cases = Runs(
             runs=self.runs,
             datasets=self.datasets,
+            registry=self.registry,
             output=self.cluster,
             queue=Queue(self.cluster, self.telemetry, QueueRules()),
             telemetry=self.telemetry,

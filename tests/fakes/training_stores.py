@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from enxerto.kernel.errors import AlreadyExistsError, DataLossError, NotFoundError
-from enxerto.kernel.names import DatasetName, ProjectName, RunName, SnapshotName, SweepName
+from enxerto.kernel.errors import AlreadyExistsError, DataLossError, NotFoundError, UnavailableError
+from enxerto.kernel.names import DatasetName, ModelName, ProjectName, RunName, SnapshotName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.domain import (
     ClusterSize,
@@ -28,6 +28,7 @@ from enxerto.training.domain import (
 )
 from enxerto.training.errors import RequestIdReusedError, StaleRevisionError
 from enxerto.training.ports import Idempotency, ImportedWeights, JobState, Registered
+from enxerto.vision.specs import Task
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -143,6 +144,7 @@ class InMemoryRunStore:
     def __init__(self) -> None:
         self._runs: dict[RunName, TrainingRun] = {}
         self._events: dict[str, list[RunEvent]] = {}
+        self._deleted_logs: set[str] = set()
         self._requests = _Requests()
 
     async def create(self, run: TrainingRun, request: Idempotency | None = None) -> TrainingRun:
@@ -193,6 +195,13 @@ class InMemoryRunStore:
 
     async def list_events(self, uid: str, after_cursor: int, limit: int) -> Sequence[RunEvent]:
         return self._events[uid][after_cursor : after_cursor + limit]
+
+    async def list_kept_logs(self, ended_before: datetime, limit: int) -> Sequence[str]:
+        ended = [run for run in self._runs.values() if run.state.final and run.end_time and run.end_time < ended_before]
+        return [run.uid for run in ended if run.uid not in self._deleted_logs][:limit]
+
+    async def note_deleted_log(self, uid: str) -> None:
+        self._deleted_logs.add(uid)
 
     async def count_by_state(self) -> Mapping[RunState, int]:
         counts: dict[RunState, int] = {}
@@ -346,12 +355,19 @@ class InMemoryRegistry:
 
     def __init__(self) -> None:
         self.versions: dict[str, str] = {}
+        self.tasks: dict[ModelName, Task] = {}
+        self.away = False
         self.calls = 0
 
     async def register(self, run: TrainingRun, result: TrainingResult) -> Registered:
         self.calls += 1
         version = self.versions.setdefault(run.uid, f"{run.spec.model}/versions/{len(self.versions) + 1}")
         return Registered(version, result.parity is not None and result.parity.agreement < 0.999)
+
+    async def task_of(self, model: ModelName) -> Task | None:
+        if self.away:
+            raise UnavailableError("the registry is away")
+        return self.tasks.get(model)
 
 
 class CountingTelemetry:

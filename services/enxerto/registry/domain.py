@@ -10,8 +10,13 @@ from enum import StrEnum
 from typing import Self
 
 from enxerto.kernel.names import ModelName, ProjectName, VersionName, VersionReference
-from enxerto.registry.errors import AliasNotFoundError, ModelChangedError, VersionNotReadyError
-from enxerto.vision.contracts import MIN_AGREEMENT
+from enxerto.registry.errors import (
+    AliasNotFoundError,
+    ModelChangedError,
+    OutputsOfAnotherTaskError,
+    VersionNotReadyError,
+)
+from enxerto.vision.contracts import MIN_AGREEMENT, ordered_outputs, outputs_text
 from enxerto.vision.specs import LabelMap, PreprocessSpec, Task, TensorSpec
 
 
@@ -160,6 +165,17 @@ class Model:
         """Changes with every revision, and is another for a model of the same name elsewhere."""
         text = f"{self.name} {self.create_time.timestamp()} {self.revision}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def require_outputs(self, content: VersionContent) -> None:
+        """Hold what a version says that its graph gives against the contract of the task.
+
+        Raises:
+            OutputsOfAnotherTaskError: they are not the task's.
+        """
+        task = self.content.task
+        if ordered_outputs(task, content.outputs) is None:
+            found = ", ".join(f"{one.name} {one.datatype} {one.shape}" for one in content.outputs)
+            raise OutputsOfAnotherTaskError(self.name, task, outputs_text(task), found)
 
     def next_version(self, content: VersionContent, now: datetime) -> tuple[Self, Version]:
         """The model after one more version, and that version."""

@@ -2,7 +2,7 @@
 
 NotFoundError            ModelNotFoundError, VersionNotFoundError, AliasNotFoundError, BlobNotFoundError
 AlreadyExistsError       ModelExistsError, RequestIdReusedError
-FailedPreconditionError  BlobsMissingError, VersionNotReadyError
+FailedPreconditionError  BlobsMissingError, VersionNotReadyError, OutputsOfAnotherTaskError
 AbortedError             ModelChangedError
 ResourceExhaustedError   StorageFullError
 UnavailableError         StorageUnavailableError
@@ -106,6 +106,16 @@ class VersionNotReadyError(FailedPreconditionError):
     def __init__(self, name: VersionName, state: str) -> None:
         violation = PreconditionViolation("STATE", str(name), f"must be READY, is {state}")
         super().__init__(f"version {str(name)!r} is {state}; an alias points to READY versions only", [violation])
+
+
+class OutputsOfAnotherTaskError(FailedPreconditionError):
+    """The version's graph does not give what graphs of the model's task give."""
+
+    reason = "OUTPUTS_OF_ANOTHER_TASK"
+
+    def __init__(self, name: ModelName, task: str, wanted: str, found: str) -> None:
+        description = f"the model is for {task}, whose graphs have the outputs {wanted}; this one has {found}"
+        super().__init__(f"{name}: {description}", [PreconditionViolation("TASK", str(name), description)])
 
 
 class ModelChangedError(AbortedError):

@@ -64,9 +64,11 @@ class Registry:
         """Create the next version of a model.
 
         Raises:
+            OutputsOfAnotherTaskError: the graph's outputs are not those of the model's task.
             BlobsMissingError: names every artifact whose bytes are not whole in the registry.
         """
-        await self._metadata.get_model(parent)
+        model = await self._metadata.get_model(parent)
+        model.require_outputs(content)
         digests = sorted({artifact.sha256 for artifact in content.artifacts})
         found = await self._metadata.find_blobs(parent.parent, digests)
         missing = {item.filename: item.sha256 for item in content.artifacts if item.sha256 not in found}

@@ -154,6 +154,7 @@ def _wire_datasets(
     )
     housekeeping = Housekeeping(
         adapters.datasets,
+        adapters.runs,
         adapters.leftovers,
         around.clock,
         keep_s=settings.leftovers_keep_s,
@@ -173,6 +174,7 @@ def _wire_runs(
     runs = Runs(
         runs=adapters.runs,
         datasets=adapters.datasets,
+        registry=adapters.registry,
         output=adapters.output,
         queue=queue,
         telemetry=around.telemetry,
@@ -217,7 +219,8 @@ def _wire_sweeps(adapters: Adapters, around: Surroundings, runs: Runs) -> tuple[
         signals=around.signals,
         clock=around.clock,
     )
-    return SweepServicer(Sweeps(adapters.sweeps, adapters.datasets, around.signals, around.clock)), driver.run
+    sweeps = Sweeps(adapters.sweeps, adapters.datasets, adapters.registry, around.signals, around.clock)
+    return SweepServicer(sweeps), driver.run
 
 
 def _importer(settings: TrainingSettings, store: ObjectStore, scratch: Path) -> DatasetImporter:

@@ -6,6 +6,7 @@ FailedPreconditionError
 ├── SweepFinishedError          the same of a sweep
 ├── SweepFailedError            no trial of a sweep has succeeded
 ├── TaskMismatchError           a base model of another task than the dataset
+├── ModelTaskMismatchError      a model of the registry that is for another task than the run
 ├── ParityGateError             the exported graph disagrees with the trained network
 ├── JobRefusedError             the cluster says no to a job
 └── RegistryRefusedError        the registry says no to a version
@@ -82,6 +83,16 @@ class TaskMismatchError(errors.FailedPreconditionError):
     def __init__(self, base_model: object, task: str, dataset: object, dataset_task: str) -> None:
         description = f"{base_model} is for {task}, and {dataset} is a dataset for {dataset_task}"
         super().__init__(description, [PreconditionViolation("TASK", str(base_model), description)])
+
+
+class ModelTaskMismatchError(errors.FailedPreconditionError):
+    """The model that the version is registered under is there already, for another task."""
+
+    reason = "MODEL_TASK_MISMATCH"
+
+    def __init__(self, model: object, model_task: str, task: str) -> None:
+        description = f"{model} is a model for {model_task} already and takes no version for {task}; name another model"
+        super().__init__(description, [PreconditionViolation("TASK", str(model), description)])
 
 
 class SweepFailedError(errors.FailedPreconditionError):

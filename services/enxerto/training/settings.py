@@ -64,6 +64,7 @@ class TrainingSettings(ServerSettings):
     max_weights_bytes: int = Field(default=8 * 2**30, ge=1)
     """Largest file of weights that may be imported."""
     leftovers_keep_s: float = Field(default=7 * 86_400.0, ge=86_400)
-    """How long uploads that no import waits for, refused weights, and halves that a killed process left are kept."""
+    """How long uploads that no import waits for, refused weights, halves that a killed process left, and logs of
+    ended jobs are kept."""
     reconcile_interval_s: float = Field(default=0.5, gt=0)
     """How often jobs' logs are read while runs are active."""

@@ -5,7 +5,7 @@ Every graph takes `images`: (N, 3, H, W), float32, RGB in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,6 +88,20 @@ DTYPES: Final[Mapping[str, Any]] = {
 def output_names(task: Task) -> tuple[str, ...]:
     """Names of the outputs that every graph of a task has, in order."""
     return tuple(one.name for one in CONTRACTS[task])
+
+
+def ordered_outputs(task: Task, outputs: Iterable[TensorSpec]) -> tuple[TensorSpec, ...] | None:
+    """A graph's outputs as the contract of the task orders them, the optional ones last; None when they are others."""
+    found = {one.name: one for one in outputs}
+    contract = CONTRACTS[task] + tuple(one for one in OPTIONAL[task] if one.name in found)
+    if set(found) != {one.name for one in contract} or not all(one.fits(found[one.name]) for one in contract):
+        return None
+    return tuple(found[one.name] for one in contract)
+
+
+def outputs_text(task: Task) -> str:
+    """The outputs that every graph of a task has, for people."""
+    return ", ".join(f"{one.name} {one.datatype} {(-1, *one.row)}" for one in CONTRACTS[task])
 
 
 MIN_AGREEMENT: Final[Mapping[Task, float]] = {

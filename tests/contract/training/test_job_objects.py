@@ -9,7 +9,7 @@ import obstore
 import pytest
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.training.adapters import codec
+from enxerto.training.adapters import codec, event_log
 from enxerto.training.adapters.event_log import EventLogWriter, ObjectJobOutput
 from enxerto.training.adapters.leftovers import StoredLeftovers
 from enxerto.training.adapters.object_store import (
@@ -19,6 +19,7 @@ from enxerto.training.adapters.object_store import (
     event_key,
     incoming_key,
     open_store,
+    put,
     result_key,
     upload_key,
 )
@@ -54,6 +55,42 @@ async def test_a_second_writer_goes_on_where_the_first_stopped(store):
     assert [first.append(JobStarted()), second.append(Progress("head")), first.append(JobTrained())] == [1, 2, 3]
     read = await ObjectJobOutput(store).read_events("u1", 1, 0)
     assert [event.body for event in read] == [JobStarted(), Progress("head"), JobTrained()]
+
+
+@pytest.mark.parametrize("written", [1, 2, 3, 7, 64, 65, 100])
+async def test_a_replaced_writer_finds_the_end_of_a_log_of_any_length(tmp_path, written):
+    store = open_store(f"file://{tmp_path}/objects")
+    for seq in range(1, written + 1):
+        obstore.put(store, event_key("u1", 1, seq), b"{}")
+    writer = EventLogWriter(store, "u1", 1)
+    assert [writer.append(JobStarted()), writer.append(JobTrained())] == [written + 1, written + 2]
+
+
+def test_a_replaced_writer_looks_at_few_entries_of_a_long_log(tmp_path, monkeypatch):
+    store = open_store(f"file://{tmp_path}/objects")
+    for seq in range(1, 1001):
+        obstore.put(store, event_key("u1", 1, seq), b"{}")
+    asked = []
+
+    def counted(call):
+        return lambda *arguments, **named: asked.append(arguments) or call(*arguments, **named)
+
+    monkeypatch.setattr(event_log.obstore, "head", counted(obstore.head))
+    monkeypatch.setattr(event_log, "put", counted(put))
+    assert EventLogWriter(store, "u1", 1).append(JobFailed(b"")) == 1001
+    assert len(asked) < 25
+
+
+async def test_the_logs_of_all_attempts_of_a_run_are_deleted_and_nothing_else_is(store, tmp_path):
+    kept = [event_key("u11", 1, 1), result_key("u1", 1)]
+    for key in (*kept, event_key("u1", 2, 1), *(event_key("u1", 1, seq) for seq in range(1, 100))):
+        obstore.put(store, key, b"{}")
+    leftovers = StoredLeftovers(store, tmp_path / "no-scratch")
+    assert await leftovers.delete_log("u1") == 100
+    assert await leftovers.delete_log("u1") == 0
+    assert await ObjectJobOutput(store).read_events("u1", 1, 0) == []
+    for key in kept:
+        assert obstore.head(store, key)["size"] == 2
 
 
 async def test_what_a_newer_worker_says_beside_is_left_out(store):

@@ -5,6 +5,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,20 @@ async def test_runs_are_listed_newest_first_and_counted(stores):
     assert ([run.name.run for run in rest.items], rest.next_after) == (["run-0"], "")
     assert [run.name.run for run in await stores.runs.list_active()] == ["run-0", "run-2"]
     assert await stores.runs.count_by_state() == {RunState.QUEUED: 2, RunState.CANCELLED: 1}
+
+
+async def test_logs_of_runs_that_ended_are_listed_until_they_are_deleted(stores):
+    for number in range(4):
+        await stores.runs.create(a_run(f"run-{number}", f"u{number}"))
+    for number in (0, 2, 3):
+        run = await stores.runs.get(RunName("default", f"run-{number}"))
+        await stores.runs.save(run.fail(b"", now=START + timedelta(hours=number)))
+    before = START + timedelta(hours=3)
+    assert list(await stores.runs.list_kept_logs(START, 10)) == []
+    assert list(await stores.runs.list_kept_logs(before, 10)) == ["u0", "u2"]
+    assert list(await stores.runs.list_kept_logs(before, 1)) == ["u0"]
+    await stores.runs.note_deleted_log("u0")
+    assert list(await stores.runs.list_kept_logs(before, 10)) == ["u2"]
 
 
 async def test_a_run_keeps_its_files_its_sweep_and_what_it_waits_for(stores):

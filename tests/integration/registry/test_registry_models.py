@@ -226,6 +226,25 @@ async def test_a_version_needs_all_its_bytes(registry: Any) -> None:
     assert not listed.model_versions
 
 
+async def test_a_version_whose_outputs_are_of_another_task_is_refused(registry: Any) -> None:
+    await prepare(registry)
+    version = model_version(SHA256)
+    del version.outputs[:]
+    version.outputs.add(name="boxes", datatype="FP32", shape=[-1, 100, 4])
+    request = pb.CreateModelVersionRequest(parent=MODEL, model_version=version)
+    call = await refused(registry.stub.CreateModelVersion(request))
+    assert (call.code, call.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OUTPUTS_OF_ANOTHER_TASK")
+    assert call.preconditions == [("TASK", MODEL)]
+    assert not (await registry.stub.ListModelVersions(pb.ListModelVersionsRequest(parent=MODEL))).model_versions
+
+
+async def test_a_version_may_embed_besides_what_its_task_gives(registry: Any) -> None:
+    await prepare(registry)
+    version = model_version(SHA256)
+    version.outputs.add(name="embedding", datatype="FP32", shape=[-1, 16])
+    await registry.stub.CreateModelVersion(pb.CreateModelVersionRequest(parent=MODEL, model_version=version))
+
+
 async def test_a_version_whose_export_disagrees_is_quarantined(registry: Any) -> None:
     await prepare(registry)
     version = await create_version(registry, agreement=0.9989)

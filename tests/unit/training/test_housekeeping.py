@@ -10,13 +10,14 @@ from obstore.store import LocalStore
 
 from enxerto.kernel.clock import SystemClock
 from enxerto.kernel.errors import UnavailableError
-from enxerto.kernel.names import DatasetName
+from enxerto.kernel.names import DatasetName, RunName
 from enxerto.training.adapters.leftovers import StoredLeftovers
-from enxerto.training.adapters.object_store import upload_key
+from enxerto.training.adapters.object_store import event_key, upload_key
 from enxerto.training.domain import Dataset, UploadSource
 from enxerto.training.service import Housekeeping
 from enxerto.vision.specs import Task
-from fakes.training_stores import InMemoryDatasetStore
+from fakes.training_stores import START, InMemoryDatasetStore, InMemoryRunStore
+from fakes.training_values import a_run
 
 NOW = datetime.now(UTC)
 AWAITED, FREE = (hashlib.sha256(name).hexdigest() for name in (b"awaited", b"free"))
@@ -55,13 +56,27 @@ async def test_an_archive_that_an_import_waits_for_stays_however_old(datasets, t
     references = asyncio.Lock()
     rules = {"keep_s": 86_400.0, "references": references}
     leftovers = StoredLeftovers(store, tmp_path / "scratch")
-    await Housekeeping(datasets, leftovers, SystemClock(), **rules).step()
+    await Housekeeping(datasets, InMemoryRunStore(), leftovers, SystemClock(), **rules).step()
     assert len(list(tmp_path.rglob("uploads/*/*"))) == 3
     async with references:
-        stepping = asyncio.create_task(Housekeeping(datasets, leftovers, Later(), **rules).step())
+        stepping = asyncio.create_task(Housekeeping(datasets, InMemoryRunStore(), leftovers, Later(), **rules).step())
         done, _ = await asyncio.wait([stepping], timeout=0.2)
         assert not done, "nothing is deleted while a snapshot is being created"
     await stepping
     assert [path.name for path in tmp_path.rglob("uploads/*/*")] == [AWAITED]
     assert (tmp_path / upload_key("default", AWAITED)).exists()
-    await Housekeeping(datasets, Unreachable(store, tmp_path), Later(), **rules).step()
+    await Housekeeping(datasets, InMemoryRunStore(), Unreachable(store, tmp_path), Later(), **rules).step()
+
+
+async def test_the_logs_of_runs_that_ended_long_ago_are_cleared_and_others_stay(datasets, tmp_path):
+    store, runs = LocalStore(str(tmp_path)), InMemoryRunStore()
+    rules = {"keep_s": 86_400.0, "references": asyncio.Lock()}
+    for uid in ("ended", "just-ended", "runs"):
+        await runs.create(a_run(uid, uid))
+        obstore.put(store, event_key(uid, 1, 1), b"{}")
+    for uid, end in (("ended", START), ("just-ended", NOW)):
+        await runs.save((await runs.get(RunName("default", uid))).fail(b"", now=end))
+    housekeeping = Housekeeping(datasets, runs, StoredLeftovers(store, tmp_path / "scratch"), SystemClock(), **rules)
+    await housekeeping.step()
+    assert {path.parts[-4] for path in tmp_path.rglob("runs/*/events/*/*")} == {"just-ended", "runs"}
+    assert await runs.list_kept_logs(NOW, 10) == []

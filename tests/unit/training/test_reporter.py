@@ -4,7 +4,7 @@ import pytest
 
 from enxerto.training.adapters.event_log import EventLogWriter, ObjectJobOutput
 from enxerto.training.adapters.object_store import open_store
-from enxerto.training.domain import Progress
+from enxerto.training.domain import EpochCompleted, Progress
 from enxerto.training.worker.reporter import Reporter
 from enxerto.vision.torch.progress import EpochReport, Phase, StepReport
 
@@ -44,3 +44,26 @@ async def test_the_pass_over_the_images_knows_its_own_time(store):
         reporter.step(a_step(Phase.FEATURES, 2.0))
     (only,) = await told(store)
     assert (only.phase, only.eta_s, only.images_done, only.images_per_second) == ("features", 2.0, 16, 8.0)
+
+
+async def test_progress_is_told_the_less_often_the_longer_it_goes_on_but_phases_and_epochs_always(store):
+    now = 0.0
+    with Reporter(EventLogWriter(store, "u1", 1), 1, seconds=lambda: now) as reporter:
+
+        def tells_for(seconds, phase):
+            nonlocal now
+            for _ in range(seconds * 2):
+                now += 0.5
+                reporter.step(a_step(phase, 2.0))
+
+        tells_for(20, Phase.FEATURES)
+        now = 36_000.0
+        tells_for(60, Phase.LINEAR_PROBE)
+        for epoch in (1, 2):
+            reporter.epoch(an_epoch(Phase.LINEAR_PROBE, epoch, 600.0))
+        reporter.phase("evaluating")
+        reporter.phase("exporting")
+    entries = await told(store)
+    progress = [body.phase for body in entries if isinstance(body, Progress)]
+    assert progress == ["features"] * 40 + ["head"] * 6 + ["evaluating", "exporting"]
+    assert [body.progress.epoch for body in entries if isinstance(body, EpochCompleted)] == [1, 2]

@@ -36,6 +36,12 @@ def test_a_finished_run_cannot_be_cancelled(state):
         run.cancel(now=START)
 
 
+def test_a_run_whose_version_is_being_registered_cannot_be_cancelled():
+    run = a_run().attempt_next(now=START).start(now=START).trained((), "EPOCHS", now=START)
+    with pytest.raises(RunFinishedError, match="REGISTERING cannot be cancelled: its training is over"):
+        run.cancel(now=START)
+
+
 @pytest.mark.parametrize(
     "action",
     [

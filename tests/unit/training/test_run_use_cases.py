@@ -5,7 +5,12 @@ import pytest
 from enxerto.kernel.errors import InvalidArgumentError, NotFoundError
 from enxerto.kernel.names import DatasetName, ProjectName, SnapshotName
 from enxerto.training.domain import Dataset, LogLine, PathSource, QueueRules, RunState
-from enxerto.training.errors import RequestIdReusedError, ServiceStoppingError, SnapshotNotReadyError
+from enxerto.training.errors import (
+    ModelTaskMismatchError,
+    RequestIdReusedError,
+    ServiceStoppingError,
+    SnapshotNotReadyError,
+)
 from enxerto.training.ports import Idempotency
 from enxerto.training.service import Queue, Runs, Signals
 from enxerto.vision.specs import Task
@@ -13,6 +18,7 @@ from fakes.training_stores import (
     START,
     CountingTelemetry,
     InMemoryDatasetStore,
+    InMemoryRegistry,
     InMemoryRunStore,
     ScriptedCluster,
     SteppingClock,
@@ -27,10 +33,11 @@ class Service:
     def __init__(self):
         self.store, self.datasets = InMemoryRunStore(), InMemoryDatasetStore()
         self.signals, self.telemetry = Signals(), CountingTelemetry()
-        self.cluster = ScriptedCluster()
+        self.cluster, self.registry = ScriptedCluster(), InMemoryRegistry()
         self.runs = Runs(
             runs=self.store,
             datasets=self.datasets,
+            registry=self.registry,
             output=self.cluster,
             queue=Queue(self.cluster, self.telemetry, QueueRules()),
             telemetry=self.telemetry,
@@ -46,8 +53,8 @@ class Service:
         if ready:
             await self.datasets.save_snapshot(snapshot.ready(some_content(), (), now=START))
 
-    async def create(self, run_id="", request=None):
-        return await self.runs.create(PROJECT, run_id, SPEC, {}, request=request)
+    async def create(self, run_id="", request=None, spec=SPEC):
+        return await self.runs.create(PROJECT, run_id, spec, {}, request=request)
 
 
 @pytest.fixture
@@ -70,6 +77,22 @@ async def test_a_missing_snapshot_is_not_found_and_an_unfinished_one_is_refused(
     with pytest.raises(SnapshotNotReadyError, match="IMPORTING"):
         await service.create()
     assert SPEC.snapshot == SnapshotName("default", "digits", 1)
+
+
+async def test_a_model_of_another_task_is_refused_before_anything_is_trained(service):
+    await service.import_digits()
+    service.registry.tasks[SPEC.model] = Task.DETECTION
+    with pytest.raises(ModelTaskMismatchError, match="is a model for DETECTION already"):
+        await service.create()
+    assert not await service.store.list_active()
+    service.registry.tasks[SPEC.model] = Task.CLASSIFICATION
+    assert (await service.create()).state is RunState.QUEUED
+
+
+async def test_a_run_is_accepted_while_the_registry_is_away(service):
+    await service.import_digits()
+    service.registry.away = True
+    assert (await service.create()).state is RunState.QUEUED
 
 
 async def test_the_same_request_gives_the_same_run(service):

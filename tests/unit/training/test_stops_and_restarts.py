@@ -14,10 +14,11 @@ from enxerto.training.domain import (
     Progress,
     RunState,
 )
+from enxerto.training.errors import RunFinishedError
 from enxerto.training.ports import JobState
 from fakes.training_mortals import Killed, Mortal
 from fakes.training_values import a_result
-from training_world import a_world
+from training_world import a_world, finish
 
 PAUSE = [RunState.QUEUED, RunState.RUNNING, RunState.PAUSING, RunState.PAUSED]
 RESUMED = [RunState.QUEUED, RunState.RUNNING, RunState.REGISTERING, RunState.SUCCEEDED]
@@ -148,3 +149,20 @@ async def test_a_paused_run_is_found_by_the_next_service_and_can_be_cancelled(wo
         await world.reconciler().step()
     assert (await world.run()).state is RunState.CANCELLED
     assert world.cluster.submissions == ["u1-1"]
+
+
+async def test_a_cancellation_that_meets_the_registration_loses_no_version(world):
+    class Meeting:
+        """A registry whose caller is cancelled after it has the version."""
+
+        async def register(self, run, result):
+            registered = await world.registry.register(run, result)
+            with pytest.raises(RunFinishedError, match="REGISTERING"):
+                await world.cases.cancel(world.name)
+            return registered
+
+    world.cluster.results["u1", 1] = a_result()
+    world.cluster.write(await world.run(), epoch(2), JobTrained())
+    await finish(world, world.reconciler(registry=Meeting()))
+    run = await world.run()
+    assert (run.state, run.model_version) == (RunState.SUCCEEDED, world.registry.versions["u1"])

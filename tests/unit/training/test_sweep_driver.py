@@ -22,9 +22,10 @@ from enxerto.training.domain import (
     SweepPlan,
     SweepState,
 )
-from enxerto.training.errors import SweepFinishedError
+from enxerto.training.errors import ModelTaskMismatchError, SweepFinishedError
 from enxerto.training.service import Signals, SweepDriver, Sweeps
 from enxerto.training.v1 import training_run_pb2
+from enxerto.vision.specs import Task
 from fakes.training_stores import InMemorySweepStore, SteppingClock
 from fakes.training_values import a_result, a_run
 from training_world import a_world
@@ -54,7 +55,7 @@ def a_plan(**changed):
 class Laboratory:
     def __init__(self, world):
         self.world, self.store = world, InMemorySweepStore()
-        self.sweeps = Sweeps(self.store, world.datasets, Signals(), SteppingClock())
+        self.sweeps = Sweeps(self.store, world.datasets, world.registry, Signals(), SteppingClock())
         self.reconciler = world.reconciler()
         self.restart()
 
@@ -79,14 +80,15 @@ class Laboratory:
             await self.reconciler.step()
         return await self.store.get(NAME)
 
-    async def play(self, trial, *scores, heads=(), ends=True):
+    async def play(self, trial, *scores, heads=(), ends=True, of=0):
+        """A job that reports the scores of epochs, out of as many unless `of` says out of how many."""
         run = await self.world.runs.get(trial.run)
         phases = [("head", heads), (TUNING, scores)] if run.spec.finetune.tunes else [("head", scores)]
         bodies = [JobStarted()]
         for phase, reached in phases:
             for epoch, score in enumerate(reached, start=1):
                 metrics = (Metric("accuracy", score, "val"), Metric("accuracy", 0.0, "train"))
-                bodies.append(EpochCompleted(Progress(phase, epoch, len(reached)), metrics, 1e-3))
+                bodies.append(EpochCompleted(Progress(phase, epoch, of or len(reached)), metrics, 1e-3))
         self.world.cluster.results[run.uid, run.attempt] = a_result()
         self.world.cluster.write(run, *bodies, *([JobTrained()] if ends else []))
 
@@ -139,13 +141,47 @@ async def test_a_trial_that_does_worse_is_pruned_and_the_sweep_goes_on(laborator
         sweep = await laboratory.step(2)
         await laboratory.play(sweep.trials[-1], *[0.9 - number / 100] * 2)
         sweep = await laboratory.step(4)
-    await laboratory.play(sweep.trials[-1], 0.01, 0.01, ends=False)
+    await laboratory.play(sweep.trials[-1], 0.01, 0.01, ends=False, of=5)
     for _ in range(6):
         sweep = await laboratory.step()
     last = sweep.trials[-1]
     assert (last.number, last.state, last.pruned) == (5, RunState.CANCELLED, True)
     assert (await laboratory.world.runs.get(last.run)).stop_reason == "PRUNED"
     assert (sweep.state, sweep.best.number) == (SweepState.SUCCEEDED, 1)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["registering", "evaluating"])
+async def test_trials_whose_epochs_are_all_over_are_not_pruned(laboratory, ends):
+    await laboratory.create(max_trials=8, max_parallel_trials=8, pruning_grace_epochs=1)
+    sweep = await laboratory.step(2)
+    for trial in sweep.trials:
+        await laboratory.play(trial, *[0.9 - trial.number / 10] * 2, ends=ends)
+    # What the jobs have written comes in one tick; the scores are looked at afterwards.
+    await laboratory.reconciler.step()
+    await laboratory.driver.step()
+    for trial in sweep.trials:
+        run = await laboratory.world.runs.get(trial.run)
+        assert run.state is (RunState.REGISTERING if ends else RunState.RUNNING)
+        if not ends:
+            laboratory.world.cluster.write(run, Progress("evaluating"), JobTrained())
+    sweep = await laboratory.step(4)
+    assert [(one.state, one.pruned) for one in sweep.trials] == [(RunState.SUCCEEDED, False)] * 8
+    assert (sweep.state, sweep.best.number) == (SweepState.SUCCEEDED, 1)
+    assert len(laboratory.world.registry.versions) == 8
+
+
+async def test_a_trial_that_stopped_early_and_is_evaluated_is_not_pruned(laboratory):
+    await laboratory.create(max_trials=4, max_parallel_trials=4, pruning_grace_epochs=1)
+    sweep = await laboratory.step(2)
+    for trial in sweep.trials:
+        await laboratory.play(trial, *[0.9 - trial.number / 10] * 2, ends=False, of=30)
+        laboratory.world.cluster.write(await laboratory.world.runs.get(trial.run), Progress("evaluating"))
+    await laboratory.reconciler.step()
+    await laboratory.driver.step()
+    for trial in sweep.trials:
+        laboratory.world.cluster.write(await laboratory.world.runs.get(trial.run), JobTrained())
+    sweep = await laboratory.step(4)
+    assert [one.state for one in sweep.trials] == [RunState.SUCCEEDED] * 4
 
 
 async def test_trials_of_two_phases_are_compared_by_their_epochs_of_tuning(laboratory):
@@ -161,7 +197,7 @@ async def test_trials_of_two_phases_are_compared_by_their_epochs_of_tuning(labor
     await laboratory.play(sweep.trials[-1], 0.01, heads=[0.5] * 9, ends=False)
     sweep = await laboratory.step(3)
     assert (sweep.trials[-1].state, sweep.trials[-1].score) == (RunState.RUNNING, 0.5)
-    await laboratory.play(sweep.trials[-1], 0.01, 0.01, heads=[0.5] * 9, ends=False)
+    await laboratory.play(sweep.trials[-1], 0.01, 0.01, heads=[0.5] * 9, ends=False, of=9)
     sweep = await laboratory.step(6)
     assert (sweep.trials[-1].number, sweep.trials[-1].pruned) == (5, True)
     assert (sweep.state, sweep.best.number) == (SweepState.SUCCEEDED, 4)
@@ -188,6 +224,13 @@ async def test_values_that_do_not_go_together_fail_their_trial_alone(laboratory)
     assert sweep.state is SweepState.FAILED
 
 
+async def test_a_sweep_for_a_model_of_another_task_is_refused(laboratory):
+    laboratory.world.registry.tasks[a_plan().spec.model] = Task.DETECTION
+    with pytest.raises(ModelTaskMismatchError):
+        await laboratory.create()
+    assert not await laboratory.store.list_active()
+
+
 async def test_cancelling_a_sweep_cancels_its_trials(laboratory):
     await laboratory.create()
     sweep = await laboratory.step(2)
@@ -198,3 +241,16 @@ async def test_cancelling_a_sweep_cancels_its_trials(laboratory):
     assert sweep.state is SweepState.CANCELLED
     assert [one.state for one in sweep.trials] == [RunState.CANCELLED] * 2
     assert (await laboratory.sweeps.cancel(NAME)).revision == sweep.revision
+
+
+async def test_a_cancelled_sweep_waits_for_the_trial_that_is_being_registered(laboratory):
+    await laboratory.create()
+    sweep = await laboratory.step(2)
+    await laboratory.play(sweep.trials[0], 0.2)
+    await laboratory.reconciler.step()
+    await laboratory.sweeps.cancel(NAME)
+    await laboratory.driver.step()
+    assert (await laboratory.store.get(NAME)).trials[0].state is RunState.REGISTERING
+    sweep = await laboratory.step(6)
+    assert sweep.state is SweepState.CANCELLED
+    assert [one.state for one in sweep.trials] == [RunState.SUCCEEDED, RunState.CANCELLED]

@@ -13,7 +13,7 @@ from enxerto.kernel.errors import EnxertoError
 from enxerto.kernel.names import VersionName, VersionReference
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 from enxerto.type.v1 import task_pb2, tensor_pb2
-from enxerto.vision.contracts import CONTRACTS, OPTIONAL
+from enxerto.vision.contracts import ordered_outputs, outputs_text
 from enxerto.vision.embeddings import REFERENCE_FILE, EmbeddingReference
 from enxerto.vision.onnx.golden import GOLDEN_FILE, MAX_GOLDEN_BYTES, Golden, GoldenError, read_golden
 from enxerto.vision.specs import Resize, Task, TensorSpec
@@ -159,9 +159,7 @@ def servable(version: model_version_pb2.ModelVersion) -> ServableVersion:
 
 def _outputs(name: VersionName, task: Task, version: model_version_pb2.ModelVersion) -> tuple[TensorSpec, ...]:
     """The graph's outputs in the order of the task's contract, and then the optional ones that it has."""
-    found = {one.name: TensorSpec(one.name, one.datatype, tuple(one.shape)) for one in version.outputs}
-    contract = CONTRACTS[task] + tuple(one for one in OPTIONAL[task] if one.name in found)
-    if set(found) != {one.name for one in contract} or not all(one.fits(found[one.name]) for one in contract):
-        wanted = ", ".join(f"{one.name} {one.datatype} {(-1, *one.row)}" for one in contract)
-        raise VersionNotServableError(name, f"is for {task} and needs the outputs {wanted}")
-    return tuple(found[one.name] for one in contract)
+    outputs = ordered_outputs(task, (TensorSpec(one.name, one.datatype, tuple(one.shape)) for one in version.outputs))
+    if outputs is None:
+        raise VersionNotServableError(name, f"is for {task} and needs the outputs {outputs_text(task)}")
+    return outputs

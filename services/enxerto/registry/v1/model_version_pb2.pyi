@@ -109,7 +109,7 @@ class ModelVersion(_message.Message):
 
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]:
-        """Required, immutable. The graph's outputs."""
+        """Required, immutable. The graph's outputs: those of the model's task, by name, datatype and rank."""
 
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_metric_pb2.Metric]:

@@ -120,7 +120,8 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateModelVersion(self, request, context):
-        """Creates the next version of a model from blobs that are already whole in the registry.
+        """Creates the next version of a model from blobs that are already whole in the registry. FAILED_PRECONDITION when one is not,
+        or when the outputs are not those of the model's task.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

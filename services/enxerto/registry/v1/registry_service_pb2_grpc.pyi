@@ -42,7 +42,9 @@ class RegistryServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]
     """Lists the models of a project, by name."""
     CreateModelVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.CreateModelVersionRequest, _model_version_pb2.ModelVersion]
-    """Creates the next version of a model from blobs that are already whole in the registry."""
+    """Creates the next version of a model from blobs that are already whole in the registry. FAILED_PRECONDITION when one is not,
+    or when the outputs are not those of the model's task.
+    """
     GetModelVersion: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelVersionRequest, _model_version_pb2.ModelVersion]
     """Reads one version by number or by alias."""
     ResolveModelVersions: _grpc.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveModelVersionsRequest, _registry_service_pb2.ResolveModelVersionsResponse]
@@ -72,7 +74,9 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListModelsRequest, _registry_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models of a project, by name."""
     CreateModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateModelVersionRequest, _model_version_pb2.ModelVersion]  # type: ignore[assignment]
-    """Creates the next version of a model from blobs that are already whole in the registry."""
+    """Creates the next version of a model from blobs that are already whole in the registry. FAILED_PRECONDITION when one is not,
+    or when the outputs are not those of the model's task.
+    """
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelVersionRequest, _model_version_pb2.ModelVersion]  # type: ignore[assignment]
     """Reads one version by number or by alias."""
     ResolveModelVersions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ResolveModelVersionsRequest, _registry_service_pb2.ResolveModelVersionsResponse]  # type: ignore[assignment]
@@ -123,7 +127,9 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_service_pb2.CreateModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_version_pb2.ModelVersion, _abc.Awaitable[_model_version_pb2.ModelVersion]]:
-        """Creates the next version of a model from blobs that are already whole in the registry."""
+        """Creates the next version of a model from blobs that are already whole in the registry. FAILED_PRECONDITION when one is not,
+        or when the outputs are not those of the model's task.
+        """
 
     @_abc_1.abstractmethod
     def GetModelVersion(

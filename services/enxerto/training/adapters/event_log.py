@@ -38,17 +38,44 @@ class EventLogWriter:
         """Write one entry and return its number."""
         value = {"time": datetime.now(UTC).isoformat(), "body": codec.body_to_json(body)}
         data = json.dumps(value).encode()
-        for seq in itertools.count(self._next):
-            key = event_key(self._uid, self._attempt, seq)
-            with store_errors(key):
-                try:
-                    put(self._store, key, data, create=True)
-                except obstore.exceptions.AlreadyExistsError:
-                    # An earlier writer of this attempt got this far.
-                    continue
-            self._next = seq + 1
-            return seq
-        raise AssertionError("numbers do not end")
+        while not self._create(self._next, data):
+            # An earlier writer of this attempt got this far, or another one is faster.
+            self._next = self._free_after(self._next)
+        self._next += 1
+        return self._next - 1
+
+    def _create(self, seq: int, data: bytes) -> bool:
+        key = event_key(self._uid, self._attempt, seq)
+        with store_errors(key):
+            try:
+                put(self._store, key, data, create=True)
+            except obstore.exceptions.AlreadyExistsError:
+                return False
+        return True
+
+    def _free_after(self, taken: int) -> int:
+        """The first number after this one that has no entry, found in as many looks as the distance has bits, twice."""
+        step = 1
+        while self._exists(taken + step):
+            taken += step
+            step *= 2
+        free = taken + step
+        while free - taken > 1:
+            middle = (taken + free) // 2
+            if self._exists(middle):
+                taken = middle
+            else:
+                free = middle
+        return free
+
+    def _exists(self, seq: int) -> bool:
+        key = event_key(self._uid, self._attempt, seq)
+        with store_errors(key):
+            try:
+                obstore.head(self._store, key)
+            except FileNotFoundError:
+                return False
+        return True
 
 
 class ObjectJobOutput:

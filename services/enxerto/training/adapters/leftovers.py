@@ -1,6 +1,7 @@
-"""What is left of bytes that were received, in the blob store and in the scratch folder."""
+"""What is left of bytes that were received, in the blob store and in the scratch folder, and of logs."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.store import ObjectStore
 
-from enxerto.training.adapters.object_store import incoming_key, store_errors, upload_key
+from enxerto.training.adapters.object_store import events_prefix, incoming_key, store_errors, upload_key
 from enxerto.training.ports import Upload
 
 if TYPE_CHECKING:
     # A type of the stub alone.
     from obstore import ObjectMeta
+
+_DELETED_AT_ONCE = 32
 
 
 class StoredLeftovers:
@@ -54,12 +57,21 @@ class StoredLeftovers:
         prefix = incoming_key("").rstrip("/")
         keys = [str(one["path"]) async for one in self._old(prefix, before)]
         for key in keys:
-            with store_errors(key):
-                try:
-                    await obstore.delete_async(self._store, key)
-                except FileNotFoundError:
-                    continue
+            await self._delete(key)
         return len(keys)
+
+    async def delete_log(self, uid: str) -> int:
+        """Delete every entry of every attempt's log of a run."""
+        prefix, deleted = events_prefix(uid), 0
+        with store_errors(prefix):
+            async for part in obstore.list(self._store, prefix=prefix, chunk_size=_DELETED_AT_ONCE):
+                await asyncio.gather(*(self._delete(str(one["path"])) for one in part))
+                deleted += len(part)
+        return deleted
+
+    async def _delete(self, key: str) -> None:
+        with store_errors(key), contextlib.suppress(FileNotFoundError):
+            await obstore.delete_async(self._store, key)
 
     async def clear_scratch(self, before: datetime) -> int:
         """Delete folders in the scratch folder in which nothing was written since."""

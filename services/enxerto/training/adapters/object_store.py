@@ -88,9 +88,14 @@ def incoming_key(sha256: str) -> str:
     return f"incoming/{sha256}"
 
 
+def events_prefix(uid: str) -> str:
+    """Where the logs of a run's attempts lie."""
+    return f"runs/{uid}/events"
+
+
 def event_key(uid: str, attempt: int, seq: int) -> str:
     """Where one entry of a job's log lies."""
-    return f"runs/{uid}/events/{attempt}/{seq:08d}.json"
+    return f"{events_prefix(uid)}/{attempt}/{seq:08d}.json"
 
 
 def spec_key(uid: str) -> str:

@@ -6,18 +6,23 @@ from pathlib import Path
 import grpc
 
 from enxerto.kernel.errors import DataLossError, UnavailableError
+from enxerto.kernel.names import ModelName
 from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2
 from enxerto.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
 from enxerto.training.adapters.object_store import StoredBlobs
 from enxerto.training.converters import preprocess_to_proto
 from enxerto.training.domain import Parity, TrainingResult, TrainingRun
-from enxerto.training.errors import RegistryRefusedError
+from enxerto.training.errors import ModelTaskMismatchError, RegistryRefusedError
 from enxerto.training.ports import Registered
 from enxerto.type.v1 import metric_pb2, task_pb2, tensor_pb2
+from enxerto.vision.specs import Task
 
 _CHUNK_BYTES = 2**20
 _TIMEOUT_S = 30.0
+# Whoever creates a run waits for it.
+_LOOK_TIMEOUT_S = 5.0
 _UPLOAD_TIMEOUT_S = 900.0
+_TASKS = {task_pb2.Task.Value(f"TASK_{task.value}"): task for task in Task}
 # The same call may succeed later; every other code is the registry's last word.
 _LATER = frozenset(
     {
@@ -50,10 +55,11 @@ class GrpcRegistry:
         """Upload the artefacts and create the version; repeating it creates nothing twice."""
         parent = str(run.spec.model.parent)
         try:
+            # Before the bytes: a model that is for another task takes none of them.
+            await self._create_model(run)
             for artifact in result.artifacts:
                 chunks = self._chunks(parent, artifact.sha256, artifact.size_bytes)
                 await self._stub.UploadBlob(chunks, timeout=_UPLOAD_TIMEOUT_S)
-            await self._create_model(run)
             version = await self._stub.CreateModelVersion(
                 registry_service_pb2.CreateModelVersionRequest(
                     parent=str(run.spec.model), model_version=version_to_proto(run, result), request_id=run.uid
@@ -83,6 +89,21 @@ class GrpcRegistry:
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise
+            existing, task = await self.task_of(model), run.spec.finetune.task
+            if existing is not task:
+                raise ModelTaskMismatchError(model, existing or "another task", task) from error
+
+    async def task_of(self, model: ModelName) -> Task | None:
+        """What a model is for; None when there is no such model. Raises UnavailableError."""
+        try:
+            found = await self._stub.GetModel(
+                registry_service_pb2.GetModelRequest(name=str(model)), timeout=_LOOK_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise _unavailable("tell a model's task", error) from error
+        return _TASKS.get(found.task)
 
     async def upload(self, parent: str, sha256: str, size_bytes: int) -> None:
         """Copy a stored blob to the registry; one that is there already is fine. Raises UnavailableError."""

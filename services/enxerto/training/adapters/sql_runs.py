@@ -20,6 +20,7 @@ from enxerto.training.errors import StaleRevisionError
 from enxerto.training.ports import Idempotency
 
 _ACTIVE = [state.value for state in RunState if not state.final]
+_FINAL = [state.value for state in RunState if state.final]
 
 
 class SqlRunStore:
@@ -113,6 +114,17 @@ class SqlRunStore:
         async with reader(self._engine).connect() as connection:
             rows = await connection.execute(query.order_by(run_events.c.cursor).limit(limit))
             return [RunEvent(row.cursor, row.time, codec.event_body(row.body)) for row in rows]
+
+    async def list_kept_logs(self, ended_before: datetime, limit: int) -> Sequence[str]:
+        """Runs that ended before then and whose logs may still be kept, by uid."""
+        query = select(runs.c.uid).where(runs.c.log_kept, runs.c.state.in_(_FINAL), runs.c.end_time < ended_before)
+        async with reader(self._engine).connect() as connection:
+            return (await connection.execute(query.order_by(runs.c.row).limit(limit))).scalars().all()
+
+    async def note_deleted_log(self, uid: str) -> None:
+        """Nothing of this run's log is kept any more."""
+        async with self._engine.begin() as connection:
+            await connection.execute(update(runs).where(runs.c.uid == uid).values(log_kept=False))
 
     async def count_by_state(self) -> Mapping[RunState, int]:
         """How many runs are in each state."""

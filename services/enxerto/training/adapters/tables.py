@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    true,
 )
 
 metadata = MetaData()
@@ -96,6 +97,8 @@ runs = Table(
     Column("submitted", Boolean, nullable=False),
     Column("use_gpu", Boolean),
     Column("log_seq", Integer, nullable=False),
+    # Whether the blob store may still have entries of the job's log.
+    Column("log_kept", Boolean, nullable=False, server_default=true()),
     Column("losses", Integer, nullable=False),
     Column("checkpoint", JSON(none_as_null=True)),
     Column("files", JSON, nullable=False),

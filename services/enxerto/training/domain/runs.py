@@ -92,6 +92,11 @@ class TrainingRun:
         """Times that another job took the place of one that was lost; after the last loss there is none."""
         return min(self.losses, MAX_LOSSES - 1)
 
+    @property
+    def has_epochs_left(self) -> bool:
+        """Whether more of the phase that the run is in, as last told, is to come; evaluation and export have none."""
+        return self.progress is not None and self.progress.epoch < self.progress.epoch_count
+
     def state_event(self) -> EventBody:
         """The event that tells watchers of the current state."""
         return StateChanged(self.state, self.error, self.model_version)
@@ -190,10 +195,14 @@ class TrainingRun:
         """Someone asks the run to stop: at once when no job of it can be there.
 
         Raises:
-            RunFinishedError: the run has succeeded or failed.
+            RunFinishedError: training is over: the run has succeeded or failed, or its version is being registered.
         """
         if self.state in (RunState.CANCELLING, RunState.CANCELLED):
             return self
+        if self.state is RunState.REGISTERING:
+            # The registry may have the version already, and versions never go.
+            action = "be cancelled: its training is over and its version is being registered"
+            raise RunFinishedError(self.name, self.state, action)
         if self.state.final:
             raise RunFinishedError(self.name, self.state, "be cancelled")
         cancelling = replace(self, state=RunState.CANCELLING, stop_reason=stop_reason, update_time=now)

@@ -4,10 +4,10 @@ import enum
 
 
 class RunState(enum.StrEnum):
-    """QUEUED → RUNNING → REGISTERING → SUCCEEDED; before a final state also CANCELLING → CANCELLED, or FAILED.
+    """QUEUED → RUNNING → REGISTERING → SUCCEEDED; before a final state also FAILED.
 
-    QUEUED and RUNNING may become PAUSING → PAUSED, which becomes QUEUED again. A run whose training ends while it is
-    PAUSING goes on to REGISTERING.
+    Before REGISTERING also CANCELLING → CANCELLED. QUEUED and RUNNING may become PAUSING → PAUSED, which becomes QUEUED
+    again. A run whose training ends while it is PAUSING goes on to REGISTERING.
     """
 
     QUEUED = "QUEUED"

@@ -1,4 +1,4 @@
-"""What may be left where bytes are received."""
+"""What may be left where bytes are received, and of logs that have been read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Upload:
 
 
 class Leftovers(Protocol):
-    """What may be left where bytes are received, and what becomes of it. Deleting what is gone is fine."""
+    """What may be left, and what becomes of it. Deleting what is gone is fine."""
 
     async def old_uploads(self, before: datetime) -> Sequence[Upload]:
         """Archives that were uploaded, last, before then; raises UnavailableError."""
@@ -27,6 +27,10 @@ class Leftovers(Protocol):
 
     async def delete_received_weights(self, before: datetime) -> int:
         """Delete weights received before then, refused ones and the first copies of others; raises UnavailableError."""
+        ...
+
+    async def delete_log(self, uid: str) -> int:
+        """Delete every entry of every attempt's log of a run; returns how many. Raises UnavailableError."""
         ...
 
     async def clear_scratch(self, before: datetime) -> int:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from enxerto.kernel.names import ModelName
 from enxerto.training.domain import TrainingResult, TrainingRun
+from enxerto.vision.specs import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,11 @@ class Registry(Protocol):
 
         Raises:
             UnavailableError: the registry cannot be reached now.
+            ModelTaskMismatchError: the model is there already, for another task.
             RegistryRefusedError: it would refuse again.
         """
+        ...
+
+    async def task_of(self, model: ModelName) -> Task | None:
+        """What a model is for; None when there is no such model. Raises UnavailableError."""
         ...

@@ -101,6 +101,14 @@ class RunStore(Protocol):
         """Events after a cursor, in order."""
         ...
 
+    async def list_kept_logs(self, ended_before: datetime, limit: int) -> Sequence[str]:
+        """Runs that ended before then and whose logs may still be kept, by uid."""
+        ...
+
+    async def note_deleted_log(self, uid: str) -> None:
+        """Nothing of this run's log is kept any more."""
+        ...
+
     async def count_by_state(self) -> Mapping[RunState, int]:
         """How many runs are in each state."""
         ...

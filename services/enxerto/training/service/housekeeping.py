@@ -1,4 +1,7 @@
-"""The loop that clears away what nobody refers to: archives after their import, refused weights, halves of uploads."""
+"""The loop that clears away what nobody needs.
+
+Archives after their import, refused weights, halves of uploads, and the logs of runs that have ended.
+"""
 
 import asyncio
 import logging
@@ -7,11 +10,12 @@ from datetime import datetime, timedelta
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import UnavailableError
 from enxerto.training.domain import UploadSource
-from enxerto.training.ports import DatasetStore, Leftovers, Upload
+from enxerto.training.ports import DatasetStore, Leftovers, RunStore, Upload
 
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 900.0
+_LOGS_AT_ONCE = 100
 
 
 class Housekeeping:
@@ -19,19 +23,29 @@ class Housekeeping:
 
     A snapshot that is READY has its own copy of everything, so that only one in IMPORTING holds its archive. Weights
     are received apart from the blobs that snapshots, runs and accepted weights are made of, and only there is deleted.
+    What a job has logged is in the run's own events by the time that the run is final, and nobody reads on after that.
 
     Args:
         datasets: tells which archives imports wait for.
-        leftovers: where bytes are received.
+        runs: tells which runs have ended, and whose logs are gone.
+        leftovers: where bytes are received, and logs lie.
         clock: the time.
         keep_s: how old what is deleted must be.
         references: held while a snapshot comes to refer to an archive.
     """
 
     def __init__(
-        self, datasets: DatasetStore, leftovers: Leftovers, clock: Clock, *, keep_s: float, references: asyncio.Lock
+        self,
+        datasets: DatasetStore,
+        runs: RunStore,
+        leftovers: Leftovers,
+        clock: Clock,
+        *,
+        keep_s: float,
+        references: asyncio.Lock,
     ) -> None:
         self._datasets = datasets
+        self._runs = runs
         self._leftovers = leftovers
         self._clock = clock
         self._keep = timedelta(seconds=keep_s)
@@ -50,11 +64,21 @@ class Housekeeping:
             uploads = await self._clear_uploads(before)
             weights = await self._leftovers.delete_received_weights(before)
             halves = await self._leftovers.clear_scratch(before)
+            entries = await self._clear_logs(before)
         except UnavailableError as error:
             logger.warning("leftovers cannot be cleared", extra={"error": str(error)})
             return
-        if uploads or weights or halves:
-            logger.info("leftovers cleared", extra={"uploads": uploads, "weights": weights, "halves": halves})
+        if uploads or weights or halves or entries:
+            extra = {"uploads": uploads, "weights": weights, "halves": halves, "log_entries": entries}
+            logger.info("leftovers cleared", extra=extra)
+
+    async def _clear_logs(self, before: datetime) -> int:
+        deleted = 0
+        while ended := await self._runs.list_kept_logs(before, _LOGS_AT_ONCE):
+            for uid in ended:
+                deleted += await self._leftovers.delete_log(uid)
+                await self._runs.note_deleted_log(uid)
+        return deleted
 
     async def _clear_uploads(self, before: datetime) -> int:
         deleted = 0

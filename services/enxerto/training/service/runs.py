@@ -1,10 +1,11 @@
 """Use cases of training runs."""
 
+import logging
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from enxerto.kernel.clock import Clock
-from enxerto.kernel.errors import Violations
+from enxerto.kernel.errors import UnavailableError, Violations
 from enxerto.kernel.names import ProjectName, RunFileName, RunName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.domain import (
@@ -18,16 +19,19 @@ from enxerto.training.domain import (
     TrainingRun,
 )
 from enxerto.training.errors import (
+    ModelTaskMismatchError,
     RunFileMissingError,
     ServiceStoppingError,
     SnapshotNotReadyError,
     StaleRevisionError,
     TaskMismatchError,
 )
-from enxerto.training.ports import DatasetStore, Idempotency, JobOutput, RunStore, Telemetry
+from enxerto.training.ports import DatasetStore, Idempotency, JobOutput, Registry, RunStore, Telemetry
 from enxerto.training.service.queue import Queue
 from enxerto.training.service.reconciler import RUNS
 from enxerto.training.service.signals import Signals, wait
+
+logger = logging.getLogger(__name__)
 
 _EVENTS_AT_ONCE = 500
 # Another process may have written the event, which no signal tells.
@@ -51,6 +55,25 @@ async def trainable(datasets: DatasetStore, spec: RunSpec) -> SnapshotContent:
     return snapshot.content
 
 
+async def registrable(registry: Registry, spec: RunSpec) -> None:
+    """Look, as far as the registry answers now, whether the spec's model takes what is trained.
+
+    Raises:
+        ModelTaskMismatchError: the model is there already, for another task.
+    """
+    if spec.finetune.paints_pictures:
+        # Pictures are left, and no version.
+        return
+    try:
+        task = await registry.task_of(spec.model)
+    except UnavailableError as error:
+        # Training needs no registry until it registers, and then the task is looked at again.
+        logger.warning("model is not looked at", extra={"model": str(spec.model), "error": str(error)})
+        return
+    if task not in (None, spec.finetune.task):
+        raise ModelTaskMismatchError(spec.model, task, spec.finetune.task)
+
+
 class Runs:
     """Accepts, shows, pauses and cancels training runs; the reconciler drives them."""
 
@@ -59,12 +82,14 @@ class Runs:
         *,
         runs: RunStore,
         datasets: DatasetStore,
+        registry: Registry,
         output: JobOutput,
         queue: Queue,
         telemetry: Telemetry,
         signals: Signals,
         clock: Clock,
     ) -> None:
+        self._registry = registry
         self._output = output
         self._queue = queue
         self._runs = runs
@@ -97,10 +122,12 @@ class Runs:
             NotFoundError: the snapshot is not there.
             SnapshotNotReadyError: it is not READY.
             TaskMismatchError: the base model is for another task than the dataset.
+            ModelTaskMismatchError: the model is there already, for another task.
         """
         if request and (earlier := await self._runs.find_request(parent, request)):
             return earlier
         await trainable(self._datasets, spec)
+        await registrable(self._registry, spec)
         uid, now = uuid.uuid4().hex, self._clock.now()
         run = TrainingRun(
             name=RunName(parent.project, run_id or f"run-{uid[:12]}"),
@@ -133,7 +160,7 @@ class Runs:
         """Ask a run to stop.
 
         Raises:
-            RunFinishedError: it has succeeded or failed.
+            RunFinishedError: it has succeeded or failed, or is REGISTERING.
         """
         return await self._change(name, lambda run: run.cancel(now=self._clock.now(), stop_reason=stop_reason))
 

@@ -163,8 +163,8 @@ class SweepDriver:
         stop = await self._read(sweep, trial, run, search, reading)
         if sweep.state is SweepState.CANCELLING:
             run = await self._stop(run, "")
-        elif stop and not run.state.final:
-            run = await self._stop(run, PRUNED)
+        elif stop:
+            run = await self._prune(run)
         if run.state.final and not reading.told:
             good = run.state is RunState.SUCCEEDED or run.stop_reason == PRUNED
             search.tell(trial.number, reading.best if good else None)
@@ -209,11 +209,17 @@ class SweepDriver:
                 break
         return stop
 
+    async def _prune(self, run: TrainingRun) -> TrainingRun:
+        """Stop a trial that does worse; one that has no epoch left has cost its time and keeps its result."""
+        # The scores may be newer than the run that was read before them.
+        run = await self._store.get(run.name)
+        return await self._stop(run, PRUNED) if run.has_epochs_left else run
+
     async def _stop(self, run: TrainingRun, reason: str) -> TrainingRun:
         try:
             return await self._runs.cancel(run.name, reason)
         except RunFinishedError:
-            # It has ended by itself meanwhile.
+            # Its training has ended by itself meanwhile.
             return await self._store.get(run.name)
 
     async def _finish(self, sweep: Sweep) -> None:

@@ -8,8 +8,8 @@ from enxerto.kernel.names import ProjectName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
 from enxerto.training.domain import Sweep, SweepPlan
 from enxerto.training.errors import StaleRevisionError
-from enxerto.training.ports import DatasetStore, Idempotency, SweepStore
-from enxerto.training.service.runs import trainable
+from enxerto.training.ports import DatasetStore, Idempotency, Registry, SweepStore
+from enxerto.training.service.runs import registrable, trainable
 from enxerto.training.service.signals import Signals
 
 SWEEPS = "sweeps"
@@ -19,9 +19,12 @@ SWEEPS = "sweeps"
 class Sweeps:
     """Accepts, shows and cancels sweeps; `SweepDriver` drives them."""
 
-    def __init__(self, sweeps: SweepStore, datasets: DatasetStore, signals: Signals, clock: Clock) -> None:
+    def __init__(
+        self, sweeps: SweepStore, datasets: DatasetStore, registry: Registry, signals: Signals, clock: Clock
+    ) -> None:
         self._sweeps = sweeps
         self._datasets = datasets
+        self._registry = registry
         self._signals = signals
         self._clock = clock
 
@@ -39,10 +42,12 @@ class Sweeps:
             NotFoundError: the snapshot is not there.
             SnapshotNotReadyError: it is not READY.
             TaskMismatchError: the base model is for another task than the dataset.
+            ModelTaskMismatchError: the model is there already, for another task.
         """
         if request and (earlier := await self._sweeps.find_request(parent, request)):
             return earlier
         await trainable(self._datasets, plan.spec)
+        await registrable(self._registry, plan.spec)
         uid, now = uuid.uuid4().hex, self._clock.now()
         name = SweepName(parent.project, sweep_id or f"sweep-{uid[:12]}")
         sweep = Sweep(name=name, uid=uid, plan=plan, labels=labels, create_time=now, update_time=now)

@@ -108,7 +108,8 @@ class Sweep(_message.Message):
     """Optional, immutable. Trials at the same time; 1 by default."""
     pruning_grace_epochs: _builtins.int
     """Optional, immutable. Epochs that every trial gets before it may be stopped for doing worse than the others (ASHA); 0, the
-    default, stops none. Of FINE_TUNE the epochs count in which the backbone learns.
+    default, stops none. Of FINE_TUNE the epochs count in which the backbone learns. A trial whose last epoch is over keeps its
+    result.
     """
     seed: _builtins.int
     """Optional, immutable. Seed of the search."""

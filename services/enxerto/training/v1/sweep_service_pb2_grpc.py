@@ -84,8 +84,8 @@ class SweepServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelSweep(self, request, context):
-        """Asks a sweep and its trials to stop. Cancelling a cancelled sweep changes nothing; another final state is
-        FAILED_PRECONDITION.
+        """Asks a sweep and its trials to stop; a trial that is REGISTERING ends by itself. Cancelling a cancelled sweep changes
+        nothing; another final state is FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,8 @@ class SweepServiceStub:
     ListSweeps: _grpc.UnaryUnaryMultiCallable[_sweep_service_pb2.ListSweepsRequest, _sweep_service_pb2.ListSweepsResponse]
     """Lists the sweeps of a project, newest first."""
     CancelSweep: _grpc.UnaryUnaryMultiCallable[_sweep_service_pb2.CancelSweepRequest, _sweep_pb2.Sweep]
-    """Asks a sweep and its trials to stop. Cancelling a cancelled sweep changes nothing; another final state is
-    FAILED_PRECONDITION.
+    """Asks a sweep and its trials to stop; a trial that is REGISTERING ends by itself. Cancelling a cancelled sweep changes
+    nothing; another final state is FAILED_PRECONDITION.
     """
 
 @_typing.type_check_only
@@ -57,8 +57,8 @@ class SweepServiceAsyncStub(SweepServiceStub):
     ListSweeps: _aio.UnaryUnaryMultiCallable[_sweep_service_pb2.ListSweepsRequest, _sweep_service_pb2.ListSweepsResponse]  # type: ignore[assignment]
     """Lists the sweeps of a project, newest first."""
     CancelSweep: _aio.UnaryUnaryMultiCallable[_sweep_service_pb2.CancelSweepRequest, _sweep_pb2.Sweep]  # type: ignore[assignment]
-    """Asks a sweep and its trials to stop. Cancelling a cancelled sweep changes nothing; another final state is
-    FAILED_PRECONDITION.
+    """Asks a sweep and its trials to stop; a trial that is REGISTERING ends by itself. Cancelling a cancelled sweep changes
+    nothing; another final state is FAILED_PRECONDITION.
     """
 
 class SweepServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -94,8 +94,8 @@ class SweepServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sweep_service_pb2.CancelSweepRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sweep_pb2.Sweep, _abc.Awaitable[_sweep_pb2.Sweep]]:
-        """Asks a sweep and its trials to stop. Cancelling a cancelled sweep changes nothing; another final state is
-        FAILED_PRECONDITION.
+        """Asks a sweep and its trials to stop; a trial that is REGISTERING ends by itself. Cancelling a cancelled sweep changes
+        nothing; another final state is FAILED_PRECONDITION.
         """
 
 def add_SweepServiceServicer_to_server(servicer: SweepServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -610,7 +610,9 @@ class TrainingSpec(_message.Message):
     strategy: Global___Strategy.ValueType
     """Optional."""
     model: _builtins.str
-    """Required. Model that the version is registered under; it is created when it does not exist."""
+    """Required. Model that the version is registered under; it is created when it does not exist, and else must be for the same
+    task.
+    """
     epochs: _builtins.int
     """Optional. Passes over the training split, 1 to 10,000."""
     batch_size: _builtins.int
@@ -786,7 +788,7 @@ class TrainingRun(_message.Message):
         STATE_RUNNING: TrainingRun._State.ValueType  # 2
         """Workers train, evaluate and export."""
         STATE_REGISTERING: TrainingRun._State.ValueType  # 3
-        """The exported version is being uploaded and registered."""
+        """Training is over; the exported version is being uploaded and registered, which is not cancelled any more."""
         STATE_SUCCEEDED: TrainingRun._State.ValueType  # 4
         """Final. `model_version` is READY."""
         STATE_FAILED: TrainingRun._State.ValueType  # 5
@@ -801,9 +803,9 @@ class TrainingRun(_message.Message):
         """Nothing runs; the last checkpoint is kept."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """QUEUED → RUNNING → REGISTERING → SUCCEEDED. Every state before a final one may become CANCELLING → CANCELLED, or FAILED.
-        QUEUED and RUNNING may become PAUSING → PAUSED; PAUSED becomes QUEUED again, or CANCELLED. A run whose training ends
-        while it is PAUSING goes on to REGISTERING.
+        """QUEUED → RUNNING → REGISTERING → SUCCEEDED. Every state before a final one may become FAILED, and every one but
+        REGISTERING also CANCELLING → CANCELLED. QUEUED and RUNNING may become PAUSING → PAUSED; PAUSED becomes QUEUED again, or
+        CANCELLED. A run whose training ends while it is PAUSING goes on to REGISTERING.
         """
 
     STATE_UNSPECIFIED: TrainingRun.State.ValueType  # 0
@@ -813,7 +815,7 @@ class TrainingRun(_message.Message):
     STATE_RUNNING: TrainingRun.State.ValueType  # 2
     """Workers train, evaluate and export."""
     STATE_REGISTERING: TrainingRun.State.ValueType  # 3
-    """The exported version is being uploaded and registered."""
+    """Training is over; the exported version is being uploaded and registered, which is not cancelled any more."""
     STATE_SUCCEEDED: TrainingRun.State.ValueType  # 4
     """Final. `model_version` is READY."""
     STATE_FAILED: TrainingRun.State.ValueType  # 5
@@ -1150,7 +1152,9 @@ class TrainingEvent(_message.Message):
 
     @_builtins.property
     def progress(self) -> Global___Progress:
-        """Workers advanced within an epoch or a pass."""
+        """Workers advanced within an epoch or a pass. Every phase is told of; within one it is twice a second at first and every 10 s
+        in a long run.
+        """
 
     @_builtins.property
     def epoch_completed(self) -> Global___EpochCompleted:

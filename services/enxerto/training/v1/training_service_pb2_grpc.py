@@ -130,7 +130,8 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelTrainingRun(self, request, context):
-        """Asks a run to stop. Cancelling a cancelled run changes nothing; another final state is FAILED_PRECONDITION.
+        """Asks a run to stop. Cancelling a cancelled run changes nothing; REGISTERING, when training is over and its version is on
+        its way into the registry, and another final state are FAILED_PRECONDITION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,9 @@ class TrainingServiceStub:
     ListTrainingRuns: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingRunsRequest, _training_service_pb2.ListTrainingRunsResponse]
     """Lists the runs of a project, newest first."""
     CancelTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingRunRequest, _training_run_pb2.TrainingRun]
-    """Asks a run to stop. Cancelling a cancelled run changes nothing; another final state is FAILED_PRECONDITION."""
+    """Asks a run to stop. Cancelling a cancelled run changes nothing; REGISTERING, when training is over and its version is on
+    its way into the registry, and another final state are FAILED_PRECONDITION.
+    """
     PauseTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingRunRequest, _training_run_pb2.TrainingRun]
     """Stops a run at its last checkpoint and keeps it. Pausing a paused run changes nothing."""
     ResumeTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingRunRequest, _training_run_pb2.TrainingRun]
@@ -76,7 +78,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     ListTrainingRuns: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ListTrainingRunsRequest, _training_service_pb2.ListTrainingRunsResponse]  # type: ignore[assignment]
     """Lists the runs of a project, newest first."""
     CancelTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.CancelTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
-    """Asks a run to stop. Cancelling a cancelled run changes nothing; another final state is FAILED_PRECONDITION."""
+    """Asks a run to stop. Cancelling a cancelled run changes nothing; REGISTERING, when training is over and its version is on
+    its way into the registry, and another final state are FAILED_PRECONDITION.
+    """
     PauseTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.PauseTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
     """Stops a run at its last checkpoint and keeps it. Pausing a paused run changes nothing."""
     ResumeTrainingRun: _aio.UnaryUnaryMultiCallable[_training_service_pb2.ResumeTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
@@ -131,7 +135,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _training_service_pb2.CancelTrainingRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_training_run_pb2.TrainingRun, _abc.Awaitable[_training_run_pb2.TrainingRun]]:
-        """Asks a run to stop. Cancelling a cancelled run changes nothing; another final state is FAILED_PRECONDITION."""
+        """Asks a run to stop. Cancelling a cancelled run changes nothing; REGISTERING, when training is over and its version is on
+        its way into the registry, and another final state are FAILED_PRECONDITION.
+        """
 
     @_abc_1.abstractmethod
     def PauseTrainingRun(

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
@@ -20,6 +21,9 @@ _PHASES: Final = {
     Phase.TRAIN: "training",
     Phase.FINE_TUNE: TUNING,
 }
+_SHARE_BETWEEN: Final = 0.01
+"""Time between two reports of progress in one phase, as a share of the time that the attempt has taken."""
+_MOST_BETWEEN_S: Final = 10.0
 
 
 class Reporter:
@@ -29,9 +33,19 @@ class Reporter:
         log: the attempt's log.
         workers: how many workers share the images; a step report counts one worker's.
         image_count: images of the training split.
+        seconds: a clock that only goes forward.
     """
 
-    def __init__(self, log: EventLogWriter, workers: int, image_count: int = 0) -> None:
+    def __init__(
+        self,
+        log: EventLogWriter,
+        workers: int,
+        image_count: int = 0,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds = seconds
+        self._begin = seconds()
+        self._told: tuple[str, float] | None = None
         self._log = log
         self._workers = workers
         self.image_count = image_count
@@ -69,7 +83,16 @@ class Reporter:
 
     def phase(self, name: str, done: int = 0, total: int = 0) -> None:
         """A phase that is not training has begun or advanced."""
-        self.send(Progress(name, images_done=done, image_count=total))
+        self._progress(Progress(name, images_done=done, image_count=total))
+
+    def _progress(self, progress: Progress) -> None:
+        """Tell of every phase, and within one the less often the longer the attempt goes on: every entry is kept."""
+        now = self._seconds()
+        between_s = min((now - self._begin) * _SHARE_BETWEEN, _MOST_BETWEEN_S)
+        if self._told and self._told[0] == progress.phase and now - self._told[1] < between_s:
+            return
+        self._told = progress.phase, now
+        self.send(progress)
 
     def log(self, message: str) -> None:
         """Something that a person should know."""
@@ -88,7 +111,7 @@ class Reporter:
         """Workers advanced within an epoch or a pass."""
         known = self._epoch if self._epoch and self._epoch[0] is report.phase else None
         steps = report.steps
-        self.send(
+        self._progress(
             Progress(
                 _PHASES[report.phase],
                 epoch=known[1] if known else 0,
@@ -106,12 +129,12 @@ class Reporter:
 
     def _left_s(self) -> float | None:
         """Seconds until training should end, as the last epoch told; None before the first."""
-        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
+        return None if self._end is None else max(self._end - self._seconds(), 0.0)
 
     def epoch(self, report: EpochReport) -> None:
         """An epoch ended."""
         self._epoch = (report.phase, report.epoch, report.epochs)
-        self._end = time.monotonic() + report.eta_s
+        self._end = self._seconds() + report.eta_s
         measured = [Metric(name, value, "val") for name, value in report.metrics.items() if name != "loss"]
         self.send(
             EpochCompleted(
