@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from enxerto.kernel.errors import FailedPreconditionError
@@ -222,7 +221,7 @@ class _Fit:
         batches = self._learner.batches(epoch, self._size, before.batches)
         for index, (batch, count) in enumerate(batches, before.batches):
             # Dropout and the like draw what they would draw in an unbroken run.
-            job.compute.seed(int(seeds[index]))
+            job.compute.seed(seeds[index])
             position = index % spec.accumulation_steps
             together = min(spec.accumulation_steps, self._batches - (index - position))
             loss_sum += self._stepper.accumulate(batch, of=together) * count
@@ -245,11 +244,11 @@ class _Fit:
         rate = (whole.images - start.images) / max(seconds, 1e-9)
         return whole.loss_sum / max(whole.images, 1), rate, out_of_time
 
-    def _seeds(self, epoch: int) -> npt.NDArray[np.uint32]:
+    def _seeds(self, epoch: int) -> Sequence[int]:
         """One for each batch of an epoch; the same on every worker where all do the same."""
         rank = self._job.where.rank if self._exchanges else 0
         key = self._job.spec.seed, epoch, rank, list(Phase).index(self._phase)
-        return np.random.SeedSequence(key).generate_state(self._batches)
+        return [int(seed) for seed in np.random.SeedSequence(key).generate_state(self._batches)]
 
     def _out_of_time(self) -> bool:
         """Whether to stop within an epoch. One on cached features is short, and gives a head that is worth keeping."""
