@@ -19,6 +19,7 @@ from fakes.dataset_folders import (
     write_coco,
     write_csv,
     write_masks,
+    write_picture,
     write_style,
     write_voc,
     write_yolo,
@@ -197,6 +198,37 @@ def test_several_formats_are_refused_with_their_names(tmp_path: Path) -> None:
     assert finding.code == "AMBIGUOUS_FORMAT"
     assert "COCO (annotations/instances_test.json" in finding.message
     assert "VOC" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("listed", "others"),
+    [("photos", []), ("train", ["test"]), ("train", ["test", "sample"]), ("part_1", []), ("part_1 part_2", [])],
+)
+def test_a_csv_labels_the_pictures_of_folders_that_are_no_classes(
+    listed: str, others: list[str], tmp_path: Path
+) -> None:
+    scenes = classification_scenes(8, 2)
+    folders = listed.split()
+    rows = ["file,label"]
+    for number, sample in enumerate(scenes.samples):
+        path = f"{folders[number % len(folders)]}/{number}.png"
+        write_picture(tmp_path / path, sample)
+        rows.append(f"{path},{scenes.class_names[sample.annotation.label or 0]}")
+    for number, folder in enumerate(others):
+        write_picture(tmp_path / folder / "other.png", classification_scenes(1, 2, seed=9).samples[number % 2])
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    found = scan(tmp_path)
+    assert not found.errors
+    assert (found.statistics.format, found.class_names, len(found.samples)) == ("CSV", scenes.class_names, 16)
+    assert {one.code for one in found.findings} == ({"UNLISTED_IMAGES"} if others else set())
+
+
+def test_class_folders_and_a_csv_of_other_pictures_are_refused(tmp_path: Path) -> None:
+    scenes = classification_scenes(8, 2)
+    write_class_folders(scenes, tmp_path, splits=True)
+    write_picture(tmp_path / "test" / "unknown.png", classification_scenes(1, 2, seed=9).samples[0])
+    (tmp_path / "sample_submission.csv").write_text("id,label\nunknown,cat\n")
+    assert [one.code for one in scan(tmp_path).errors] == ["AMBIGUOUS_FORMAT"]
 
 
 def test_an_outer_folder_and_other_file_kinds_do_not_matter(tmp_path: Path) -> None:
