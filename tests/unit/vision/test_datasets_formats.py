@@ -153,6 +153,26 @@ def test_black_and_white_masks_have_a_foreground(tmp_path: Path) -> None:
     assert all(sample.mask_labels == (0, 1) for sample in found.samples)
 
 
+def test_values_of_masks_without_names_become_classes_one_after_another(tmp_path: Path) -> None:
+    scenes = segmentation_scenes(8)
+    root = write_masks(scenes, tmp_path / "data", names=False)
+    sparse = np.arange(256, dtype=np.uint8)
+    sparse[1:3] = (7, 200)
+    for file in (root / "masks").rglob("*.png"):
+        with Image.open(file) as mask:
+            pixels = sparse[np.asarray(mask)]
+        Image.fromarray(pixels).save(file)
+    found = scan(root, Task.SEGMENTATION)
+    assert found.class_names == ("background", "class_7", "class_200")
+    (finding,) = found.findings
+    assert finding.code == "MASK_RENUMBERED"
+    assert "7 is class 1, 200 is class 2" in finding.message
+    assert {label for sample in found.samples for label in sample.mask_labels} <= {0, 1, 2}
+    read = stored(found, tmp_path / "blobs")
+    for sample in scenes.samples:
+        np.testing.assert_array_equal(mask_pixels(read[sample.data]), mask_pixels(sample))
+
+
 def test_coloured_masks_need_a_file_that_names_the_colours(tmp_path: Path) -> None:
     scenes = segmentation_scenes(6)
     root = write_masks(scenes, tmp_path, names=False)
