@@ -155,6 +155,37 @@ def test_what_a_run_shows_may_be_asked_for_again(family):
     assert converters.new_run(request).spec == first
 
 
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"base_model": "baseModels/timm-mixer-s16-224", "image_size": 128}, "image_size"),
+        ({"base_model": "baseModels/timm-dla46-c", "image_size": 176}, "image_size"),
+        ({"base_model": "baseModels/unet", "encoder": "baseModels/timm-hiera-tiny-224"}, "image_size"),
+        (
+            {"base_model": "baseModels/ssdlite", "encoder": "baseModels/timm-hiera-tiny-224", "image_size": 320},
+            "image_size",
+        ),
+        ({"base_model": "baseModels/fast-style", "encoder": "baseModels/timm-hiera-tiny-224"}, "encoder"),
+    ],
+)
+def test_a_side_that_the_backbone_cannot_take_is_refused(changed, field):
+    assert set(refused(a_request(**changed))) == {f"training_run.spec.{field}"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"base_model": "baseModels/timm-mixer-s16-224"},
+        {"base_model": "baseModels/timm-mixer-s16-224", "image_size": 224},
+        {"base_model": "baseModels/timm-dla46-c", "image_size": 160},
+        {"base_model": "baseModels/unet", "encoder": "baseModels/timm-hiera-tiny-224", "image_size": 224},
+        {"base_model": "baseModels/fast-style", "encoder": "baseModels/resnet18"},
+    ],
+)
+def test_a_side_that_the_backbone_takes_is_not_refused(changed):
+    assert converters.new_run(a_request(**changed))
+
+
 @pytest.mark.parametrize("encoder", ["yolov8n", "unet", "fasterrcnn-resnet50-fpn", "vit-b-16"])
 def test_an_encoder_is_a_backbone_with_a_pyramid(encoder):
     # A run with another would wait in the queue only to be refused by its worker.

@@ -133,6 +133,27 @@ def test_a_network_of_timm_with_its_size_built_in_takes_another() -> None:
         assert backbone.features(torch.rand(1, 3, 96, 96)).shape == (1, 64)
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "text"),
+    [
+        ("timm_mixer_s16_224", 128, "must be 224, not 128"),
+        ("timm_dla46_c", 176, "must be 224 or a multiple of 32, not 176"),
+        ("timm_test_maxvit", 40, "multiple of 32, not 40"),
+    ],
+)
+def test_a_backbone_is_not_built_for_a_side_that_it_cannot_take(name: str, side: int, text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=text):
+        build_backbone(name, Weights.NONE, _NONE, image_size=side)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:timm")
+@pytest.mark.parametrize(("name", "side"), [("timm_dla46_c", 96), ("timm_test_coatnet", 96), ("timm_test_vit", 48)])
+def test_a_backbone_takes_the_multiples_that_the_catalogue_names(name: str, side: int) -> None:
+    backbone, _ = build_backbone(name, Weights.NONE, _NONE, image_size=side)
+    with torch.inference_mode():
+        assert backbone.features(torch.rand(2, 3, side, side)).shape == (2, backbone.feature_dim)
+
+
 def test_the_catalogue_knows_every_backbone_of_timm() -> None:
     facts = get_facts("timm_test_vit")
     assert (facts.preprocess.height, facts.preprocess.crop_fraction, facts.preprocess.mean[0]) == (160, 0.95, 0.5)
@@ -157,11 +178,15 @@ def test_the_table_of_timm_is_of_the_installed_version() -> None:
     assert {plain_name(name) for name in timm.list_models() if name not in left_out} <= set(table["published"])
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "mobilenetv3_small_050", "regnetx_002", "convnext_atto"])
+@pytest.mark.parametrize(
+    "name",
+    ["test_resnet", "test_vit", "mobilenetv3_small_050", "regnetx_002", "convnext_atto", "mixer_s16_224", "dla46_c"],
+)
 def test_the_table_says_what_a_network_of_timm_is(name: str) -> None:
     facts, made = get_facts(f"timm_{name}"), architecture(name)
     assert (facts.parameters, facts.feature_dim) == (made["parameters"], made["feature_dim"])
     assert (list(facts.stages), facts.has_pyramid) == (made["stages"], made["has_pyramid"])
+    assert facts.side_step == made.get("side_step", 1)
     assert published(name)["url"] == (facts.download.url if facts.download else "")
 
 

@@ -19,6 +19,7 @@ from fakes.dataset_folders import (
     write_coco,
     write_csv,
     write_masks,
+    write_picture,
     write_style,
     write_voc,
     write_yolo,
@@ -152,6 +153,26 @@ def test_black_and_white_masks_have_a_foreground(tmp_path: Path) -> None:
     assert all(sample.mask_labels == (0, 1) for sample in found.samples)
 
 
+def test_values_of_masks_without_names_become_classes_one_after_another(tmp_path: Path) -> None:
+    scenes = segmentation_scenes(8)
+    root = write_masks(scenes, tmp_path / "data", names=False)
+    sparse = np.arange(256, dtype=np.uint8)
+    sparse[1:3] = (7, 200)
+    for file in (root / "masks").rglob("*.png"):
+        with Image.open(file) as mask:
+            pixels = sparse[np.asarray(mask)]
+        Image.fromarray(pixels).save(file)
+    found = scan(root, Task.SEGMENTATION)
+    assert found.class_names == ("background", "class_7", "class_200")
+    (finding,) = found.findings
+    assert finding.code == "MASK_RENUMBERED"
+    assert "7 is class 1, 200 is class 2" in finding.message
+    assert {label for sample in found.samples for label in sample.mask_labels} <= {0, 1, 2}
+    read = stored(found, tmp_path / "blobs")
+    for sample in scenes.samples:
+        np.testing.assert_array_equal(mask_pixels(read[sample.data]), mask_pixels(sample))
+
+
 def test_coloured_masks_need_a_file_that_names_the_colours(tmp_path: Path) -> None:
     scenes = segmentation_scenes(6)
     root = write_masks(scenes, tmp_path, names=False)
@@ -197,6 +218,37 @@ def test_several_formats_are_refused_with_their_names(tmp_path: Path) -> None:
     assert finding.code == "AMBIGUOUS_FORMAT"
     assert "COCO (annotations/instances_test.json" in finding.message
     assert "VOC" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("listed", "others"),
+    [("photos", []), ("train", ["test"]), ("train", ["test", "sample"]), ("part_1", []), ("part_1 part_2", [])],
+)
+def test_a_csv_labels_the_pictures_of_folders_that_are_no_classes(
+    listed: str, others: list[str], tmp_path: Path
+) -> None:
+    scenes = classification_scenes(8, 2)
+    folders = listed.split()
+    rows = ["file,label"]
+    for number, sample in enumerate(scenes.samples):
+        path = f"{folders[number % len(folders)]}/{number}.png"
+        write_picture(tmp_path / path, sample)
+        rows.append(f"{path},{scenes.class_names[sample.annotation.label or 0]}")
+    for number, folder in enumerate(others):
+        write_picture(tmp_path / folder / "other.png", classification_scenes(1, 2, seed=9).samples[number % 2])
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    found = scan(tmp_path)
+    assert not found.errors
+    assert (found.statistics.format, found.class_names, len(found.samples)) == ("CSV", scenes.class_names, 16)
+    assert {one.code for one in found.findings} == ({"UNLISTED_IMAGES"} if others else set())
+
+
+def test_class_folders_and_a_csv_of_other_pictures_are_refused(tmp_path: Path) -> None:
+    scenes = classification_scenes(8, 2)
+    write_class_folders(scenes, tmp_path, splits=True)
+    write_picture(tmp_path / "test" / "unknown.png", classification_scenes(1, 2, seed=9).samples[0])
+    (tmp_path / "sample_submission.csv").write_text("id,label\nunknown,cat\n")
+    assert [one.code for one in scan(tmp_path).errors] == ["AMBIGUOUS_FORMAT"]
 
 
 def test_an_outer_folder_and_other_file_kinds_do_not_matter(tmp_path: Path) -> None:

@@ -368,6 +368,15 @@ def test_a_wrong_side_is_refused() -> None:
         build_detector(spec, get_facts("ssdlite"), 3, WeightsSources(download=False))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:timm")
+def test_an_encoder_with_its_size_built_in_takes_that_of_the_detector() -> None:
+    encoder = "timm_test_coatnet"
+    spec = FinetuneSpec.with_defaults("ssdlite", task=Task.DETECTION, encoder=encoder, weights=Weights.NONE)
+    built = build_detector(spec, get_facts("ssdlite"), 3, WeightsSources(download=False))
+    assert get_facts(encoder).preprocess.height != built.preprocess.height == 320
+    built.detector.raw(torch.rand(1, 3, 320, 320))
+
+
 def test_a_side_that_leaves_the_last_layers_nothing_is_refused() -> None:
     sources = WeightsSources(download=False)
     least = FinetuneSpec.with_defaults("ssd300_vgg16", task=Task.DETECTION, weights=Weights.NONE, image_size=288)

@@ -83,6 +83,66 @@ def test_a_class_without_training_images_is_an_error(tmp_path: Path) -> None:
     assert "CLASS_NOT_IN_TRAIN" in {finding.code for finding in scan(tmp_path).errors}
 
 
+@pytest.mark.parametrize("other", ["single_prediction", "unlabeled", "docs/figures"])
+def test_what_lies_beside_splits_is_left_out_and_told(other: str, tmp_path: Path) -> None:
+    for index, split in enumerate(("train", "test")):
+        _folder(tmp_path / split, {"ant": 10, "bee": 10}, start=100 * index)
+    _folder(tmp_path, {other: 3}, start=500)
+    result = scan(tmp_path)
+    assert result.class_names == ("ant", "bee")
+    assert {sample.split for sample in result.samples if sample.path.startswith("test/")} == {Split.TEST}
+    (finding,) = result.findings
+    assert (finding.code, finding.path) == ("STRAY_FOLDER", other.removesuffix("/figures"))
+    assert finding.severity is Severity.WARNING
+    assert "3 files" in finding.message
+
+
+def test_pictures_of_a_split_without_classes_are_left_out_together(tmp_path: Path) -> None:
+    _folder(tmp_path / "train", {"ant": 10, "bee": 10})
+    _folder(tmp_path, {"test": 30}, start=100)
+    result = scan(tmp_path)
+    assert result.class_names == ("ant", "bee")
+    assert _codes(tmp_path) == {"test": "STRAY_FOLDER"}
+
+
+def test_splits_inside_a_folder_of_the_same_name(tmp_path: Path) -> None:
+    for index, split in enumerate(("seg_train", "seg_test")):
+        _folder(tmp_path / split / split, {"ant": 10, "bee": 10}, start=100 * index)
+    _folder(tmp_path / "seg_pred", {"seg_pred": 3}, start=500)
+    result = scan(tmp_path)
+    assert result.class_names == ("ant", "bee")
+    assert _codes(tmp_path) == {"seg_pred": "STRAY_FOLDER"}
+    assert {sample.split for sample in result.samples if "seg_test" in sample.path} == {Split.TEST}
+
+
+def test_a_split_of_training_alone_needs_nothing_beside_it(tmp_path: Path) -> None:
+    _folder(tmp_path / "train", {"ant": 10, "bee": 10})
+    (tmp_path / "readme.md").write_text("x")
+    assert scan(tmp_path).class_names == ("ant", "bee")
+
+
+@pytest.mark.parametrize("name", ["train", "test", "train_station"])
+def test_a_class_may_be_named_after_a_split(name: str, tmp_path: Path) -> None:
+    result = scan(_folder(tmp_path, {"bus": 10, "car": 10, name: 10}))
+    assert not result.findings
+    assert result.class_names == ("bus", "car", name)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train/ant", "train/bee", "unlabeled"),
+        ("train/ant", "train/bee", "holdout/ant", "holdout/bee"),
+        ("val/ant", "val/bee", "test/ant", "test/bee"),
+        ("train", "test", "car"),
+    ],
+)
+def test_splits_that_may_be_classes_are_refused(folders: tuple[str, ...], tmp_path: Path) -> None:
+    (finding,) = scan(_folder(tmp_path, dict.fromkeys(folders, 5))).errors
+    assert finding.code == "AMBIGUOUS_SPLITS"
+    assert folders[0].split("/")[0] in finding.message
+
+
 def test_a_lone_outer_folder_is_looked_through(tmp_path: Path) -> None:
     _folder(tmp_path / "flowers", {"rose": 3, "tulip": 3})
     (tmp_path / "__MACOSX").mkdir()

@@ -87,3 +87,13 @@ def test_within_one_standard_error_the_faster_comes_first() -> None:
     scores = [model("slow", 0.91, 3), model("fast", 0.90, 1), model("bad", 0.5, 0.1), model("worse", 0.3, 0.1)]
     assert [one.base_model for one in rank(scores, 100)] == ["fast", "slow", "bad", "worse"]
     assert [one.base_model for one in rank(scores, 10_000_000)] == ["slow", "fast", "bad", "worse"]
+
+
+@pytest.mark.parametrize("images", [37, 100, 2000])
+def test_one_image_more_does_not_outweigh_cost_when_all_are_right(images: int) -> None:
+    scores = [
+        RankedModel("huge", 1.0, 1.0, 1.0, 600_000_000),
+        RankedModel("small", 1 - 1 / images, 1.0, 0.01, 3_000_000),
+        RankedModel("worse", 1 - 3 / images, 1.0, 0.001, 1_000_000),
+    ]
+    assert [one.base_model for one in rank(scores, images)] == ["small", "huge", "worse"]

@@ -81,6 +81,7 @@ class SpecReader:
         if facts is not None and not is_trial:
             finetune.validate_effect(self._violations, self._prefix)
         self._check_stages(facts, encoder, finetune)
+        self._check_side(facts, encoder, finetune)
         workers = given.num_workers or 1
         if not 1 <= workers <= MAX_WORKERS:
             self._note("num_workers", f"must be in 1..{MAX_WORKERS}")
@@ -125,6 +126,17 @@ class SpecReader:
         if backbone is not None and backbone.stages and spec.unfreezing.stages > len(backbone.stages):
             text = f"baseModels/{base_model_id(backbone.name)} has {len(backbone.stages)} stages"
             self._note("unfreezing.stages", text)
+
+    def _check_side(self, facts: BaseModelFacts | None, encoder: BaseModelFacts | None, spec: FinetuneSpec) -> None:
+        if facts is None:
+            return
+        if facts.task is Task.STYLE:
+            if encoder is not None and not encoder.side_step:
+                self._note("encoder", "must take pictures of any size, and has its own built in")
+            return
+        backbone = encoder or facts
+        if problem := backbone.side_problem(spec.image_size or facts.preprocess.height):
+            self._note("image_size", f"{problem}, for baseModels/{base_model_id(backbone.name)}")
 
     def _finetune(self, facts: BaseModelFacts | None, encoder: BaseModelFacts | None) -> FinetuneSpec:
         given = self._given

@@ -636,7 +636,9 @@ class TrainingSpec(_message.Message):
     with a feature pyramid.
     """
     image_size: _builtins.int
-    """Optional. Side of the square input in pixels, 32 to 2,048; the base model's own by default."""
+    """Optional. Side of the square input in pixels, 32 to 2,048; the base model's own by default. Some backbones take no other than
+    their own, or multiples of some number.
+    """
     stage_learning_rate_decay: _builtins.float
     """Optional. Learning rate of a stage divided by that of the next one towards the output, in (0, 1]; 1 by default.
     FINE_TUNE only.

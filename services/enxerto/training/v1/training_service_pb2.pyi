@@ -531,7 +531,7 @@ class BaseModelRanking(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___BaseModelScore]:
-        """Best accuracy first; within one standard error the cheaper one first."""
+        """Best accuracy first; within one standard error, or one image, the cheaper one first."""
 
     @_builtins.property
     def skipped(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -67,6 +67,7 @@ class BaseModelFacts:
         weights_of: the base model that its weights are of, where it has none of its own; else empty.
         whole: whether the weights are of the whole network (COCO), not of the backbone alone (ImageNet).
         has_pyramid: whether a backbone gives feature maps of several strides, on which detectors and decoders stand.
+        side_step: sides of a backbone's square input are multiples of it, in pixels; 0 when it takes none but its own.
     """
 
     name: str
@@ -86,8 +87,16 @@ class BaseModelFacts:
     weights_of: str = ""
     whole: bool = False
     has_pyramid: bool = True
+    side_step: int = 1
 
     @property
     def works_offline(self) -> bool:
         """Whether its pretrained weights come with the installation."""
         return self.packaged is not None
+
+    def side_problem(self, side: int) -> str:
+        """What is wrong with square inputs of this side, in pixels, for this backbone; empty when nothing is."""
+        own = self.preprocess.height
+        if side == own or (self.side_step and side % self.side_step == 0):
+            return ""
+        return f"must be {own}{f' or a multiple of {self.side_step}' if self.side_step else ''}, not {side}"

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 from importlib import resources
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, NotRequired, TypedDict, cast
 
 from enxerto.vision.catalogue.facts import BaseModelFacts, DownloadableWeights
 from enxerto.vision.specs import PreprocessSpec, Task
@@ -20,12 +20,13 @@ USUAL: Final = PreprocessSpec(224, 224, 0.875, "bicubic", (0.485, 0.456, 0.406),
 
 
 class Architecture(TypedDict):
-    """A network of timm without its classifier; see `BaseModelFacts`."""
+    """A network of timm without its classifier; see `BaseModelFacts`. Most take any side, and have no `side_step`."""
 
     parameters: int
     feature_dim: int
     stages: list[str]
     has_pyramid: bool
+    side_step: NotRequired[int]
 
 
 class Published(TypedDict):
@@ -76,6 +77,7 @@ def timm_facts(name: str) -> BaseModelFacts | None:
         packaged=None,
         download=_download(name, found["url"]),
         has_pyramid=architecture["has_pyramid"],
+        side_step=architecture.get("side_step", 1),
     )
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco_mask  # type: ignore[import-untyped, unused-ignore]
 
-from enxerto.vision.datasets.scans import Mask, MaskError
+from enxerto.vision.datasets.scans import Mask, MaskError, MaskSource
 
 IGNORED: Final = 255
 """Value of pixels that are neither trained on nor counted."""
@@ -167,6 +167,31 @@ class FileMask:
             if int(colour) not in known:
                 raise MaskError("MASK_VALUE", f"has the colour #{int(colour):06x}, which has no class")
             mask[packed == colour] = known[int(colour)]
+        return mask
+
+
+@dataclass(frozen=True, slots=True)
+class RenumberedMask:
+    """A mask whose values are no class indices.
+
+    Attributes:
+        source: draws the values.
+        values: of the classes, in the order of these; other pixels are ignored.
+    """
+
+    source: MaskSource
+    values: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        """File that says it, relative to the root, for findings."""
+        return self.source.path
+
+    def render(self, width: int, height: int) -> Mask:
+        """The mask of a picture of this size; raises MaskError."""
+        labels = np.full(IGNORED + 1, IGNORED, dtype=np.uint8)
+        labels[list(self.values)] = np.arange(len(self.values))
+        mask: Mask = labels[self.source.render(width, height)]
         return mask
 
 

@@ -14,6 +14,7 @@ from enxerto.vision.datasets.examination import Examined, examine
 from enxerto.vision.datasets.findings import Finding, Severity, error, warning
 from enxerto.vision.datasets.formats import find_format
 from enxerto.vision.datasets.pictures import Reading
+from enxerto.vision.datasets.rasters import RenumberedMask
 from enxerto.vision.datasets.scans import Sample, Scan
 from enxerto.vision.datasets.splitting import Member, SplitFractions, assign_splits
 from enxerto.vision.datasets.statistics import Occurrences, summarise
@@ -102,15 +103,24 @@ def _scan(
     )
 
 
-def _name_values(reading: Reading, examined: Sequence[Examined]) -> Iterator[Finding]:
-    """Classes of masks that come without names: one for each value up to the largest."""
-    values = sorted({label for one in examined if one.sample for label in one.sample.mask_labels})
+def _name_values(reading: Reading, examined: list[Examined]) -> Iterator[Finding]:
+    """Classes of masks that come without names: background, and one for each other value that occurs."""
+    values = sorted({0, *(label for one in examined if one.sample for label in one.sample.mask_labels)})
     if len(values) > _MOST_UNNAMED:
         message = f"the masks have {len(values)} values and no file names the classes: they look like pictures"
         yield error(".", "MASK_VALUE", message)
-    reading.class_names = tuple(
-        "background" if not value else f"class_{value}" for value in range(max(values, default=0) + 1)
-    )
+    reading.class_names = tuple(f"class_{value}" if value else "background" for value in values)
+    labels = {value: label for label, value in enumerate(values)}
+    moved = [f"{value} is class {label}" for value, label in labels.items() if value != label]
+    if not moved:
+        return
+    for position, one in enumerate(examined):
+        if one.sample is not None and one.sample.mask is not None:
+            mask = RenumberedMask(one.sample.mask, tuple(values))
+            known = tuple(labels[value] for value in one.sample.mask_labels)
+            examined[position] = replace(one, sample=replace(one.sample, mask=mask, mask_labels=known))
+    message = f"no file names the classes, and some values in between occur nowhere: {', '.join(moved)}"
+    yield warning(".", "MASK_RENUMBERED", message)
 
 
 def _split(

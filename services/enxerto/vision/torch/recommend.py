@@ -33,6 +33,7 @@ from enxerto.vision.torch.weights import WeightsSources
 
 NEIGHBOURS: Final = 10
 
+_ROUNDING: Final = 1e-9
 _TEMPERATURE: Final = 0.07
 """Of the neighbours' votes (Wu et al. 2018, arXiv:1805.01978, section 3.4)."""
 
@@ -115,7 +116,7 @@ class Probing:
 def recommend(names: Sequence[str], probing: Probing) -> Ranking:
     """Probe each base model's pretrained features and rank them.
 
-    The best accuracy comes first, and within one standard error of it the faster one.
+    The best accuracy comes first, and within one standard error of it, or one image, the faster one.
 
     Raises:
         InvalidArgumentError: a split is empty, or there are fewer than two classes.
@@ -146,7 +147,7 @@ def recommend(names: Sequence[str], probing: Probing) -> Ranking:
 
 
 def rank(scores: Iterable[RankedModel], images: int) -> Iterator[RankedModel]:
-    """Best first: those within one standard error of the best that is left come together, the fastest first.
+    """Best first: those within one standard error, or one image, of the best that is left come together, fastest first.
 
     Args:
         scores: in any order.
@@ -155,8 +156,9 @@ def rank(scores: Iterable[RankedModel], images: int) -> Iterator[RankedModel]:
     left = sorted(scores, key=lambda one: -one.probe_accuracy)
     while left:
         best = left[0].probe_accuracy
-        error = math.sqrt(best * (1 - best) / images)
-        close = [one for one in left if one.probe_accuracy >= best - error]
+        # Without a single mistake the estimate is 0, and one image would outweigh any cost.
+        error = max(math.sqrt(best * (1 - best) / images), 1 / images)
+        close = [one for one in left if one.probe_accuracy >= best - error - _ROUNDING]
         yield from sorted(close, key=lambda one: (one.time_per_image_s, one.parameter_count))
         left = left[len(close) :]
 

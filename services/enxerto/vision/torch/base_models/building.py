@@ -97,11 +97,13 @@ def build_backbone(
 
     Raises:
         BaseModelNotFoundError: it is not in the catalogue.
-        InvalidArgumentError: it is no backbone, or the installed timm does not have it.
+        InvalidArgumentError: it is no backbone, the installed timm does not have it, or it does not take the size.
         WeightsUnavailableError: pretrained weights are asked for and no source has them.
         WeightsCorruptError: a weights file is damaged or of another network.
     """
     model = get_base_model(name)
+    if image_size and (problem := model.facts.side_problem(image_size)):
+        raise InvalidArgumentError([Violation("image_size", f"{problem}, for {name}")])
     # Before construction, so that no time is spent on a network that cannot be filled.
     loaded = load_weights(model.facts, sources) if weights is Weights.PRETRAINED else None
     with torch.random.fork_rng(devices=[]):

@@ -34,14 +34,18 @@ def construct(facts: BaseModelFacts) -> nn.Module:
 
 
 class TimmBackbone(StagedBackbone):
-    """A network of timm without its classifier."""
+    """A network of timm without its classifier.
+
+    Attributes:
+        side: of the square inputs that it is made for, pixels.
+    """
 
     def __init__(self, network: nn.Module, name: str) -> None:
         any_network: Any = network
         any_network.reset_classifier(0)
         super().__init__(name, int(getattr(network, "head_hidden_size", None) or any_network.num_features))
         self.network = network
-        self._side = int((any_network.pretrained_cfg or {}).get("input_size", (3, 224, 224))[1])
+        self.side = int((any_network.pretrained_cfg or {}).get("input_size", (3, 224, 224))[1])
         self._indices: tuple[int, ...] = ()
 
     @property
@@ -61,11 +65,19 @@ class TimmBackbone(StagedBackbone):
         return [maps[index] for index in range(len(self._indices))]
 
     def resize(self, side: int) -> None:
-        """Take square inputs of another side; only networks that have one built in know the difference."""
+        """Take square inputs of another side; only networks that have one built in know the difference.
+
+        Raises:
+            InvalidArgumentError: the network cannot be changed to it.
+        """
         set_size = getattr(self.network, "set_input_size", None)
         if set_size is not None:
-            set_size(img_size=(side, side))
-        self._side = side
+            try:
+                set_size(img_size=(side, side))
+            except (AssertionError, RuntimeError, ValueError) as error:
+                text = f"{self.name} cannot take {side} x {side} pixels: {error}"
+                raise InvalidArgumentError([Violation("image_size", text)]) from error
+        self.side = side
 
     def _maps(self, images: torch.Tensor, indices: list[int] | None) -> list[torch.Tensor]:
         network: Any = self.network
@@ -76,7 +88,7 @@ class TimmBackbone(StagedBackbone):
         if not hasattr(self.network, "forward_intermediates"):
             return ()
         # Some have their input's size built in.
-        square = picture.new_zeros(1, 3, self._side, self._side)
+        square = picture.new_zeros(1, 3, self.side, self.side)
         found: dict[int, tuple[int, PyramidLevel]] = {}
         homes = self._homes()
         maps = self._maps(square, None)

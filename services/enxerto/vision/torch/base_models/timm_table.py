@@ -1,6 +1,6 @@
 """Writes what the catalogue knows of timm's backbones: `python -m enxerto.vision.torch.base_models.timm_table FILE`.
 
-Every network is built without memory for its weights, which takes a quarter of an hour in all. Run it again for another
+Every network is built without memory for its weights, which takes half an hour in all. Run it again for another
 version of timm, or when the grouping to stages changes.
 """
 
@@ -20,6 +20,18 @@ from enxerto.vision.catalogue.timm_names import USUAL, Architecture, Published, 
 from enxerto.vision.torch.base_models.timm_models import TimmBackbone
 
 _USUAL: Final = USUAL.to_json()
+_SIDES: Final = {
+    1: (163, 149),
+    2: (158, 146, 176),
+    4: (172, 148, 176),
+    8: (184, 152, 176),
+    14: (182, 154, 196),
+    16: (208, 176),
+    28: (196, 140),
+    32: (224, 160, 288),
+    64: (320, 192),
+}
+"""Steps between sides, in pixels, and multiples of each that are as awkward as there are."""
 
 
 def architecture(name: str) -> Architecture:
@@ -30,12 +42,34 @@ def architecture(name: str) -> Architecture:
         has_pyramid = bool(backbone.pyramid_info())
     except InvalidArgumentError:
         has_pyramid = False
-    return Architecture(
+    found = Architecture(
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         feature_dim=backbone.feature_dim,
         stages=[stage for stage, _ in backbone.stages],
         has_pyramid=has_pyramid,
     )
+    if (step := _side_step(backbone.eval())) != 1:
+        found["side_step"] = step
+    return found
+
+
+def _side_step(backbone: TimmBackbone) -> int:
+    """See `BaseModelFacts.side_step`; the backbone's side is another afterwards."""
+    own = backbone.side
+    for step, sides in _SIDES.items():
+        if all(_takes(backbone, side) for side in sides if side != own):
+            return step
+    return 0
+
+
+def _takes(backbone: TimmBackbone, side: int) -> bool:
+    try:
+        with torch.no_grad():
+            backbone.resize(side)
+            backbone.features(torch.empty(2, 3, side, side, device="meta"))
+    except Exception:  # noqa: BLE001 (networks of a thousand authors)
+        return False
+    return True
 
 
 def published(name: str) -> Published:

@@ -61,7 +61,8 @@ def build_detector(spec: FinetuneSpec, facts: BaseModelFacts, classes: int, sour
         torch.manual_seed(spec.seed)
         if facts.takes_encoder:
             name = spec.encoder or DEFAULT_ENCODER
-            backbone, loaded = build_backbone(name, spec.weights, sources, seed=spec.seed, image_size=spec.image_size)
+            side = preprocess.height
+            backbone, loaded = build_backbone(name, spec.weights, sources, seed=spec.seed, image_size=side)
             detector: Detector = grafted.BUILDERS[facts.name](backbone, classes, preprocess)
         else:
             build = _builder(facts)
