@@ -82,7 +82,7 @@ def test_a_run_that_no_machine_can_hold_waits_and_holds_up_nobody():
 def test_workers_are_counted_into_the_machines_and_not_into_their_sum():
     size = ClusterSize(6, 0, machines=(Machine(3), Machine(3)))
     found = plan([training("a"), waiting("b", workers=2)], size, QueueRules(cpus_per_worker=2))
-    assert "room for 1 workers more, and it has 2" in found.waiting["b"].message
+    assert "needs 2 workers of 2 CPUs, and the cluster's machines have room for 1 more" in found.waiting["b"].message
     assert plan([training("a"), waiting("b")], size, QueueRules(cpus_per_worker=2)).admitted == {"b"}
     tenths = ClusterSize(1, 0, machines=(Machine(0.3), Machine(0.7)))
     assert plan([waiting("a", workers=10)], tenths, QueueRules(cpus_per_worker=0.1)).admitted == {"a"}

@@ -136,8 +136,9 @@ def plan(runs: Sequence[TrainingRun], size: ClusterSize | None, rules: QueueRule
             text = f"needs {cpus:g} CPUs and {_free(free_cpus, size.cpus, size.other_cpus)}"
             if gpus:
                 text += f"; needs {gpus:g} GPUs and {_free(free_gpus, size.gpus, size.other_gpus)}"
-            if workers > free_room:
-                text += f"; its machines have room for {max(free_room, 0):g} workers more, and it has {workers}"
+            if cpus <= free_cpus and gpus <= free_gpus:
+                wanted = _described(run, rules, use_gpu=use_gpu)
+                text = f"needs {wanted}, and the cluster's machines have room for {max(free_room, 0):g} more"
         else:
             admitted.add(run.uid)
             running[project] += 1
