@@ -129,7 +129,7 @@ def recommend(names: Sequence[str], probing: Probing) -> Ranking:
         raise InvalidArgumentError([Violation("snapshot", text)])
     share = min(1.0, probing.max_images / sum(counts.values()))
     most = {split: max(1, round(count * share)) for split, count in counts.items()}
-    torch.set_num_threads(probing.compute.threads)
+    probing.compute.claim_threads()
     scores: list[RankedModel] = []
     skipped: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="enxerto-probe-") as scratch:

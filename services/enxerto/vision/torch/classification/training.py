@@ -59,7 +59,7 @@ class ClassificationRun:
 
     def __init__(self, job: Job) -> None:
         validate(job)
-        torch.set_num_threads(job.compute.threads)
+        job.compute.claim_threads()
         torch.manual_seed(job.spec.seed)
         self._job = job
         self._attempt = Attempt.begin(job)

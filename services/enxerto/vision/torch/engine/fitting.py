@@ -357,8 +357,8 @@ class _Fit:
         Whole batches on every worker are those of cached features, an epoch of which takes no time to speak of.
         """
         every_s = self._job.spec.checkpoints.every_s
-        replicated = self._job.where.world_size > 1 and not self._exchanges
-        if every_s == 0 or replicated or self._job.checkpoints is None:
+        several = self._job.where.world_size > 1
+        if every_s == 0 or (several and self._replicated) or self._job.checkpoints is None:
             return False
         due = self._job.where.rank == 0 and self._waited(every_s)
         return any_worker(due, self._job.where, self._job.compute.device)
