@@ -93,14 +93,22 @@ async def under_way(
     return request
 
 
-async def test_a_request_is_answered_by_the_version_that_has_it_however_long_it_takes(
-    world: World, held: dict[VersionName, asyncio.Event], later: Callable[[float], None]
-) -> None:
+async def replaced_at_work(
+    world: World, held: dict[VersionName, asyncio.Event]
+) -> tuple[VersionName, "asyncio.Task[int]"]:
+    """Version 1, after version 2 has taken its place, and the request that it still has."""
     one, two = world.registry.add(1), world.registry.add(2)
     await world.deploy(world.registry.point("production", one))
     request = await under_way(world, held, one)
     world.registry.point("production", two)
     await world.tick()
+    return one, request
+
+
+async def test_a_request_is_answered_by_the_version_that_has_it_however_long_it_takes(
+    world: World, held: dict[VersionName, asyncio.Event], later: Callable[[float], None]
+) -> None:
+    one, request = await replaced_at_work(world, held)
     assert await world.answer() == 2
     later(600)
     await world.tick()
@@ -116,11 +124,7 @@ async def test_a_version_is_not_kept_for_ever(
     later: Callable[[float], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    one, two = world.registry.add(1), world.registry.add(2)
-    await world.deploy(world.registry.point("production", one))
-    request = await under_way(world, held, one)
-    world.registry.point("production", two)
-    await world.tick()
+    _, request = await replaced_at_work(world, held)
     later(7200)
     await only(world, 2)
     assert "a version is removed before its requests ended" in caplog.messages
@@ -131,11 +135,7 @@ async def test_a_version_is_not_kept_for_ever(
 async def test_while_requests_end_nobody_looks_at_the_replicas_and_then_the_version_goes(
     world: World, held: dict[VersionName, asyncio.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = world.registry.add(1), world.registry.add(2)
-    await world.deploy(world.registry.point("production", one))
-    request = await under_way(world, held, one)
-    world.registry.point("production", two)
-    await world.tick()
+    one, request = await replaced_at_work(world, held)
     steps: list[str] = []
     note(monkeypatch, steps, world.store, "all")
     note(monkeypatch, steps, world.cluster, "observe")
@@ -151,11 +151,7 @@ async def test_while_requests_end_nobody_looks_at_the_replicas_and_then_the_vers
 async def test_a_version_that_is_wanted_again_stays_when_its_requests_have_ended(
     world: World, held: dict[VersionName, asyncio.Event]
 ) -> None:
-    one, two = world.registry.add(1), world.registry.add(2)
-    await world.deploy(world.registry.point("production", one))
-    request = await under_way(world, held, one)
-    world.registry.point("production", two)
-    await world.tick()
+    one, request = await replaced_at_work(world, held)
     world.registry.point("production", one)
     await world.tick()
     held[one].set()

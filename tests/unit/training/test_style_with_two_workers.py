@@ -1,6 +1,5 @@
 """Both ways to transfer a style, by the train function in two processes."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from enxerto.vision.specs import Task
 from enxerto.vision.torch.collectives import Distribution
 from fakes.dataset_folders import write_folder
 from worker_orders import read_log, read_result, small_spec, write_order
+from worker_pairs import run_pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,20 +27,7 @@ def run_by_two(folder: Path, spec: FinetuneSpec) -> JobOrder:
     """The order of a run that two workers have ended."""
     write_folder(Task.STYLE, folder / "data", count=PICTURES)
     order = write_order(folder, folder / "data", spec, num_workers=2)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder / "meet"), order.blob_url, str(order.cache_folder)],
-            env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(280) for worker in workers] == [0, 0]
-    finally:
-        # The other one would wait for a worker that has failed.
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+    run_pair(__file__, folder / "meet", order.blob_url, order.cache_folder, seconds=280)
     return order
 
 

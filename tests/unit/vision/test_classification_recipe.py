@@ -1,7 +1,6 @@
 """Classification through its recipe: train, serve, measure, resume."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,6 +42,7 @@ from enxerto.vision.torch.recipes import get_recipe
 from enxerto.vision.torch.weights import WeightsSources
 from fakes.checkpoints import MemoryCheckpoints
 from fakes.datasets import classification_scenes, snapshot_of
+from worker_pairs import run_pair
 
 RECIPE = get_recipe(Task.CLASSIFICATION)
 Shapes = tuple[Manifest, FolderBlobs]
@@ -340,14 +340,7 @@ def by_two(doubtful: Shapes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest, blobs = doubtful
     folder = tmp_path_factory.mktemp("two")
     (folder / "manifest").write_bytes(manifest.to_bytes())
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(folder), str(blobs.folder)],
-            env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    assert [worker.wait(400) for worker in workers] == [0, 0]
+    run_pair(__file__, folder, blobs.folder)
     return folder
 
 

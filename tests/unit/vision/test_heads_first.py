@@ -1,7 +1,6 @@
 """Detection and segmentation train the heads first: what FINE_TUNE promises, interruptions, and two workers."""
 
 import functools
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from enxerto.vision.torch.recipes import get_recipe
 from fakes.checkpoints import MemoryCheckpoints
 from fakes.datasets import detection_scenes, segmentation_scenes, snapshot_of
 from fakes.dense_jobs import family, job, tiny_encoder
+from worker_pairs import run_pair
 
 # Runs that several tests hold others against are trained once.
 pytestmark = pytest.mark.xdist_group("heads-first")
@@ -148,14 +148,7 @@ def test_two_workers_end_as_one_does(tmp_path: Path, task: Task) -> None:
     scenes = detection_scenes(32) if task is Task.DETECTION else segmentation_scenes(32, 2)
     manifest, blobs = snapshot_of(scenes, tmp_path / "blobs")
     (tmp_path / "manifest").write_bytes(manifest.to_bytes())
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path), str(blobs.folder), task.value],
-            env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    assert [worker.wait(400) for worker in workers] == [0, 0]
+    run_pair(__file__, tmp_path, blobs.folder, task.value)
     (first, best), (second, _) = (torch.load(tmp_path / f"out{rank}") for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     alone = _train(_job(_learning(task), (manifest, blobs)))

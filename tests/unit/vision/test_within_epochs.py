@@ -1,6 +1,5 @@
 """Checkpoints within an epoch: every task's run goes on from there as if nothing had been."""
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from enxerto.vision.torch.recipes import get_recipe
 from fakes.checkpoints import MemoryCheckpoints
 from fakes.datasets import classification_scenes, detection_scenes, segmentation_scenes, snapshot_of, style_scenes
 from fakes.dense_jobs import family, job, tiny_encoder
+from worker_pairs import run_pair
 
 Snapshot = tuple[Manifest, FolderBlobs]
 BASE_MODELS = {Task.DETECTION: "ssdlite", Task.SEGMENTATION: "deeplabv3plus", Task.STYLE: "fast_style"}
@@ -100,20 +100,7 @@ def test_a_run_goes_on_from_within_an_epoch(tmp_path: Path, task: Task) -> None:
 def test_several_workers_go_on_from_the_same_step(tmp_path: Path) -> None:
     manifest, blobs = snapshot_of(SCENES[Task.CLASSIFICATION](), tmp_path / "blobs")
     (tmp_path / "manifest").write_bytes(manifest.to_bytes())
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path), str(blobs.folder)],
-            env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(200) for worker in workers] == [0, 0]
-    finally:
-        # The other one would wait for a worker that has failed.
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+    run_pair(__file__, tmp_path, blobs.folder, seconds=200)
 
 
 def _worker(rank: int, folder: Path, blobs: Path) -> None:

@@ -1,6 +1,5 @@
 """Workers whose rounding differs decide alike: one that stops alone leaves the others waiting."""
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from enxerto.vision.torch.engine import Attempt, StopReason, fit
 from enxerto.vision.torch.learner import Score
 from enxerto.vision.torch.progress import Phase
 from fakes.numbers_learner import NumbersLearner, a_job, a_spec
+from worker_pairs import run_pair
 
 
 class RoundingLearner(NumbersLearner):
@@ -28,20 +28,7 @@ class RoundingLearner(NumbersLearner):
 
 
 def test_workers_that_round_otherwise_end_in_the_same_epoch(tmp_path: Path) -> None:
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path / "meet")],
-            env={"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(200) for worker in workers] == [0, 0]
-    finally:
-        # The other one would wait for a worker that has failed.
-        for worker in workers:
-            worker.kill()
-            worker.wait()
+    run_pair(__file__, tmp_path / "meet", seconds=200)
 
 
 def _worker(rank: int, meet: str) -> None:
