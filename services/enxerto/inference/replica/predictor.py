@@ -16,6 +16,7 @@ from enxerto.inference.replica.encoding import AnswerBudget, AnswerTooLargeError
 from enxerto.vision.contracts import DTYPES, Outputs
 from enxerto.vision.geometry import Placement
 from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load_placed, to_batch
+from enxerto.vision.onnx.fixed_batches import FixedBatches
 from enxerto.vision.onnx.session import OnnxModel
 from enxerto.vision.specs import FIT_MULTIPLE, Resize, Task
 
@@ -104,9 +105,8 @@ class Predictor:
         self._any_size = card.preprocess.resize is Resize.FIT
         largest = GPU_PIXELS // math.prod(self.row_shape[1:])
         self._gpu_batches = [size for size in GPU_BATCHES if size <= max(1, largest)]
-        sizes = _CPU_WARM_UP if self._model.on_cpu else self._gpu_batches
-        for size in sizes[: 1 if self._any_size else None]:
-            self._model.run(np.zeros((size, *self._warm_up_row), np.float32))
+        self._fixed: FixedBatches | None = None
+        self._warm_up()
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -181,6 +181,13 @@ class Predictor:
         outputs, compute_s = await self._run_whole(given, names)
         return BatchAnswer(_tensors(outputs), (), (), decode_s, compute_s)
 
+    def _warm_up(self) -> None:
+        if not self._model.on_cpu and not self._any_size:
+            self._fixed = FixedBatches(self._model, self._gpu_batches)
+            return
+        for size in _CPU_WARM_UP[: 1 if self._any_size else None]:
+            self._model.run(np.zeros((size, *self._warm_up_row), np.float32))
+
     @property
     def _warm_up_row(self) -> tuple[int, int, int]:
         if not self._any_size:
@@ -239,22 +246,14 @@ class Predictor:
 
     def _run(self, batches: Sequence[Float32Images], wanted: Sequence[str]) -> tuple[Outputs, float]:
         start = time.perf_counter()
+        if self._fixed is not None:
+            return self._fixed.run(batches, wanted), time.perf_counter() - start
         images = batches[0] if len(batches) == 1 else np.concatenate(batches)
-        call = self._model.run if self._model.on_cpu or self._any_size else self._run_filled
-        parts = [call(part, wanted) for part in self._parts(images)]
+        parts = [self._model.run(part, wanted) for part in self._parts(images)]
         outputs = (
             parts[0] if len(parts) == 1 else {one: np.concatenate([part[one] for part in parts]) for one in wanted}
         )
         return outputs, time.perf_counter() - start
-
-    def _run_filled(self, images: Float32Images, wanted: Sequence[str]) -> Outputs:
-        count = len(images)
-        size = next(size for size in self._gpu_batches if size >= count)
-        if size > count:
-            filled = np.zeros((size, *images.shape[1:]), np.float32)
-            filled[:count] = images
-            images = filled
-        return {name: rows[:count] for name, rows in self._model.run(images, wanted).items()}
 
     def _parts(self, images: Float32Images) -> list[Float32Images]:
         """What goes through the graph in one call each."""

@@ -43,6 +43,7 @@ _CUDA_OPTIONS: Final = {
     "use_tf32": "0",
 }
 _ERRORS_ONLY: Final = 3
+_NOTHING: Final = 4
 
 
 class ModelCardError(DataLossError):
@@ -117,9 +118,12 @@ class OnnxModel:
         if providers[0][0] != CPU:
             # Those of the nvidia packages, which torch brings along too, lie where the system's loader does not look.
             ort.preload_dlls()
+            # cuDNN tells of every plan that it cannot use on the way to one that it can: thousands for a FP16 graph.
+            ort.set_default_logger_severity(_NOTHING)
         content = str(model) if isinstance(model, Path) else model
         try:
-            self._session = ort.InferenceSession(content, options, providers=providers)
+            # Its fallback would answer a GPU's error with a session on the CPU, and say so on stdout.
+            self._session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has no public base of its errors
             raise ModelCardError(f"ONNX Runtime cannot load the model: {error}") from error
         self.card = _read_card(self._session)
