@@ -24,6 +24,7 @@ from enxerto.training.ports import JobState
 from fakes.training_mortals import Killed, Mortal
 from fakes.training_stores import (
     START,
+    InMemoryRegistry,
     ScriptedCluster,
 )
 from fakes.training_values import a_result, a_run, some_content
@@ -141,6 +142,24 @@ async def test_a_cluster_that_is_away_is_waited_for(world):
         await reconciler.step()
     assert (await world.run()).state is RunState.QUEUED
     await finish_with(world, world.reconciler(), attempt=1)
+
+
+async def test_who_watches_a_run_is_told_once_what_it_waits_for(world):
+    class Away(InMemoryRegistry):
+        async def register(self, run, result):
+            raise UnavailableError("the registry cannot take the version now: INTERNAL: no space left")
+
+    reconciler = world.reconciler(registry=Away())
+    await reconciler.step()
+    world.cluster.results["u1", 1] = a_result()
+    world.cluster.write(await world.run(), JobStarted(), JobTrained())
+    for _ in range(5):
+        await reconciler.step()
+    assert (await world.run()).state is RunState.REGISTERING
+    told = [body.message for body in await world.events() if isinstance(body, LogLine) and body.severity == "WARNING"]
+    assert told == ["waits, and tries again: the registry cannot take the version now: INTERNAL: no space left"]
+    await finish(world, world.reconciler())
+    assert (await world.run()).state is RunState.SUCCEEDED
 
 
 async def test_a_job_that_gave_up_tells_why(world):

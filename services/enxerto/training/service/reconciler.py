@@ -7,6 +7,7 @@ the run has; a paused run gives its part back and waits in the queue again.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -144,12 +145,18 @@ class Reconciler:
                 self._waiting.add(run.uid)
                 extra = {"run": str(run.name), "error": str(error), "cause": str(error.__cause__ or "")}
                 logger.warning("run waits", extra=extra)
+                await self._tell(run, error)
         except Exception:
             # One broken run must not stop the others.
             faults = self._faults[run.uid] = self._faults.get(run.uid, 0) + 1
             logger.exception("run cannot be driven", extra={"run": run.uid, "faults": faults})
             if faults >= _MAX_FAULTS:
                 await self._fail(run, RunBrokenError(run.name, run.uid))
+
+    async def _tell(self, run: TrainingRun, error: UnavailableError) -> None:
+        """Let watchers know what a run waits for; what cannot be written down either is in the service's log."""
+        with contextlib.suppress(EnxertoError):
+            await self._save(run, [(self._clock.now(), LogLine("WARNING", f"waits, and tries again: {error}"))])
 
     async def _drive(self, run: TrainingRun, plan: Plan) -> bool:
         """Move one run on; returns whether anything outside was asked."""
