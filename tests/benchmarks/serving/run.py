@@ -12,10 +12,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -177,6 +178,28 @@ def deploy(platform: Platform, model: bytes, device: str) -> str:
     return str(deployment.name)
 
 
+@asynccontextmanager
+async def shared(tensor: np.ndarray) -> AsyncIterator[SharedMemory]:
+    """The tensor in memory that the front may read."""
+    region = SharedMemory(create=True, size=tensor.nbytes)
+    try:
+        region.buf[: tensor.nbytes] = tensor.tobytes()
+        yield region
+    finally:
+        region.close()
+        region.unlink()
+
+
+def infer_request(tensor: np.ndarray, region: str = "") -> open_inference_pb2.ModelInferRequest:
+    """With the tensor, or with the name of the region that it is in."""
+    given = open_inference_pb2.ModelInferRequest.InferInputTensor(name="images", datatype="FP32", shape=tensor.shape)
+    if region:
+        given.parameters["shared_memory_region"].string_param = region
+        given.parameters["shared_memory_byte_size"].int64_param = tensor.nbytes
+    contents = [] if region else [tensor.tobytes()]
+    return open_inference_pb2.ModelInferRequest(model_name="bench", inputs=[given], raw_input_contents=contents)
+
+
 async def compare(
     platform: Platform, model: bytes, *, device: str, loads: Sequence[int], rounds: int, seconds: float
 ) -> dict[str, dict[str, Samples]]:
@@ -191,21 +214,22 @@ async def compare(
     idle = (clock.now() - cpu) / (time.perf_counter() - start)
     print(f"plain ONNX Runtime: {THREADS} threads, best batch {batch}; idle platform: {1000 * idle:.0f} CPU ms/s")
     # The load comes from one process with one connection.
-    async with grpc.aio.insecure_channel(platform.address("inference")) as channel:
+    async with grpc.aio.insecure_channel(platform.address("inference")) as channel, shared(tensor) as region:
         vision = vision_service_pb2_grpc.VisionServiceStub(channel)
         inference = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
         classify = vision_service_pb2.ClassifyRequest(deployment=name, images=[vision_pb2.Image(content=jpeg)])
-        infer = open_inference_pb2.ModelInferRequest(
-            model_name="bench",
-            inputs=[
-                open_inference_pb2.ModelInferRequest.InferInputTensor(
-                    name="images", datatype="FP32", shape=tensor.shape
-                )
-            ],
-            raw_input_contents=[tensor.tobytes()],
+        infer, pointing = infer_request(tensor), infer_request(tensor, region.name)
+        await inference.SystemSharedMemoryRegister(
+            open_inference_pb2.SystemSharedMemoryRegisterRequest(
+                name=region.name, key=f"/{region.name}", byte_size=tensor.nbytes
+            )
         )
         kinds: dict[str, tuple[Callable[[int], None], Callable[[], Awaitable[object]]]] = {
             "tensor": (lambda size: plain.tensors(tensor, size), lambda: inference.ModelInfer(infer)),
+            "tensor in shared memory": (
+                lambda size: plain.tensors(tensor, size),
+                lambda: inference.ModelInfer(pointing),
+            ),
             "jpeg": (lambda size: plain.jpegs(jpeg, size), lambda: vision.Classify(classify)),
         }
         results: dict[str, dict[str, Samples]] = {}
@@ -254,6 +278,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = export_model(Path(folder), arguments.base_model)
     with running_platform() as platform:
+        platform.restart_with("inference", {"ENXERTO_INFERENCE_SHARED_MEMORY": "true"})
         results = compare(
             platform,
             model,

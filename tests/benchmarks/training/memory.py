@@ -3,7 +3,7 @@
     python tests/benchmarks/training/memory.py --counts 2500 10000
     python tests/benchmarks/training/memory.py --counts 100000 --strategy FINE_TUNE
 
-Each size is trained by a process of its own: MobileNetV3-Small from random numbers on 64 x 64 JPEG in 10 classes. The
+Each size is trained by a process of its own, from random numbers on 64 x 64 JPEG in 10 classes. The
 slope between the first and the last size says what more pictures cost. `scale.py` measures a whole platform.
 """
 
@@ -28,7 +28,6 @@ from fakes.datasets import write_snapshot_of
 
 CLASSES = 10
 SIDE = 64
-MODEL = "mobilenet_v3_small"
 
 
 def pictures(count: int) -> Iterator[StoredSample]:
@@ -42,7 +41,7 @@ def pictures(count: int) -> Iterator[StoredSample]:
         yield StoredSample(f"{number:06d}.jpg", split, SIDE, SIDE, buffer.getvalue(), annotation)
 
 
-def train(folder: Path, strategy: str, epochs: int) -> None:
+def train(folder: Path, base_model: str, strategy: str, epochs: int) -> None:
     """Train in this process and print its peak."""
     import torch
 
@@ -57,11 +56,11 @@ def train(folder: Path, strategy: str, epochs: int) -> None:
 
     manifest = Manifest.from_bytes((folder / "manifest").read_bytes())
     spec = FinetuneSpec.with_defaults(
-        MODEL, strategy=Strategy(strategy), weights=Weights.NONE, image_size=SIDE, epochs=epochs
+        base_model, strategy=Strategy(strategy), weights=Weights.NONE, image_size=SIDE, epochs=epochs
     )
     job = Job(
         spec=spec,
-        facts=get_facts(MODEL),
+        facts=get_facts(base_model),
         manifest=manifest,
         blobs=FolderBlobs(folder / "blobs"),
         sources=WeightsSources(download=False),
@@ -85,11 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--strategy", default="FEATURE_EXTRACTION", choices=["FEATURE_EXTRACTION", "FINE_TUNE"])
+    parser.add_argument("--base-model", default="mobilenet_v3_small")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="train on this folder's snapshot in this process")
     options = parser.parse_args()
     if options.folder:
-        train(options.folder, options.strategy, options.epochs)
+        train(options.folder, options.base_model, options.strategy, options.epochs)
         return
     results = []
     for count in options.counts:
@@ -99,7 +99,7 @@ def main() -> None:
             manifest, _ = write_snapshot_of(pictures(count), Task.CLASSIFICATION, names, folder)
             (folder / "manifest").write_bytes(manifest.to_bytes())
             command = [sys.executable, __file__, "--folder", scratch, "--strategy", options.strategy]
-            command += ["--epochs", str(options.epochs)]
+            command += ["--epochs", str(options.epochs), "--base-model", options.base_model]
             answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         results.append(json.loads(answer.stdout))
         print(results[-1], flush=True)
