@@ -11,7 +11,15 @@ from typing import Any, Final
 import onnxruntime as ort
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.vision.contracts import CONTRACTS, INPUT_NAME, OPTIONAL, Outputs, output_names
+from enxerto.vision.contracts import (
+    CONTRACTS,
+    INPUT_NAME,
+    OPTIONAL,
+    Outputs,
+    ordered_outputs,
+    output_names,
+    outputs_text,
+)
 from enxerto.vision.images import Float32Images
 from enxerto.vision.specs import LabelMap, PreprocessSpec, Resize, Task, TensorSpec
 
@@ -161,19 +169,21 @@ def _read_card(session: ort.InferenceSession) -> ModelCard:
         raise ModelCardError(f"the ONNX file lacks the metadata {', '.join(missing)}")
     try:
         task = Task(json.loads(metadata[TASK_KEY]))
-        outputs = {node.name: _tensor(node) for node in session.get_outputs()}
+        given = tuple(map(_tensor, session.get_outputs()))
         card = ModelCard(
             task=task,
             labels=LabelMap(tuple(json.loads(metadata[LABELS_KEY]))),
             preprocess=PreprocessSpec.from_json(json.loads(metadata[PREPROCESS_KEY])),
             provenance=json.loads(metadata[PROVENANCE_KEY]),
             inputs=tuple(_tensor(node) for node in session.get_inputs()),
-            outputs=tuple(outputs[one.name] for one in (*CONTRACTS[task], *OPTIONAL[task]) if one.name in outputs),
+            outputs=ordered_outputs(task, given) or (),
         )
     except (ValueError, TypeError) as error:
         raise ModelCardError(f"the ONNX file's metadata cannot be read: {error}") from error
     _check_input(card)
-    _check_outputs(card, tuple(outputs))
+    if not card.outputs:
+        raise ModelCardError(f"the graph's output must be {outputs_text(task)}, is {_list(given)}")
+    _check_sizes(card)
     return card
 
 
@@ -185,20 +195,17 @@ def _check_input(card: ModelCard) -> None:
         raise ModelCardError(f"the graph's input must be {_words(expected)}, is {_list(card.inputs)}")
 
 
-def _check_outputs(card: ModelCard, names: Sequence[str]) -> None:
-    optional = tuple(one for one in OPTIONAL[card.task] if one.name in names)
-    contract = CONTRACTS[card.task] + optional
-    if set(names) != {one.name for one in contract}:
-        raise ModelCardError(f"the graph's output must be {', '.join(output_names(card.task))}, is {', '.join(names)}")
-    for expected, actual in zip(contract, card.outputs, strict=True):
-        fixed = zip(expected.row, actual.shape[1:], strict=False)
-        rows_fit = all(wanted in (-1, size) for wanted, size in fixed)
-        if not (expected.fits(actual) and actual.shape[0] == -1 and rows_fit):
-            wanted = _words(TensorSpec(expected.name, expected.datatype, (-1, *expected.row)))
+def _check_sizes(card: ModelCard) -> None:
+    """Every output has the batch first, and the sizes that its contract and the number of classes fix."""
+    known = {one.name: one.row for one in (*CONTRACTS[card.task], *OPTIONAL[card.task])}
+    if card.task is Task.CLASSIFICATION:
+        known["probabilities"] = (len(card.labels),)
+    for actual in card.outputs:
+        sizes = (-1, *known[actual.name])
+        fixed = all(wanted in (-1, size) for wanted, size in zip(sizes[1:], actual.shape[1:], strict=True))
+        if actual.shape[0] != -1 or not fixed:
+            wanted = _words(TensorSpec(actual.name, actual.datatype, sizes))
             raise ModelCardError(f"the graph's output must be {wanted}, is {_words(actual)}")
-    classes = len(card.labels)
-    if card.task is Task.CLASSIFICATION and card.outputs[0].shape != (-1, classes):
-        raise ModelCardError(f"the graph's output must be FP32 [-1, {classes}], is {_words(card.outputs[0])}")
 
 
 def _tensor(node: ort.NodeArg) -> TensorSpec:
