@@ -82,6 +82,25 @@ def test_labels_that_contradict_each_other(tmp_path: Path) -> None:
     }
 
 
+def test_rows_of_a_column_for_each_class_that_are_of_none_or_several(tmp_path: Path) -> None:
+    root = write_csv(classification_scenes(4, 2), tmp_path)
+    file = root / "data.csv"
+    header, *lines = (line.split(",") for line in file.read_text().splitlines())
+    rows = [f"{path},{split},{int(label == 'circle')},{int(label == 'square')}" for path, label, split in lines]
+    start, path = len(rows) + 2, lines[0][0]
+    # So long a table that the strange number is not among what is looked at to find out what it is.
+    rows += [f"{path},train,0,0"] + [f"{path},train,1,1"] * 3000 + [f"{path},train,2,0", f"{path},train,1"]
+    file.write_text("\n".join([f"{header[0]},{header[2]},circle,square", *rows]))
+    found = told(root, Task.CLASSIFICATION)
+    assert found >= {
+        ("EMPTY_LABEL", "data.csv", start),
+        ("CONFLICTING_LABEL", "data.csv", start + 1),
+        ("MALFORMED_ROW", "data.csv", start + 3001),
+        ("MALFORMED_ROW", "data.csv", start + 3002),
+    }
+    assert {code for code, _, line in found if line >= start} == {"EMPTY_LABEL", "CONFLICTING_LABEL", "MALFORMED_ROW"}
+
+
 def change(file: Path, edit) -> None:
     """Each entry of a list gets a line of its own, as the reader is to tell it."""
     content = json.loads(file.read_text())

@@ -243,6 +243,24 @@ def test_a_csv_labels_the_pictures_of_folders_that_are_no_classes(
     assert {one.code for one in found.findings} == ({"UNLISTED_IMAGES"} if others else set())
 
 
+@pytest.mark.parametrize(("no", "yes"), [("0", "1"), ("0.0", "1.0")])
+def test_a_csv_with_a_column_for_each_class(tmp_path: Path, no: str, yes: str) -> None:
+    scenes = classification_scenes(8, 3)
+    rows = ["image, " + ", ".join([*scenes.class_names, "unseen"])]
+    for number, sample in enumerate(scenes.samples):
+        write_picture(tmp_path / "photos" / f"ISIC_{number}.png", sample)
+        marks = [yes if label == sample.annotation.label else no for label in range(4)]
+        rows.append(f"ISIC_{number}, " + ", ".join(marks))
+    (tmp_path / "truth.csv").write_text("\n".join(rows))
+    found = scan(tmp_path)
+    assert not found.errors, found.errors
+    assert (found.statistics.format, found.class_names) == ("CSV", scenes.class_names)
+    names = {sample.path: found.class_names[sample.label] for sample in found.samples}
+    given = {f"photos/ISIC_{n}.png": scenes.class_names[one.annotation.label] for n, one in enumerate(scenes.samples)}
+    assert names == given
+    assert "EMPTY_CLASS" in {one.code for one in found.findings}
+
+
 def test_class_folders_and_a_csv_of_other_pictures_are_refused(tmp_path: Path) -> None:
     scenes = classification_scenes(8, 2)
     write_class_folders(scenes, tmp_path, splits=True)

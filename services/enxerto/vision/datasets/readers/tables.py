@@ -1,4 +1,6 @@
-"""CSV: `path,label[,split]`, or `path,x_min,y_min,x_max,y_max,label[,split]` with one row for each box."""
+"""CSV: `path,label[,split]`, `path[,split]` and a column of 0 and 1 for each class, or a row for each box:
+`path,x_min,y_min,x_max,y_max,label[,split]`.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,25 @@ _COLUMNS: Final = {
 _MAX_BYTES: Final = 2**30
 _MAX_DIGITS: Final = 18
 _EDGES: Final = ("x_min", "y_min", "x_max", "y_max")
+_NO, _YES = {"0", "0.0"}, {"1", "1.0"}
+_LOOKED_AT: Final = 65_536
+"""Bytes that tell a table of 0 and 1 from one of other numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    delimiter: str
+    columns: dict[str, int]
+    """Positions by meaning."""
+    classes: dict[str, int]
+    """Positions of the columns that hold 0 or 1, by class; none where a column holds the label."""
+
+    def fits(self, task: Task) -> bool:
+        return task is Task.CLASSIFICATION or (not self.classes and all(edge in self.columns for edge in _EDGES))
+
+    @property
+    def width(self) -> int:
+        return 1 + max((*self.columns.values(), *self.classes.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +63,17 @@ class _Named:
     boxes: list[tuple[str, tuple[float, float, float, float], int]] = field(default_factory=list)
 
 
-def _header(tree: Tree, file: str) -> tuple[dict[str, int], str] | None:
-    """Column positions by their meaning, and the delimiter."""
+def _layout(tree: Tree, file: str) -> _Layout | None:
+    """What the columns are; None when it is not a table of ours."""
     try:
         # In bytes: a text file decodes ahead, and a bad letter further down is told with the rows.
         with (tree.root / file).open("rb") as content:
-            line = content.readline(65_536).decode("utf-8-sig", "replace")
-        delimiter = max(",;\t", key=line.count)
-        given = next(csv.reader([line], delimiter=delimiter), [])
-    except (OSError, csv.Error):
-        # Not a table of ours; when nothing else fits either, that is what is told.
+            lines = content.read(_LOOKED_AT).decode("utf-8-sig", "replace").splitlines()
+        delimiter = max(",;\t", key=lines[0].count) if lines else ","
+        # The last line may be cut off.
+        given, *rows = csv.reader(lines[: max(1, len(lines) - 1)] if len(lines) > 2 else lines, delimiter=delimiter)
+    except (OSError, csv.Error, ValueError):
+        # When nothing else fits either, that is what is told.
         return None
     plain = ["".join(letter for letter in name.lower() if letter.isalnum()) for name in given]
     found: dict[str, int] = {}
@@ -59,44 +81,62 @@ def _header(tree: Tree, file: str) -> tuple[dict[str, int], str] | None:
         position = next((plain.index(name) for name in names if name in plain), None)
         if position is not None:
             found[meaning] = position
-    return (found, delimiter) if {"path", "label"} <= found.keys() else None
+    if {"path", "label"} <= found.keys():
+        return _Layout(delimiter, found, {})
+    classes = {name.strip(): position for position, name in enumerate(given) if position not in found.values()}
+    values = {value.strip() for row in rows for position in classes.values() for value in row[position : position + 1]}
+    if "path" in found and len(classes) > 1 and values and values <= _NO | _YES:
+        return _Layout(delimiter, found, classes)
+    return None
 
 
-def _tables(tree: Tree, task: Task) -> list[str]:
-    fitting = []
-    for file in tree.named(".csv", ".tsv"):
-        known = _header(tree, file)
-        if known is not None and (task is not Task.DETECTION or all(edge in known[0] for edge in _EDGES)):
-            fitting.append(file)
-    return fitting
+def _tables(tree: Tree, task: Task) -> list[tuple[str, _Layout]]:
+    found = ((file, _layout(tree, file)) for file in tree.named(".csv", ".tsv"))
+    return [(file, layout) for file, layout in found if layout is not None and layout.fits(task)]
 
 
 def _recognise(tree: Tree, task: Task) -> str | None:
-    files = _tables(tree, task)
+    files = [file for file, _ in _tables(tree, task)]
     return ", ".join(files[:5]) if files else None
 
 
-def _rows(tree: Tree, file: str, findings: list[Finding]) -> Iterator[_Row]:
-    known = _header(tree, file)
-    assert known is not None, "only recognised tables are read"
-    columns, delimiter = known
+def _rows(tree: Tree, file: str, layout: _Layout, findings: list[Finding]) -> Iterator[_Row]:
     if (tree.root / file).stat().st_size > _MAX_BYTES:
         findings.append(error(file, "MALFORMED_FILE", f"is larger than {_MAX_BYTES} bytes"))
         return
     try:
         with (tree.root / file).open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, delimiter=delimiter)
+            reader = csv.reader(text, delimiter=layout.delimiter)
             next(reader)
             for row in reader:
                 if not any(value.strip() for value in row):
                     continue
-                if len(row) <= max(columns.values()):
-                    message = f"has {len(row)} columns, expected at least {max(columns.values()) + 1}"
+                if len(row) < layout.width:
+                    message = f"has {len(row)} columns, expected at least {layout.width}"
                     findings.append(error(file, "MALFORMED_ROW", message, reader.line_num))
                     continue
-                yield _Row(reader.line_num, {name: row[position].strip() for name, position in columns.items()})
+                values = {name: row[position].strip() for name, position in layout.columns.items()}
+                if layout.classes:
+                    marks = {name: row[position].strip() for name, position in layout.classes.items()}
+                    if (label := _marked(marks, file, reader.line_num, findings)) is None:
+                        continue
+                    values["label"] = label
+                yield _Row(reader.line_num, values)
     except (UnicodeDecodeError, csv.Error) as problem:
         findings.append(error(file, "MALFORMED_FILE", f"cannot be read: {problem}"))
+
+
+def _marked(marks: dict[str, str], file: str, line: int, findings: list[Finding]) -> str | None:
+    """The class with a 1, empty where none has one; None after an error."""
+    strange = set(marks.values()) - _NO - _YES
+    if strange:
+        findings.append(error(file, "MALFORMED_ROW", f"{min(strange)!r} is neither 0 nor 1", line))
+        return None
+    labels = [name for name, mark in marks.items() if mark in _YES]
+    if len(labels) > 1:
+        findings.append(error(file, "CONFLICTING_LABEL", f"is of several classes: {', '.join(labels)}", line))
+        return None
+    return labels[0] if labels else ""
 
 
 class _Reader:
@@ -107,11 +147,16 @@ class _Reader:
         self._named: dict[str, _Named] = {}
 
     def read(self) -> Reading:
-        for file in _tables(self._tree, self._task):
-            for row in _rows(self._tree, file, self._findings):
+        tables = _tables(self._tree, self._task)
+        for file, layout in tables:
+            for row in _rows(self._tree, file, layout, self._findings):
                 self._add_row(file, row)
         known = self._named.values()
         used = {label for one in known for label in (*one.labels, *(box[0] for box in one.boxes))}
+        for file, layout in tables:
+            if unused := layout.classes.keys() - used:
+                message = f"no picture is of {', '.join(sorted(unused))}, which is left out"
+                self._findings.append(warning(file, "EMPTY_CLASS", message))
         numeric = all(label.isdecimal() and len(label) <= _MAX_DIGITS for label in used)
         names = tuple(sorted(used, key=lambda label: (int(label), label) if numeric else (0, label)))
         position = {name: label for label, name in enumerate(names)}
@@ -195,7 +240,8 @@ def _read(tree: Tree, task: Task) -> Reading:
 CSV: Final = Format(
     "CSV",
     frozenset({Task.CLASSIFICATION, Task.DETECTION}),
-    "CSV with the columns path,label[,split] or path,x_min,y_min,x_max,y_max,label[,split]",
+    "CSV with the columns path,label[,split], path[,split] and one of 0 and 1 for each class, or "
+    "path,x_min,y_min,x_max,y_max,label[,split]",
     _recognise,
     _read,
 )
