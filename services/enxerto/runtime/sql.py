@@ -1,8 +1,8 @@
-"""What every SQL store shares: the engine, and migrations at start."""
+"""What every SQL store shares: the engine, its transactions, and migrations at start."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +11,12 @@ from alembic import command, context
 from alembic.config import Config
 from sqlalchemy import Connection, DateTime, Dialect, TypeDecorator, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.errors import StartupError
 
 # Alembic keeps the migration that runs in globals of its own.
@@ -83,6 +85,25 @@ async def opened_engine(url: str, migrations: Path, whose: str) -> AsyncIterator
         yield engine
     finally:
         await engine.dispose()
+
+
+@asynccontextmanager
+async def transaction(
+    engine: AsyncEngine, unavailable: Callable[[str], UnavailableError] = UnavailableError
+) -> AsyncIterator[AsyncConnection]:
+    """One transaction.
+
+    Raises:
+        UnavailableError: made by `unavailable`; the database cannot do its part at the moment.
+        IntegrityError: a row is there already.
+    """
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except (IntegrityError, ProgrammingError, DataError):
+        raise
+    except (DBAPIError, PoolTimeoutError, OSError) as error:
+        raise unavailable("the database cannot be used at the moment") from error
 
 
 def reader(engine: AsyncEngine) -> AsyncEngine:

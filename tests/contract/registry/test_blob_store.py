@@ -175,6 +175,23 @@ async def test_sweep_removes_old_half_written_files_only(tmp_path: Path) -> None
     assert await blobs.sweep(older_than_s=0) == 1
 
 
+async def test_an_upload_that_ends_during_a_sweep_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = open_blob_store(tmp_path.as_uri())
+    for letter in "ab":
+        (tmp_path / "blobs" / f"{letter * 64}#1").write_bytes(b"half")
+    stat = Path.stat
+
+    def first_is_gone(path: Path, **options: bool) -> os.stat_result:
+        path.unlink()
+        monkeypatch.setattr(Path, "stat", stat)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", first_is_gone)
+    assert await blobs.sweep(older_than_s=0) == 1
+
+
 async def test_a_store_that_is_away_is_unavailable() -> None:
     blobs = open_blob_store(
         "s3://bucket",

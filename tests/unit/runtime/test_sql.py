@@ -1,10 +1,14 @@
-"""How SQLite is opened."""
+"""How databases are opened, and what their failures are to those who call."""
 
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from enxerto.runtime.sql import create_engine
+from enxerto.kernel.errors import UnavailableError
+from enxerto.runtime.sql import create_engine, transaction
 
 FULL = 2
 
@@ -17,3 +21,27 @@ async def test_a_commit_to_sqlite_is_on_the_disk_before_it_returns(tmp_path: Pat
         ]
     await engine.dispose()
     assert read == ["wal", FULL]
+
+
+async def test_a_database_that_is_away_or_has_no_connection_left_is_unavailable(tmp_path: Path) -> None:
+    nobody = create_engine("postgresql+asyncpg://someone@127.0.0.1:1/somewhere")
+    with pytest.raises(UnavailableError):
+        async with transaction(nobody):
+            pass
+    busy = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/one.db", pool_size=1, max_overflow=0, pool_timeout=0.05)
+    async with busy.connect():
+        with pytest.raises(UnavailableError):
+            async with transaction(busy):
+                pass
+    await busy.dispose()
+
+
+async def test_a_row_that_is_there_already_is_the_callers_to_deal_with(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite+aiosqlite:///{tmp_path}/one.db")
+    async with transaction(engine) as connection:
+        await connection.execute(text("CREATE TABLE one (id INTEGER PRIMARY KEY)"))
+        await connection.execute(text("INSERT INTO one VALUES (1)"))
+    with pytest.raises(IntegrityError):
+        async with transaction(engine) as connection:
+            await connection.execute(text("INSERT INTO one VALUES (1)"))
+    await engine.dispose()

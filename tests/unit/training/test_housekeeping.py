@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import obstore
 import pytest
@@ -80,3 +82,17 @@ async def test_the_logs_of_runs_that_ended_long_ago_are_cleared_and_others_stay(
     await housekeeping.step()
     assert {path.parts[-4] for path in tmp_path.rglob("runs/*/events/*/*")} == {"just-ended", "runs"}
     assert await runs.list_kept_logs(NOW, 10) == []
+
+
+async def test_a_folder_that_goes_away_while_it_is_looked_at_is_in_use(tmp_path, monkeypatch):
+    folder = tmp_path / "scratch" / "import-1"
+    (folder / "unpacked").mkdir(parents=True)
+    lstat = Path.lstat
+
+    def gone(path):
+        shutil.rmtree(folder, ignore_errors=True)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", gone)
+    leftovers = StoredLeftovers(LocalStore(str(tmp_path)), tmp_path / "scratch")
+    assert await leftovers.clear_scratch(NOW + timedelta(days=30)) == 0

@@ -1,12 +1,11 @@
 """Feedback, sampling policies and samples in SQLite or PostgreSQL."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Integer, RowMapping, Table, and_, case, delete, func, insert, select, tuple_, union
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from enxerto.inference.adapters.sql_schema import feedback, samples, sampling_policies
@@ -14,7 +13,7 @@ from enxerto.inference.domain import FeedbackRecord, LiveAccuracy, Sample, Sampl
 from enxerto.inference.errors import SampleNotFoundError, StorageUnavailableError
 from enxerto.kernel.names import DeploymentName, SampleName, VersionName
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.runtime.sql import reader
+from enxerto.runtime.sql import reader, transaction
 
 _SOME = 200
 _WRITE_ATTEMPTS = 5
@@ -33,7 +32,7 @@ class SqlQualityStore:
         """Keep all of them."""
         for attempt in range(_WRITE_ATTEMPTS):
             try:
-                async with self._transaction(self._engine) as connection:
+                async with transaction(self._engine, StorageUnavailableError) as connection:
                     for start in range(0, len(records), _ROWS_A_STATEMENT):
                         await _replace_feedback(connection, records[start : start + _ROWS_A_STATEMENT])
                 return
@@ -56,7 +55,7 @@ class SqlQualityStore:
             .group_by(feedback.c.version)
             .order_by(total.desc(), feedback.c.version)
         )
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             rows = (await connection.execute(query)).all()
         return [
             LiveAccuracy(VersionName.parse(version), int(count), int(correct), int(unknown))
@@ -65,19 +64,19 @@ class SqlQualityStore:
 
     async def forget_feedback(self, before: datetime) -> None:
         """Of every deployment."""
-        async with self._transaction(self._engine) as connection:
+        async with transaction(self._engine, StorageUnavailableError) as connection:
             await connection.execute(delete(feedback).where(feedback.c.answer_time < before))
 
     async def policy(self, name: DeploymentName) -> SamplingPolicy | None:
         """One policy."""
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             query = select(sampling_policies).where(_of(sampling_policies, name))
             row = (await connection.execute(query)).mappings().one_or_none()
         return _policy(row) if row else None
 
     async def policies(self) -> Sequence[SamplingPolicy]:
         """Every policy."""
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             return [_policy(row) for row in (await connection.execute(select(sampling_policies))).mappings()]
 
     async def put_policy(self, policy: SamplingPolicy) -> None:
@@ -94,7 +93,7 @@ class SqlQualityStore:
         }
         for attempt in range(_WRITE_ATTEMPTS):
             try:
-                async with self._transaction(self._engine) as connection:
+                async with transaction(self._engine, StorageUnavailableError) as connection:
                     await connection.execute(delete(sampling_policies).where(_of(sampling_policies, name)))
                     await connection.execute(insert(sampling_policies).values(row))
                 return
@@ -119,12 +118,12 @@ class SqlQualityStore:
             "sha256": sample.sha256,
             "create_time": sample.create_time,
         }
-        async with self._transaction(self._engine) as connection:
+        async with transaction(self._engine, StorageUnavailableError) as connection:
             await connection.execute(insert(samples).values(row))
 
     async def get_sample(self, name: SampleName) -> Sample:
         """With its true label."""
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             query = _labelled().where(_of(samples, name.parent), samples.c.sample == name.sample)
             row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
@@ -139,7 +138,7 @@ class SqlQualityStore:
             .order_by(samples.c.sample)
             .limit(page.size + 1)
         )
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             rows = (await connection.execute(query)).mappings().all()
         items = [_sample(row) for row in rows[: page.size]]
         return Page(items, items[-1].name.sample if len(rows) > page.size else "")
@@ -147,20 +146,20 @@ class SqlQualityStore:
     async def samples_before(self, name: DeploymentName, before: datetime) -> Sequence[SampleName]:
         """Some of them."""
         query = select(samples.c.sample).where(_of(samples, name), samples.c.create_time < before).limit(_SOME)
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             return [
                 SampleName(name.project, name.deployment, one) for one in (await connection.execute(query)).scalars()
             ]
 
     async def remove_sample(self, name: SampleName) -> None:
         """Forget one."""
-        async with self._transaction(self._engine) as connection:
+        async with transaction(self._engine, StorageUnavailableError) as connection:
             await connection.execute(delete(samples).where(_of(samples, name.parent), samples.c.sample == name.sample))
 
     async def samples_usage(self, name: DeploymentName) -> SamplesUsage:
         """Count and bytes."""
         query = select(func.count(), func.coalesce(func.sum(samples.c.size_bytes), 0)).where(_of(samples, name))
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             count, size_bytes = (await connection.execute(query)).one()
         return SamplesUsage(int(count), int(size_bytes))
 
@@ -168,25 +167,15 @@ class SqlQualityStore:
         """Every one in any table."""
         tables = (feedback, sampling_policies, samples)
         query = union(*(select(table.c.project, table.c.deployment).distinct() for table in tables))
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             return {DeploymentName(project, deployment) for project, deployment in (await connection.execute(query))}
 
     async def forget(self, name: DeploymentName, before: datetime) -> None:
         """Feedback and policy."""
-        async with self._transaction(self._engine) as connection:
+        async with transaction(self._engine, StorageUnavailableError) as connection:
             await connection.execute(delete(feedback).where(_of(feedback, name), feedback.c.answer_time < before))
             old = sampling_policies.c.update_time < before
             await connection.execute(delete(sampling_policies).where(_of(sampling_policies, name), old))
-
-    @asynccontextmanager
-    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with engine.begin() as connection:
-                yield connection
-        except IntegrityError:
-            raise
-        except (DBAPIError, OSError) as error:
-            raise StorageUnavailableError("the inference service's database cannot be reached") from error
 
 
 def _of(table: Table, name: DeploymentName) -> Any:

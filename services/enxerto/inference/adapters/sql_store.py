@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Executable, RowMapping, and_, delete, insert, null, select, update
 from sqlalchemy.engine import CursorResult
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from enxerto.inference.adapters.deployment_codec import (
@@ -34,7 +34,7 @@ from enxerto.inference.errors import (
 )
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.runtime.sql import opened_engine, reader
+from enxerto.runtime.sql import opened_engine, reader, transaction
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -75,7 +75,7 @@ class SqlDeploymentStore:
             **_changing(deployment),
         }
         try:
-            async with self._transaction(self._engine) as connection:
+            async with transaction(self._engine, StorageUnavailableError) as connection:
                 if request_id:
                     same = and_(table.c.project == name.project, table.c.request_id == request_id)
                     earlier = (await connection.execute(select(table).where(same))).mappings().one_or_none()
@@ -90,7 +90,7 @@ class SqlDeploymentStore:
 
     async def get(self, name: DeploymentName) -> Deployment:
         """Read one; see `DeploymentStore.get`."""
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             row = (await connection.execute(select(table).where(_is(name)))).mappings().one_or_none()
         if row is None:
             raise DeploymentNotFoundError(name)
@@ -100,14 +100,14 @@ class SqlDeploymentStore:
         """Deployments of a project; see `DeploymentStore.list`."""
         mine = and_(table.c.project == parent.project, table.c.deployment > page.after)
         query = select(table).where(mine).order_by(table.c.deployment).limit(page.size + 1)
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             rows = (await connection.execute(query)).mappings().all()
         items = [_deployment(row) for row in rows[: page.size]]
         return Page(items, items[-1].name.deployment if len(rows) > page.size else "")
 
     async def all(self) -> Sequence[Deployment]:
         """Every deployment."""
-        async with self._transaction(self._reader) as connection:
+        async with transaction(self._reader, StorageUnavailableError) as connection:
             rows = (await connection.execute(select(table).order_by(table.c.project, table.c.deployment))).mappings()
             return [_deployment(row) for row in rows]
 
@@ -116,7 +116,7 @@ class SqlDeploymentStore:
         revision = deployment.revision + 1
         same = and_(_is(deployment.name), table.c.revision == deployment.revision)
         statement = update(table).where(same).values(**_changing(deployment), revision=revision)
-        async with self._transaction(self._engine) as connection:
+        async with transaction(self._engine, StorageUnavailableError) as connection:
             if not await _affected(connection, statement):
                 found = await connection.execute(select(table.c.revision).where(_is(deployment.name)))
                 if found.first() is None:
@@ -126,18 +126,8 @@ class SqlDeploymentStore:
 
     async def remove(self, name: DeploymentName) -> None:
         """Forget one."""
-        async with self._transaction(self._engine) as connection:
+        async with transaction(self._engine, StorageUnavailableError) as connection:
             await connection.execute(delete(table).where(_is(name)))
-
-    @asynccontextmanager
-    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with engine.begin() as connection:
-                yield connection
-        except IntegrityError:
-            raise
-        except (DBAPIError, OSError) as error:
-            raise StorageUnavailableError("the inference service's database cannot be reached") from error
 
 
 async def _affected(connection: AsyncConnection, statement: Executable) -> bool:

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -233,7 +233,9 @@ def _sweep(folder: Path, older_than_s: float) -> int:
     removed = 0
     limit = time.time() - older_than_s
     for path in folder.iterdir():
-        if _PARTIAL.fullmatch(path.name) and path.stat().st_mtime <= limit:
-            path.unlink(missing_ok=True)
-            removed += 1
+        # An upload may end, and its partial file with it, at any moment.
+        with suppress(FileNotFoundError):
+            if _PARTIAL.fullmatch(path.name) and path.stat().st_mtime <= limit:
+                path.unlink()
+                removed += 1
     return removed

@@ -1,7 +1,7 @@
 """The registry's metadata in SQLite or PostgreSQL."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Integer, RowMapping, Select, Table, column, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from enxerto.kernel.names import ModelName, ProjectName, VersionName
@@ -24,7 +24,7 @@ from enxerto.registry.errors import (
     StorageUnavailableError,
     VersionNotFoundError,
 )
-from enxerto.runtime.sql import opened_engine, reader
+from enxerto.runtime.sql import opened_engine, reader, transaction
 from enxerto.vision.specs import Task
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -187,16 +187,8 @@ class SqlMetadataStore:
         return rows
 
 
-@asynccontextmanager
-async def _transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """One transaction; what the database cannot do at the moment becomes ours."""
-    try:
-        async with engine.begin() as connection:
-            yield connection
-    except IntegrityError:
-        raise
-    except (SQLAlchemyError, OSError) as error:
-        raise StorageUnavailableError("the registry's database cannot be used at the moment") from error
+def _transaction(engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
+    return transaction(engine, StorageUnavailableError)
 
 
 def _where(query: Select[Any], table: Table, name: ModelName | VersionName) -> Select[Any]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ class StoredLeftovers:
     def _clear_scratch(self, before: datetime) -> int:
         if not self._scratch.is_dir():
             return 0
-        old = [one for one in self._scratch.iterdir() if one.is_dir() and _last_written(one) < before]
+        old = [one for one in self._scratch.iterdir() if one.is_dir() and _is_old(one, before)]
         for folder in old:
             shutil.rmtree(folder, ignore_errors=True)
         return len(old)
@@ -93,12 +93,9 @@ class StoredLeftovers:
                         yield one
 
 
-def _last_written(folder: Path) -> datetime:
-    latest = folder.stat().st_mtime
-    for path in folder.rglob("*"):
-        try:
-            latest = max(latest, path.lstat().st_mtime)
-        except FileNotFoundError:
-            # It is being used, or cleared, right now.
-            continue
-    return datetime.fromtimestamp(latest, UTC)
+def _is_old(folder: Path, before: datetime) -> bool:
+    """Whether nothing in it was written since; a folder that changes while it is looked at is in use."""
+    try:
+        return all(path.lstat().st_mtime < before.timestamp() for path in (folder, *folder.rglob("*")))
+    except OSError:
+        return False

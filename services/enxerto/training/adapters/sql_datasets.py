@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from enxerto.kernel.errors import AlreadyExistsError, NotFoundError
 from enxerto.kernel.names import DatasetName, ProjectName, SnapshotName
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.runtime.sql import reader
+from enxerto.runtime.sql import reader, transaction
 from enxerto.training.adapters import codec, sql_requests
 from enxerto.training.adapters.tables import datasets, snapshots
 from enxerto.training.domain import Dataset, Finding, Snapshot, SnapshotContent, SnapshotState, Source
@@ -33,7 +33,7 @@ class SqlDatasetStore:
         name = dataset.name
         scope = f"datasets:{name.project}"
         try:
-            async with self._engine.begin() as connection:
+            async with transaction(self._engine) as connection:
                 if existing := await sql_requests.find(connection, scope, request):
                     return await self._get(connection, DatasetName.parse(existing))
                 taken = select(datasets.c.revision).where(_is_dataset(name))
@@ -60,7 +60,7 @@ class SqlDatasetStore:
 
     async def get_dataset(self, name: DatasetName) -> Dataset:
         """Read one."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             return await self._get(connection, name)
 
     async def _get(self, connection: AsyncConnection, name: DatasetName) -> Dataset:
@@ -72,7 +72,7 @@ class SqlDatasetStore:
     async def list_datasets(self, parent: ProjectName, page: PageRequest) -> Page[Dataset]:
         """Datasets by name."""
         query = select(datasets).where(datasets.c.project == parent.project, datasets.c.dataset > page.after)
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             rows = (await connection.execute(query.order_by(datasets.c.dataset).limit(page.size + 1))).all()
         items = [_dataset(row) for row in rows[: page.size]]
         return Page(items, items[-1].name.dataset if len(rows) > page.size else "")
@@ -82,7 +82,7 @@ class SqlDatasetStore:
     ) -> Snapshot:
         """Add the dataset's next snapshot in IMPORTING."""
         scope = f"snapshots:{parent.project}"
-        async with self._engine.begin() as connection:
+        async with transaction(self._engine) as connection:
             # The row's lock numbers the snapshots of one dataset one after the other.
             counted = await connection.execute(
                 update(datasets)
@@ -115,7 +115,7 @@ class SqlDatasetStore:
 
     async def get_snapshot(self, name: SnapshotName) -> Snapshot:
         """Read one."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             return await self._get_snapshot(connection, name)
 
     async def _get_snapshot(self, connection: AsyncConnection, name: SnapshotName) -> Snapshot:
@@ -129,7 +129,7 @@ class SqlDatasetStore:
         query = select(snapshots).where(snapshots.c.project == parent.project, snapshots.c.dataset == parent.dataset)
         if page.after:
             query = query.where(snapshots.c.number < int(page.after))
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             await self._get(connection, parent)
             rows = (await connection.execute(query.order_by(snapshots.c.number.desc()).limit(page.size + 1))).all()
         items = [_snapshot(row) for row in rows[: page.size]]
@@ -138,14 +138,14 @@ class SqlDatasetStore:
     async def list_importing(self) -> Sequence[Snapshot]:
         """Every snapshot in IMPORTING, oldest first."""
         query = select(snapshots).where(snapshots.c.state == SnapshotState.IMPORTING.value)
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             return [_snapshot(row) for row in await connection.execute(query.order_by(snapshots.c.create_time))]
 
     async def save_snapshot(self, snapshot: Snapshot) -> Snapshot:
         """Store a transition, and move the dataset's newest READY snapshot with it."""
         name = snapshot.name
         saved = replace(snapshot, revision=snapshot.revision + 1)
-        async with self._engine.begin() as connection:
+        async with transaction(self._engine) as connection:
             changed = await connection.execute(
                 update(snapshots)
                 .where(_is_snapshot(name), snapshots.c.revision == snapshot.revision)

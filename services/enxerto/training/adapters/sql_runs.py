@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from enxerto.kernel.errors import AlreadyExistsError, NotFoundError
 from enxerto.kernel.names import ProjectName, RunName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.runtime.sql import reader
+from enxerto.runtime.sql import reader, transaction
 from enxerto.training.adapters import codec, sql_requests
 from enxerto.training.adapters.tables import run_events, runs
 from enxerto.training.domain import EventBody, ResultArtifact, RunEvent, RunState, TrainingRun
@@ -33,7 +33,7 @@ class SqlRunStore:
         """Add a run with its first event."""
         name, scope = run.name, _scope(run.name.parent)
         try:
-            async with self._engine.begin() as connection:
+            async with transaction(self._engine) as connection:
                 if existing := await sql_requests.find(connection, scope, request):
                     return await self._get(connection, RunName.parse(existing))
                 taken = select(runs.c.uid).where(_is_run(name))
@@ -61,13 +61,13 @@ class SqlRunStore:
 
     async def find_request(self, parent: ProjectName, request: Idempotency) -> TrainingRun | None:
         """The run that this request has created before."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             existing = await sql_requests.find(connection, _scope(parent), request)
             return await self._get(connection, RunName.parse(existing)) if existing else None
 
     async def get(self, name: RunName) -> TrainingRun:
         """Read one."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             return await self._get(connection, name)
 
     async def _get(self, connection: AsyncConnection, name: RunName) -> TrainingRun:
@@ -81,20 +81,20 @@ class SqlRunStore:
         query = select(runs).where(runs.c.project == parent.project)
         if page.after:
             query = query.where(runs.c.row < int(page.after))
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             rows = (await connection.execute(query.order_by(runs.c.row.desc()).limit(page.size + 1))).all()
         return Page([_run(row) for row in rows[: page.size]], str(rows[-2].row) if len(rows) > page.size else "")
 
     async def list_active(self) -> Sequence[TrainingRun]:
         """Every run that is not final, oldest first."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             query = select(runs).where(runs.c.state.in_(_ACTIVE)).order_by(runs.c.row)
             return [_run(row) for row in await connection.execute(query)]
 
     async def save(self, run: TrainingRun, events: Sequence[tuple[datetime, EventBody]] = ()) -> TrainingRun:
         """Store a transition and append its events in one transaction."""
         saved = replace(run, revision=run.revision + 1)
-        async with self._engine.begin() as connection:
+        async with transaction(self._engine) as connection:
             changed = await connection.execute(
                 update(runs)
                 .where(runs.c.uid == run.uid, runs.c.revision == run.revision)
@@ -111,24 +111,24 @@ class SqlRunStore:
     async def list_events(self, uid: str, after_cursor: int, limit: int) -> Sequence[RunEvent]:
         """Events after a cursor, in order."""
         query = select(run_events).where(run_events.c.uid == uid, run_events.c.cursor > after_cursor)
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             rows = await connection.execute(query.order_by(run_events.c.cursor).limit(limit))
             return [RunEvent(row.cursor, row.time, codec.event_body(row.body)) for row in rows]
 
     async def list_kept_logs(self, ended_before: datetime, limit: int) -> Sequence[str]:
         """Runs that ended before then and whose logs may still be kept, by uid."""
         query = select(runs.c.uid).where(runs.c.log_kept, runs.c.state.in_(_FINAL), runs.c.end_time < ended_before)
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             return (await connection.execute(query.order_by(runs.c.row).limit(limit))).scalars().all()
 
     async def note_deleted_log(self, uid: str) -> None:
         """Nothing of this run's log is kept any more."""
-        async with self._engine.begin() as connection:
+        async with transaction(self._engine) as connection:
             await connection.execute(update(runs).where(runs.c.uid == uid).values(log_kept=False))
 
     async def count_by_state(self) -> Mapping[RunState, int]:
         """How many runs are in each state."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             rows = await connection.execute(select(runs.c.state, func.count()).group_by(runs.c.state))
             return {RunState(state): count for state, count in rows}
 

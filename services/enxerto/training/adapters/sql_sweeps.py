@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from enxerto.kernel.errors import AlreadyExistsError, NotFoundError
 from enxerto.kernel.names import ProjectName, SweepName
 from enxerto.kernel.paging import Page, PageRequest
-from enxerto.runtime.sql import reader
+from enxerto.runtime.sql import reader, transaction
 from enxerto.training.adapters import sql_requests, sweep_documents
 from enxerto.training.adapters.tables import sweeps
 from enxerto.training.domain import Sweep, SweepState
@@ -31,7 +31,7 @@ class SqlSweepStore:
         """Add a sweep."""
         name, scope = sweep.name, f"sweeps:{sweep.name.project}"
         try:
-            async with self._engine.begin() as connection:
+            async with transaction(self._engine) as connection:
                 if existing := await sql_requests.find(connection, scope, request):
                     return await _get(connection, SweepName.parse(existing))
                 taken = select(sweeps.c.uid).where(sweeps.c.project == name.project, sweeps.c.sweep == name.sweep)
@@ -56,13 +56,13 @@ class SqlSweepStore:
 
     async def find_request(self, parent: ProjectName, request: Idempotency) -> Sweep | None:
         """The sweep that this request has created before."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             existing = await sql_requests.find(connection, f"sweeps:{parent.project}", request)
             return await _get(connection, SweepName.parse(existing)) if existing else None
 
     async def get(self, name: SweepName) -> Sweep:
         """Read one."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             return await _get(connection, name)
 
     async def list_sweeps(self, parent: ProjectName, page: PageRequest) -> Page[Sweep]:
@@ -70,20 +70,20 @@ class SqlSweepStore:
         query = select(sweeps).where(sweeps.c.project == parent.project)
         if page.after:
             query = query.where(sweeps.c.row < int(page.after))
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             rows = (await connection.execute(query.order_by(sweeps.c.row.desc()).limit(page.size + 1))).all()
         return Page([_sweep(row) for row in rows[: page.size]], str(rows[-2].row) if len(rows) > page.size else "")
 
     async def list_active(self) -> Sequence[Sweep]:
         """Every sweep that is not final, oldest first."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             query = select(sweeps).where(sweeps.c.state.in_(_ACTIVE)).order_by(sweeps.c.row)
             return [_sweep(row) for row in await connection.execute(query)]
 
     async def save(self, sweep: Sweep) -> Sweep:
         """Store a transition."""
         saved = replace(sweep, revision=sweep.revision + 1)
-        async with self._engine.begin() as connection:
+        async with transaction(self._engine) as connection:
             changed = await connection.execute(
                 update(sweeps)
                 .where(sweeps.c.uid == sweep.uid, sweeps.c.revision == sweep.revision)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from enxerto.runtime.sql import reader
+from enxerto.runtime.sql import reader, transaction
 from enxerto.training.adapters.tables import base_model_weights
 from enxerto.training.ports import ImportedWeights
 
@@ -19,7 +19,7 @@ class SqlWeightsCatalogue:
     async def put(self, weights: ImportedWeights) -> None:
         """Note a base model's weights; those noted before are forgotten."""
         table = base_model_weights
-        async with self._engine.begin() as connection:
+        async with transaction(self._engine) as connection:
             await connection.execute(delete(table).where(table.c.base_model == weights.base_model))
             await connection.execute(
                 insert(table).values(
@@ -32,7 +32,7 @@ class SqlWeightsCatalogue:
 
     async def all(self) -> Mapping[str, ImportedWeights]:
         """Every base model's weights, by its name in the catalogue."""
-        async with reader(self._engine).connect() as connection:
+        async with transaction(reader(self._engine)) as connection:
             rows = await connection.execute(select(base_model_weights))
             return {
                 row.base_model: ImportedWeights(row.base_model, row.sha256, row.size_bytes, row.import_time)

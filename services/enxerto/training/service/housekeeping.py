@@ -65,7 +65,7 @@ class Housekeeping:
             weights = await self._leftovers.delete_received_weights(before)
             halves = await self._leftovers.clear_scratch(before)
             entries = await self._clear_logs(before)
-        except UnavailableError as error:
+        except (UnavailableError, OSError) as error:
             logger.warning("leftovers cannot be cleared", extra={"error": str(error)})
             return
         if uploads or weights or halves or entries:

@@ -151,7 +151,8 @@ class Reconciler:
             faults = self._faults[run.uid] = self._faults.get(run.uid, 0) + 1
             logger.exception("run cannot be driven", extra={"run": run.uid, "faults": faults})
             if faults >= _MAX_FAULTS:
-                await self._fail(run, RunBrokenError(run.name, run.uid))
+                with contextlib.suppress(StaleRevisionError, UnavailableError):
+                    await self._fail(run, RunBrokenError(run.name, run.uid))
 
     async def _tell(self, run: TrainingRun, error: UnavailableError) -> None:
         """Let watchers know what a run waits for; what cannot be written down either is in the service's log."""
