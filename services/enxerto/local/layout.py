@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enxerto.local.errors import LocalError
+from enxerto.runtime.durable_files import settle
 
 # Unix sockets have at most 107 bytes, of which Ray's `/session_…/sockets/plasma_store` takes up to 70.
 _LONGEST_RAY_FOLDER = 107 - 70
@@ -78,4 +79,4 @@ def _write_secret(path: Path) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_hex(32))
-    partial.replace(path)
+    settle(partial, path)

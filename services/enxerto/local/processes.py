@@ -15,7 +15,8 @@ from enxerto.local.state import ProcessState
 INSTANCE_VARIABLE = "ENXERTO_INSTANCE"
 """Every process of one platform carries the same random value, and passes it on to its children."""
 
-_CLOCK_TOLERANCE_S = 0.05
+# The field "starttime" of /proc/PID/stat, counted from the one after the name, which may hold anything.
+_START_TICKS = 19
 
 
 def spawn(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -32,20 +33,31 @@ def spawn(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
         )
 
 
-def create_time(pid: int) -> float:
-    """When a process started, in seconds since 1970."""
-    started: float = psutil.Process(pid).create_time()
-    return started
+def started(pid: int) -> float:
+    """When a process started: in clock ticks since its machine did, or without /proc in seconds since 1970.
+
+    On Linux the latter moves with every step of the machine's clock.
+    """
+    facts = Path(f"/proc/{pid}/stat")
+    if not facts.exists():
+        return float(psutil.Process(pid).create_time())
+    return float(facts.read_text().rpartition(")")[2].split()[_START_TICKS])
 
 
-def find(process: ProcessState) -> psutil.Process | None:
-    """The running process of a recorded state; None when it ended, even when its pid is somebody else's now."""
-    try:
+def find(process: ProcessState, instance: str) -> psutil.Process | None:
+    """The running process of a recorded state; None when it ended, even when its pid is somebody else's now.
+
+    Args:
+        process: the state.
+        instance: the mark of its platform.
+    """
+    # A process of another user cannot be looked into: it is not ours.
+    with contextlib.suppress(psutil.Error, OSError):
         found = psutil.Process(process.pid)
-        same = abs(found.create_time() - process.create_time) < _CLOCK_TOLERANCE_S
+        # The mark too, for after a restart of the machine a stranger may have started in the same tick.
+        same = process.started in (None, started(process.pid)) and _carries(found, instance)
         return found if same and found.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
+    return None
 
 
 def _carries(process: psutil.Process, instance: str) -> bool:
@@ -82,6 +94,13 @@ def stop(processes: Sequence[psutil.Process], grace_s: float) -> None:
                 # It may have ended by itself.
                 process.send_signal(number)
         _gone, processes = psutil.wait_procs(processes, timeout=wait_s)
+
+
+def stop_children(children: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
+    """Stop those of our own children that still run, all at once."""
+    stop([psutil.Process(child.pid) for child in children if child.poll() is None], grace_s)
+    for child in children:
+        child.wait()
 
 
 def kill_session(leader: int) -> None:

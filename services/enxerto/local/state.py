@@ -1,11 +1,13 @@
-"""What runs, as written to ENXERTO_HOME/run/state.json. Standard library only, for the client reads it too."""
+"""What runs, as written to ENXERTO_HOME/run/state.json. Standard library at heart, for the client reads it too."""
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from enxerto.runtime.durable_files import publish
 
 SERVICES = ("registry", "training", "inference")
 RAY = "ray"
@@ -22,8 +24,11 @@ class ProcessState:
     """One supervised process, the leader of its own session."""
 
     pid: int
-    create_time: float
-    """When it started, in seconds since 1970: with the pid it tells the process from a later one of the same pid."""
+    started: float | None
+    """When it started, in the machine's own measure: with the pid it tells it from a later process of the same pid.
+
+    None in the state of an older release.
+    """
     address: str
     """`host:port` that it answers on."""
     metrics_url: str
@@ -50,16 +55,16 @@ class PlatformState:
             value = json.loads(state_file(home).read_text())
         except FileNotFoundError:
             return None
-        processes = {name: ProcessState(**process) for name, process in value["processes"].items()}
+        processes = {name: _process_state(process) for name, process in value["processes"].items()}
         return cls(value["instance"], value["port_base"], value["cpus"], processes)
 
     def write(self, home: Path) -> None:
-        """Write the state so that a reader sees all of it or nothing."""
-        path = state_file(home)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        partial.replace(path)
+        """Write the state so that a reader sees all of it or nothing, also after a power failure."""
+        publish(state_file(home), (json.dumps(asdict(self), indent=2) + "\n").encode())
+
+
+def _process_state(value: Mapping[str, Any]) -> ProcessState:
+    return ProcessState(**{field.name: value.get(field.name) for field in fields(ProcessState)})
 
 
 def state_file(home: Path) -> Path:

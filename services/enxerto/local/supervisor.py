@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -100,7 +100,7 @@ class Supervisor:
 
         Raises:
             PortInUseError: nothing was started.
-            StartFailedError: what was started is stopped again.
+            StartFailedError: what was started is stopped again, and what ran before goes on.
             BusyError: another command starts or stops the same platform.
         """
         with self._alone():
@@ -124,12 +124,13 @@ class Supervisor:
             return bool(missing)
 
     def _runs(self, state: PlatformState, name: str) -> bool:
-        return processes.find(state.processes[name]) is not None
+        return processes.find(state.processes[name], state.instance) is not None
 
     def _start(self, state: PlatformState, names: list[str], timeout_s: float, report: Report) -> None:
         commands = Commands(self._layout, Ports(state.port_base), state.instance, state.cpus)
         begun = time.monotonic()
         waiting: dict[str, subprocess.Popen[bytes]] = {}
+        older = len(self._children)
         tries = 1
         try:
             for name in names:
@@ -152,8 +153,19 @@ class Supervisor:
             # Also on Ctrl-C: half a platform helps nobody.
             for name in names:
                 report(name, "stopping")
-            self._stop(state)
+            self._undo(state, names, self._children[older:])
             raise
+
+    def _undo(self, state: PlatformState, names: Sequence[str], children: Sequence[subprocess.Popen[bytes]]) -> None:
+        """End what a start of `names` has begun; what ran before goes on."""
+        others = [process.pid for name, process in state.processes.items() if name not in names]
+        if not others:
+            self._stop(state)
+            return
+        processes.stop_children(children, _SERVICE_GRACE_S)
+        if RAY in names:
+            processes.sweep(state.instance, _LEFT_GRACE_S, others)
+        self._children = [child for child in self._children if child not in children]
 
     def _spawn(
         self, state: PlatformState, name: str, commands: Commands, report: Report
@@ -174,7 +186,7 @@ class Supervisor:
         metrics = ports["Ray's metrics" if name == RAY else f"{name} metrics"]
         return ProcessState(
             pid=pid,
-            create_time=processes.create_time(pid),
+            started=processes.started(pid),
             address=f"{HOST}:{port}",
             metrics_url=f"http://{HOST}:{metrics}/metrics",
             log=str(self._layout.log(name)),
@@ -210,7 +222,9 @@ class Supervisor:
 
     def _stop(self, state: PlatformState, report: Report = _ignore) -> None:
         for names, grace_s in ((SERVICES, _SERVICE_GRACE_S), ((RAY,), _RAY_GRACE_S)):
-            found = {name: processes.find(state.processes[name]) for name in names if name in state.processes}
+            found = {
+                name: processes.find(state.processes[name], state.instance) for name in names if name in state.processes
+            }
             for name in found:
                 report(name, "stopping")
             processes.stop([process for process in found.values() if process], grace_s)
@@ -232,10 +246,10 @@ class Supervisor:
         state = PlatformState.read(self._home)
         if state is None:
             return []
-        return [self._status(name, process) for name, process in state.processes.items()]
+        return [self._status(name, process, state.instance) for name, process in state.processes.items()]
 
-    def _status(self, name: str, process: ProcessState) -> ProcessStatus:
-        found = processes.find(process)
+    def _status(self, name: str, process: ProcessState, instance: str) -> ProcessStatus:
+        found = processes.find(process, instance)
         health = "stopped"
         if found is not None:
             health = "serving" if self._answers(name, process) else "not serving"

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 import stat
@@ -16,7 +17,8 @@ from enxerto.local import processes
 from enxerto.local.commands import Commands
 from enxerto.local.layout import Layout
 from enxerto.local.ports import Ports
-from enxerto.local.state import PlatformState, ProcessState
+from enxerto.local.state import PlatformState, ProcessState, state_file
+from flushes import Flush
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
 STUBBORN = (
@@ -42,18 +44,49 @@ def lives(process: psutil.Process) -> bool:
 
 
 def recorded(child: subprocess.Popen[bytes], log: Path) -> ProcessState:
-    return ProcessState(child.pid, processes.create_time(child.pid), "", "", str(log))
+    return ProcessState(child.pid, processes.started(child.pid), "", "", str(log))
 
 
 def test_a_process_is_found_until_it_ends_and_a_later_one_of_its_pid_is_not(tmp_path: Path) -> None:
-    child = processes.spawn(SLEEP, os.environ, tmp_path / "log")
+    instance = uuid.uuid4().hex
+    child = processes.spawn(SLEEP, marked(instance), tmp_path / "log")
     state = recorded(child, tmp_path)
-    assert processes.find(state) is not None
-    assert processes.find(dataclasses.replace(state, create_time=state.create_time - 60)) is None
+    assert state.started is not None
+    assert processes.find(state, instance) is not None
+    assert processes.find(dataclasses.replace(state, started=state.started - 1), instance) is None
+    assert processes.find(state, uuid.uuid4().hex) is None
     child.kill()
-    eventually(lambda: processes.find(state) is None)
+    eventually(lambda: processes.find(state, instance) is None)
     child.wait()
-    assert processes.find(state) is None
+    assert processes.find(state, instance) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a start does not follow the clock")
+def test_a_step_of_the_clock_hides_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = uuid.uuid4().hex
+    child = processes.spawn(SLEEP, marked(instance), tmp_path / "log")
+    state = recorded(child, tmp_path)
+    booted = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3600)
+    assert processes.find(state, instance) is not None
+    assert processes.started(child.pid) == state.started
+    child.kill()
+    child.wait()
+
+
+def test_the_state_of_an_older_release_is_read_and_its_processes_are_known_by_their_mark(tmp_path: Path) -> None:
+    instance = uuid.uuid4().hex
+    child = processes.spawn(SLEEP, marked(instance), tmp_path / "log")
+    facts = {"pid": child.pid, "create_time": 1.5, "address": "", "metrics_url": "", "log": ""}
+    content = {"instance": instance, "port_base": 7300, "cpus": 4, "processes": {"registry": facts}}
+    state_file(tmp_path).parent.mkdir()
+    state_file(tmp_path).write_text(json.dumps(content))
+    state = PlatformState.read(tmp_path)
+    assert state is not None
+    assert processes.find(state.processes["registry"], instance) is not None
+    assert processes.find(state.processes["registry"], uuid.uuid4().hex) is None
+    child.kill()
+    child.wait()
 
 
 def test_stop_kills_what_does_not_listen(tmp_path: Path) -> None:
@@ -152,6 +185,16 @@ def test_secrets_are_for_the_owner_only_and_stay(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     layout.prepare()
     assert layout.ray_token.read_text() == first
+
+
+def test_state_and_secrets_are_on_the_disk_before_they_have_their_names(tmp_path: Path, flushes: list[Flush]) -> None:
+    layout = Layout(tmp_path)
+    layout.prepare()
+    PlatformState("abc", 7300, 4, {}).write(tmp_path)
+    for path in (layout.ray_token, layout.replica_secret, state_file(tmp_path)):
+        content = next(one for one in flushes if one.target.name.startswith(path.stem) and one.target != path)
+        assert path.name not in content.names
+        assert any(one.target == path.parent and path.name in one.names for one in flushes)
 
 
 @pytest.mark.parametrize("home", ["/home/ann/.enxerto", "/a/very/long/home" * 8, "/häuser/" * 5])

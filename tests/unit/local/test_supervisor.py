@@ -3,16 +3,22 @@
 import fcntl
 import os
 import socket
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from enxerto.local.commands import Commands
-from enxerto.local.errors import BusyError, PortInUseError
+from enxerto.local import processes
+from enxerto.local.commands import Command, Commands
+from enxerto.local.errors import BusyError, PortInUseError, StartFailedError
 from enxerto.local.layout import Layout
 from enxerto.local.ports import Ports
-from enxerto.local.state import PlatformState, ProcessState, state_file
+from enxerto.local.state import RAY, SERVICES, PlatformState, ProcessState, state_file
 from enxerto.local.supervisor import Supervisor
+
+Children = Mapping[str, subprocess.Popen[bytes]]
 
 
 @pytest.fixture
@@ -44,6 +50,85 @@ def test_a_platform_that_ended_without_down_takes_its_old_ports(tmp_path: Path, 
         with pytest.raises(PortInUseError, match=rf"port {taken + 2} \(training\)"):
             Supervisor(tmp_path).up()
     assert PlatformState.read(tmp_path) == state
+
+
+@pytest.fixture
+def instance() -> str:
+    """A platform's mark."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def platform_without(
+    tmp_path: Path, instance: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Children]]:
+    """Processes that only wait in place of a platform's, of which one has ended; all that starts now ends at once."""
+    Layout(tmp_path).prepare()
+    children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(ended: str) -> Children:
+        states = {ended: ProcessState(2**22, 1.0, "127.0.0.1:1", "", "")}
+        for name in {RAY, *SERVICES} - {ended}:
+            child = children[name] = processes.spawn(("sleep", "60"), marked(instance), tmp_path / "log")
+            states[name] = ProcessState(child.pid, processes.started(child.pid), "127.0.0.1:1", "", "")
+        PlatformState(instance, Ports.free().base, 4, states).write(tmp_path)
+        return children
+
+    monkeypatch.setattr(Commands, "service", lambda _self, _name: Command(("false",), marked(instance)))
+    monkeypatch.setattr(Commands, "ray", lambda _self: Command(("false",), marked(instance)))
+    yield start
+    for child in children.values():
+        child.kill()
+        child.wait()
+
+
+def marked(instance: str) -> dict[str, str]:
+    return {**os.environ, processes.INSTANCE_VARIABLE: instance}
+
+
+@pytest.mark.parametrize("ended", ["training", RAY])
+def test_what_ran_before_outlives_a_repair_that_fails(
+    tmp_path: Path, platform_without: Callable[[str], Children], ended: str
+) -> None:
+    others = platform_without(ended)
+    with pytest.raises(StartFailedError, match=f"{ended} ended with status 1"):
+        Supervisor(tmp_path).up()
+    assert {name: child.poll() for name, child in others.items()} == dict.fromkeys(others)
+    found = {status.name: status.pid for status in Supervisor(tmp_path).status()}
+    assert found == {ended: None, **{name: child.pid for name, child in others.items()}}
+
+
+def test_ctrl_c_during_a_repair_ends_only_what_it_started(
+    tmp_path: Path,
+    instance: str,
+    platform_without: Callable[[str], Children],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others = platform_without("training")
+    monkeypatch.setattr(Commands, "service", lambda _self, _name: Command(("sleep", "60"), marked(instance)))
+
+    def interrupt(_name: str, what: str) -> None:
+        if what == "starting":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Supervisor(tmp_path).up(report=interrupt)
+    assert {one.pid for one in processes.family(instance)} == {child.pid for child in others.values()}
+
+
+def test_a_start_from_nothing_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def waiting(commands: Commands) -> Command:
+        started.append(commands.instance)
+        return Command(("sleep", "60"), marked(commands.instance))
+
+    monkeypatch.setattr(Commands, "ray", waiting)
+    monkeypatch.setattr(Commands, "service", lambda commands, _name: Command(("false",), marked(commands.instance)))
+    with pytest.raises(StartFailedError, match="ended with status 1"):
+        Supervisor(tmp_path).up(port_base=Ports.free().base)
+    assert not processes.family(started[0])
+    assert not state_file(tmp_path).exists()
 
 
 def test_down_of_nothing_does_nothing(tmp_path: Path) -> None:
