@@ -333,6 +333,7 @@ async def test_what_a_deployment_leaves_is_removed_with_it(front: Front) -> None
     await front.use_cases.deployments.delete(CLASS, "")
     for _ in range(3):
         await front.use_cases.reconciler.tick()
+    front.clock.time += timedelta(seconds=1)
     await front.use_cases.samples.tidy()
     assert not front.files.contents
 

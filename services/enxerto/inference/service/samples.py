@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 from enxerto.inference.domain import (
     Payload,
@@ -64,6 +65,11 @@ class Samples:
         self._meter = meter
         self._retention = retention
         self._policies: Mapping[DeploymentName, SamplingPolicy] = {}
+        # What is stored and what is known here change together.
+        self._changing = asyncio.Lock()
+        self._fitting: WeakValueDictionary[DeploymentName, asyncio.Lock] = WeakValueDictionary()
+        self._torn: set[SampleName] = set()
+        """Those whose image or row could not be written; the other one may be there."""
         self._waiting: asyncio.Queue[_Candidate] = asyncio.Queue(_WAITING)
         self._waiting_bytes = 0
 
@@ -79,10 +85,11 @@ class Samples:
     async def set_policy(self, policy: SamplingPolicy) -> SamplingPolicy:
         """Change which images are kept; those beyond the new bounds are removed. Or raise `DeploymentNotFoundError`."""
         await self._deployments.get(policy.deployment)
-        policy = replace(policy, update_time=self._clock.now())
-        await self._store.put_policy(policy)
-        self._policies = {**self._policies, policy.deployment: policy}
-        await self._fit(policy)
+        async with self._changing:
+            policy = replace(policy, update_time=self._clock.now())
+            await self._store.put_policy(policy)
+            self._policies = {**self._policies, policy.deployment: policy}
+        await self._fit(policy.deployment)
         return policy
 
     async def list(self, name: DeploymentName, page: PageRequest) -> Page[Sample]:
@@ -172,22 +179,27 @@ class Samples:
 
     async def tidy(self) -> None:
         """Read the policies; forget what belongs to deployments that are gone, and feedback that is old."""
-        created = {one.name: one.create_time for one in await self._deployments.all()}
-        policies = await self._store.policies()
-        self._policies = {
-            one.deployment: one
-            for one in policies
-            if one.deployment in created and one.update_time and one.update_time >= created[one.deployment]
-        }
+        # Before anything is read: what comes later may be of deployments that were not there yet.
         now = self._clock.now()
+        async with self._changing:
+            policies = await self._store.policies()
+            created = {one.name: one.create_time for one in await self._deployments.all()}
+            self._policies = {
+                one.deployment: one
+                for one in policies
+                if one.deployment in created and one.update_time and one.update_time >= created[one.deployment]
+            }
         for name in await self._store.deployments():
             # A deployment that was made again under the same name begins anew.
-            before = created.get(name, now + timedelta(days=1))
+            before = created.get(name, now)
             while samples := await self._store.samples_before(name, before):
                 for sample in samples:
                     await self._remove(sample)
             await self._store.forget(name, before)
         await self._store.forget_feedback(now - timedelta(days=self._retention.feedback_days))
+        for torn in list(self._torn):
+            await self._remove(torn)
+            self._torn.discard(torn)
 
     async def _write(self, candidate: _Candidate) -> None:
         self._waiting_bytes -= len(candidate.content)
@@ -200,14 +212,21 @@ class Samples:
             # The row refers to bytes that are there.
             await self._files.put(sample.name, candidate.content)
             await self._store.add_sample(replace(sample, sha256=digest.hexdigest()))
-        except EnxertoError:
+        except Exception:
+            self._torn.add(sample.name)
             self._meter.sample("dropped")
             raise
         self._meter.sample(sample.reason.value.lower())
-        await self._fit(policy)
+        await self._fit(policy.deployment)
 
-    async def _fit(self, policy: SamplingPolicy) -> None:
+    async def _fit(self, name: DeploymentName) -> None:
         """Remove the oldest samples until the others fit."""
+        # One at a time: each counts only what it removes itself.
+        async with self._fitting.setdefault(name, asyncio.Lock()):
+            if (policy := self._policies.get(name)) is not None:
+                await self._shrink(policy)
+
+    async def _shrink(self, policy: SamplingPolicy) -> None:
         name = policy.deployment
         usage = await self._store.samples_usage(name)
         count, size_bytes = usage.count, usage.size_bytes
