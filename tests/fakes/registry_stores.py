@@ -71,7 +71,8 @@ class InMemoryMetadataStore:
         self._model(parent)
         numbers = sorted(name for name in self._versions if name.parent == parent and name.number < before)[::-1]
         found = [self._versions[name] for name in numbers[: page.size]]
-        return Page(found, str(found[-1].name.number) if len(numbers) > page.size else "")
+        keys = [str(version.name.number) for version in found]
+        return Page(found, keys[-1] if len(numbers) > page.size else "", keys)
 
     async def add_blob(self, blob: Blob, now: datetime) -> None:
         self._blobs.setdefault((blob.parent, blob.sha256), blob)

@@ -117,7 +117,8 @@ class InMemoryDatasetStore:
             (name for name in self._snapshots if name.parent == parent and name.number < before), reverse=True
         )
         items = [self._snapshots[name] for name in names[: page.size]]
-        return Page(items, str(items[-1].name.number) if len(names) > page.size else "")
+        keys = [str(item.name.number) for item in items]
+        return Page(items, keys[-1] if len(names) > page.size else "", keys)
 
     async def list_importing(self) -> Sequence[Snapshot]:
         return [one for one in self._snapshots.values() if one.state is SnapshotState.IMPORTING]
@@ -175,7 +176,8 @@ class InMemoryRunStore:
         before = int(page.after) if page.after else 10**18
         found = [(row, run) for row, run in rows if run.name.parent == parent and row < before]
         chosen = found[: page.size]
-        return Page([run for _, run in chosen], str(chosen[-1][0]) if len(found) > page.size else "")
+        keys = [str(key) for key, _ in chosen]
+        return Page([run for _, run in chosen], keys[-1] if len(found) > page.size else "", keys)
 
     async def list_active(self) -> Sequence[TrainingRun]:
         return [run for run in self._runs.values() if not run.state.final]

@@ -31,6 +31,8 @@ class Page(Generic[T]):
     items: Sequence[T]
     next_after: str = ""
     """Key to continue after; empty on the last page."""
+    keys: Sequence[str] = ()
+    """Of each item, for lists whose items may be so large that a page has to end early."""
 
     @property
     def next_page_token(self) -> str:

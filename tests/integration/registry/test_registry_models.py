@@ -9,6 +9,7 @@ import pytest
 
 from enxerto.registry.v1 import model_pb2, model_version_pb2
 from enxerto.registry.v1 import registry_service_pb2 as pb
+from enxerto.type.v1 import metric_pb2
 from grpc_details import FailedCall, failed_call
 from registry_requests import MODEL, PROJECT, create_model, model_version, streamed, upload_messages
 
@@ -295,6 +296,23 @@ async def test_pages(registry: Any) -> None:
     page = await registry.stub.ListModels(pb.ListModelsRequest(parent=PROJECT, page_token=page.next_page_token))
     assert [model.name for model in page.models] == [MODEL]
     assert not page.next_page_token
+
+
+async def test_a_page_ends_before_it_is_too_large_for_a_client_as_it_comes(registry: Any) -> None:
+    await prepare(registry)
+    large = model_version(SHA256)
+    large.metrics.extend(
+        metric_pb2.Metric(name="recall", value=0.5, split="val", class_name=f"{number:0200}") for number in range(2000)
+    )
+    for _ in range(20):
+        await registry.stub.CreateModelVersion(pb.CreateModelVersionRequest(parent=MODEL, model_version=large))
+    numbers, token, pages = [], "", 0
+    while pages == 0 or token:
+        page = await registry.stub.ListModelVersions(pb.ListModelVersionsRequest(parent=MODEL, page_token=token))
+        numbers += [int(version.name.rsplit("/", 1)[1]) for version in page.model_versions]
+        token, pages = page.next_page_token, pages + 1
+    assert numbers == list(range(20, 0, -1))
+    assert pages > 1
 
 
 @pytest.mark.parametrize("token", ["%%%", "a", "AA==", "8J-YgA==", "LTE=", "MTAwMDAwMDAwMDA=", "é"])

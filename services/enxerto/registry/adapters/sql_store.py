@@ -148,8 +148,8 @@ class SqlMetadataStore:
         async with _transaction(self._reader) as connection:
             await _read_model(connection, parent)
             found = [_version(row) for row in (await connection.execute(query)).mappings()]
-        more = len(found) > page.size
-        return Page(found[: page.size], str(found[page.size - 1].name.number) if more else "")
+        keys = [str(version.name.number) for version in found[: page.size]]
+        return Page(found[: page.size], keys[-1] if len(found) > page.size else "", keys)
 
     async def add_blob(self, blob: Blob, now: datetime) -> None:
         """Note that a blob is whole."""

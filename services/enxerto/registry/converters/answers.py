@@ -7,6 +7,7 @@ from enxerto.kernel.paging import Page
 from enxerto.registry.domain import Artifact, Blob, Model, Parity, ResolvedVersion, State, Version
 from enxerto.registry.v1 import model_pb2, model_version_pb2
 from enxerto.registry.v1 import registry_service_pb2 as pb
+from enxerto.runtime.paging import fitting
 from enxerto.runtime.timestamps import timestamp
 from enxerto.type.v1 import metric_pb2, task_pb2, tensor_pb2
 from enxerto.vision.specs import Task, TensorSpec
@@ -86,9 +87,8 @@ def resolved_to_proto(found: Mapping[VersionReference, ResolvedVersion]) -> pb.R
 
 def versions_to_proto(page: Page[Version]) -> pb.ListModelVersionsResponse:
     """One page of versions."""
-    return pb.ListModelVersionsResponse(
-        model_versions=[version_to_proto(version) for version in page.items], next_page_token=page.next_page_token
-    )
+    versions, token = fitting(page, [version_to_proto(version) for version in page.items])
+    return pb.ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
 
 def upload_to_proto(blob: Blob) -> pb.UploadBlobResponse:

@@ -133,7 +133,8 @@ class SqlDatasetStore:
             await self._get(connection, parent)
             rows = (await connection.execute(query.order_by(snapshots.c.number.desc()).limit(page.size + 1))).all()
         items = [_snapshot(row) for row in rows[: page.size]]
-        return Page(items, str(items[-1].name.number) if len(rows) > page.size else "")
+        keys = [str(item.name.number) for item in items]
+        return Page(items, keys[-1] if len(rows) > page.size else "", keys)
 
     async def list_importing(self) -> Sequence[Snapshot]:
         """Every snapshot in IMPORTING, oldest first."""

@@ -83,7 +83,8 @@ class SqlRunStore:
             query = query.where(runs.c.row < int(page.after))
         async with transaction(reader(self._engine)) as connection:
             rows = (await connection.execute(query.order_by(runs.c.row.desc()).limit(page.size + 1))).all()
-        return Page([_run(row) for row in rows[: page.size]], str(rows[-2].row) if len(rows) > page.size else "")
+        keys = [str(row.row) for row in rows[: page.size]]
+        return Page([_run(row) for row in rows[: page.size]], keys[-1] if len(rows) > page.size else "", keys)
 
     async def list_active(self) -> Sequence[TrainingRun]:
         """Every run that is not final, oldest first."""

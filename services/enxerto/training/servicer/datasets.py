@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from enxerto.kernel.names import DatasetName, SnapshotName
+from enxerto.runtime.paging import fitting
 from enxerto.training import converters
 from enxerto.training.service import Datasets
 from enxerto.training.v1 import dataset_pb2, dataset_service_pb2, dataset_service_pb2_grpc
@@ -74,9 +75,8 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         """List the snapshots of a dataset, newest first."""
         parent, page = converters.dataset_page(request)
         found = await self._datasets.list_snapshots(parent, page)
-        return dataset_service_pb2.ListSnapshotsResponse(
-            snapshots=[converters.snapshot_to_proto(one) for one in found.items], next_page_token=found.next_page_token
-        )
+        snapshots, token = fitting(found, [converters.snapshot_to_proto(one) for one in found.items])
+        return dataset_service_pb2.ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
     async def ValidateDataset(
         self, request: dataset_service_pb2.ValidateDatasetRequest, context: Context

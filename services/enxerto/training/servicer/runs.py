@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 
 from enxerto.kernel.names import BaseModelName
+from enxerto.runtime.paging import fitting
 from enxerto.training import converters
 from enxerto.training.domain import TrainingRun
 from enxerto.training.service import BaseModels, Questions, Runs, WeightsImports, WeightsSupply
@@ -49,9 +50,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         """List the runs of a project, newest first."""
         parent, page = converters.project_page(request.parent, request.page_size, request.page_token, numbered=True)
         found = await self._runs.list_page(parent, page)
-        return training_service_pb2.ListTrainingRunsResponse(
-            training_runs=[await self._answer(one) for one in found.items], next_page_token=found.next_page_token
-        )
+        runs, token = fitting(found, [await self._answer(one) for one in found.items])
+        return training_service_pb2.ListTrainingRunsResponse(training_runs=runs, next_page_token=token)
 
     async def CancelTrainingRun(
         self, request: training_service_pb2.CancelTrainingRunRequest, context: Context
