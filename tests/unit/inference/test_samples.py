@@ -42,10 +42,13 @@ class SteppingClock:
 
 
 class UnhurriedSampleFiles(InMemorySampleFiles):
-    """Others get their turn while an image is removed."""
+    """The first removal of an image takes so long that others get ahead."""
+
+    _first_s = 0.1
 
     async def delete(self, name: SampleName) -> None:
-        await asyncio.sleep(0.001)
+        takes_s, self._first_s = self._first_s, 0.0
+        await asyncio.sleep(takes_s)
         await super().delete(name)
 
 
