@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from enxerto.inference.domain import (
     CONFIDENCE_BINS,
+    MAX_TRAFFIC_TARGETS,
     Payload,
     PictureAnswer,
     Prediction,
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 _WINDOW = 1000
 _DRIFT_WINDOW = 250
 _LEAST_DRIFT_IMAGES = 64
-_VERSIONS = 4
+_VERSIONS = MAX_TRAFFIC_TARGETS + 2
+"""Of a deployment: the main one, its canaries, and one that takes the place of another."""
 _RETRY_S = 30.0
 
 
@@ -104,7 +106,7 @@ class Observer:
         now = time.monotonic()
         watched = self._find(name, version, now)
         # A large request may overdraw: the next ones wait until it is paid for.
-        watched.tokens = min(rate, watched.tokens + (now - watched.refilled) * rate)
+        watched.tokens = min(self._most_tokens, watched.tokens + (now - watched.refilled) * rate)
         watched.refilled = now
         if watched.tokens < 1:
             return False
@@ -160,6 +162,11 @@ class Observer:
         drifts = [drift for one in watched if (drift := one.drift()) is not None]
         self._meter.drifted(max(drifts, default=0.0), sum(self._has_drifted(one) for one in watched))
 
+    @property
+    def _most_tokens(self) -> float:
+        """An image costs a whole one, however few there are in a second."""
+        return max(1.0, self._limits.images_per_s)
+
     def _find(self, name: DeploymentName, version: ServableVersion, now: float) -> _Watched:
         versions = self._watched.setdefault(name, {})
         watched = versions.get(version.name)
@@ -167,7 +174,7 @@ class Observer:
             if len(versions) >= _VERSIONS:
                 del versions[min(versions, key=lambda one: versions[one].seen)]
             shares = np.zeros(len(version.labels) if version.task is Task.CLASSIFICATION else 0)
-            watched = _Watched(version, self._limits.images_per_s, now, seen=now, class_shares=shares)
+            watched = _Watched(version, self._most_tokens, now, seen=now, class_shares=shares)
             if version.embedding_dimension is not None:
                 watched.moments = RunningMoments(version.embedding_dimension, _DRIFT_WINDOW)
             versions[version.name] = watched

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
-from enxerto.inference.domain import BatchAnswer, PayloadKind, Timing
+from enxerto.inference.domain import MAX_TRAFFIC_TARGETS, BatchAnswer, PayloadKind, Timing
 from enxerto.inference.ports import Meter
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.names import DeploymentName, VersionName
 
-_KEPT_VERSIONS = 8
+_KEPT_VERSIONS = MAX_TRAFFIC_TARGETS + 2
+"""Of a deployment: the main one, its canaries and its shadow."""
 
 
 @dataclass(slots=True)
@@ -73,13 +74,13 @@ class Statistics:
         self._versions: dict[DeploymentName, dict[VersionName, VersionStatistics]] = {}
 
     def of(self, name: DeploymentName, version: VersionName) -> VersionStatistics:
-        """The counts of one version; those of versions that served long ago are forgotten."""
+        """The counts of one version; those of versions that were not used longest are forgotten."""
         known = self._versions.setdefault(name, {})
-        if version not in known:
-            for old in list(known)[: 1 - _KEPT_VERSIONS]:
-                del known[old]
-            known[version] = VersionStatistics()
-        return known[version]
+        found = known.pop(version, None) or VersionStatistics()
+        while len(known) >= _KEPT_VERSIONS:
+            del known[next(iter(known))]
+        known[version] = found
+        return found
 
     def keep(self, names: set[DeploymentName]) -> None:
         """Forget all other deployments."""
