@@ -1,7 +1,9 @@
 import io
 import os
 import stat
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -132,10 +134,50 @@ def test_a_huge_extended_header_is_not_read_into_memory(tmp_path: Path) -> None:
     assert error.value.offenders[-1].code == "TOO_LARGE"
 
 
-def test_too_many_entries(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "member"), [("zip", ""), ("tar", "dogs/3.png")])
+def test_too_many_entries(tmp_path: Path, kind: str, member: str) -> None:
+    path = _zip(tmp_path / "upload", FILES) if kind == "zip" else _tar(tmp_path / "upload")
     with pytest.raises(ArchiveError) as error:
-        extract(_zip(tmp_path / "upload", FILES), tmp_path / "out", ArchiveLimits(entries=2))
-    assert _codes(error.value) == {"dogs/3.png": "TOO_MANY_ENTRIES"}
+        extract(path, tmp_path / "out", ArchiveLimits(entries=2))
+    assert _codes(error.value) == {member: "TOO_MANY_ENTRIES"}
+    extract(path, tmp_path / "out", ArchiveLimits(entries=3))
+    assert _content(tmp_path / "out") == FILES
+
+
+def _long_directory(path: Path, entries: int, *, zip64: bool) -> Path:
+    """A zip whose directory is long and said to have one entry."""
+    start = zipfile.structFileHeader
+    header = struct.pack(start, zipfile.stringFileHeader, *([0] * (len(struct.unpack(start, bytes(30))) - 1)))
+    entry = zipfile.stringCentralDir + bytes(24) + struct.pack("<H", 1) + bytes(16) + b"a"
+    size, offset = entries * len(entry), len(header)
+    told = (0xFFFFFFFF, 0xFFFFFFFF) if zip64 else (size, offset)
+    end = struct.pack(zipfile.structEndArchive, zipfile.stringEndArchive, 0, 0, 1, 1, *told, 0)
+    if zip64:
+        record = (zipfile.stringEndArchive64, 44, 45, 45, 0, 0, 1, 1, size, offset)
+        locator = (zipfile.stringEndArchive64Locator, 0, offset + size, 1)
+        end = (
+            struct.pack(zipfile.structEndArchive64, *record)
+            + struct.pack(zipfile.structEndArchive64Locator, *locator)
+            + end
+        )
+    path.write_bytes(header + entry * entries + end)
+    return path
+
+
+@pytest.mark.parametrize("zip64", [False, True])
+@pytest.mark.parametrize("entries", [10_000, 100_000])
+def test_a_long_directory_of_a_zip_is_refused_before_it_fills_memory(tmp_path: Path, entries: int, zip64: bool) -> None:
+    path = _long_directory(tmp_path / "upload", entries, zip64=zip64)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArchiveError) as error:
+            extract(path, tmp_path / "out", ArchiveLimits(entries=100))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert _codes(error.value) == {"": "TOO_MANY_ENTRIES"}
+    assert peak < 3 * 2**20
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2", "zip"])
@@ -162,3 +204,49 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError) as error:
         extract(_zip(tmp_path / "upload", {"a": b"", "a/b.png": b""}), tmp_path / "out")
     assert _codes(error.value) == {"a/b.png": "DUPLICATE"}
+
+
+def test_names_that_are_not_utf8_are_told_legibly(tmp_path: Path) -> None:
+    extra = [_link("link\udce9.png", "cats/1.png"), tarfile.TarInfo("cats/caf\udce9.png")]
+    with pytest.raises(ArchiveError) as error:
+        extract(_tar(tmp_path / "upload", extra=extra), tmp_path / "out")
+    assert _codes(error.value) == {"link\\udce9.png": "LINK", "cats/caf\\udce9.png": "BAD_NAME"}
+    error.value.args[0].encode()
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every new file is on a disk without room."""
+    really_open = Path.open
+
+    def open_full(path: Path, mode: str = "r"):
+        return really_open(Path("/dev/full"), "wb") if mode == "xb" else really_open(path, mode)
+
+    monkeypatch.setattr(Path, "open", open_full)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_is_no_damage_of_the_archive(tmp_path: Path, kind: str) -> None:
+    path = _zip(tmp_path / "upload", FILES) if kind == "zip" else _tar(tmp_path / "upload")
+    with pytest.raises(OSError, match="No space left on device"):
+        extract(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("files", [{"a.png": bytes(5 * 2**20)}, {f"{i}.png": b"x" for i in range(10)}], ids=len)
+def test_unpacking_stops_between_members_and_within_one(tmp_path: Path, kind: str, files: dict[str, bytes]) -> None:
+    path = _zip(tmp_path / "upload", files) if kind == "zip" else _tar(tmp_path / "upload", files=files)
+    asked = 0
+
+    def stop() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            raise InterruptedError("the service is stopping")
+
+    with pytest.raises(InterruptedError):
+        extract(path, tmp_path / "out", stop=stop)
+    assert asked == 4
+    assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import lzma
 import shutil
@@ -11,13 +12,13 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from enxerto.vision.archives.limits import DEFAULT_LIMITS, ArchiveError, ArchiveLimits, Offender, StopError
-from enxerto.vision.archives.metering import CHUNK, Meter, MeteredMember, MeteredTar, Readable
-from enxerto.vision.archives.names import Target
+from enxerto.vision.archives.metering import CHUNK, Meter, MeteredMember, MeteredTar, MeteredZip, Readable
+from enxerto.vision.archives.names import Target, legible
 
 _TAR_BLOCK: Final = 512
 _UNREADABLE: Final = (
@@ -32,18 +33,27 @@ _UNREADABLE: Final = (
 )
 
 
-def extract(archive: Path, into: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> None:
+def extract(
+    archive: Path, into: Path, limits: ArchiveLimits = DEFAULT_LIMITS, stop: Callable[[], None] = lambda: None
+) -> None:
     """Unpack a tar (plain, gzip, xz, bzip2) or zip, told apart by content, into the new folder `into`.
+
+    Args:
+        archive: the file.
+        into: where to.
+        limits: of what it unpacks to.
+        stop: asked at every member and piece of one; raises when the work is no longer wanted.
 
     Raises:
         ArchiveError: with every member that is a link, a device, encrypted, a duplicate, or has a path that leaves the
             folder; or the first limit that was crossed. `into` does not exist then.
         FileExistsError: `into` exists.
+        OSError: the disk cannot be read or written; `into` does not exist then.
     """
     into.mkdir(parents=True)
     offenders: list[Offender] = []
     try:
-        _extract(archive, Target(into), Meter(archive.stat().st_size, limits), offenders)
+        _extract(archive, Target(into), Meter(archive.stat().st_size, limits, stop), offenders)
         if offenders:
             raise ArchiveError(tuple(offenders))
     except BaseException:
@@ -57,14 +67,24 @@ def _extract(archive: Path, target: Target, meter: Meter, offenders: list[Offend
             head = file.read(_TAR_BLOCK)
             file.seek(0)
             if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-                _extract_zip(file, target, meter, offenders)
+                _extract_zip(MeteredZip(file, meter.limits), target, meter, offenders)
                 return
             with _decompressed(file, head) as stream:
                 _extract_tar(stream, target, meter, offenders)
     except StopError as stop:
         offenders.append(stop.offender)
     except _UNREADABLE as error:
+        if not _is_damage(error):
+            raise
         offenders.append(Offender("", "CORRUPT", f"the archive is damaged: {error}"))
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is of the archive's bytes, and not of the disk or of whoever stops the work."""
+    if isinstance(error, InterruptedError):
+        return False
+    # Decompressors give no number; a bad offset makes the system refuse to seek.
+    return not isinstance(error, OSError) or error.errno in (None, errno.EINVAL)
 
 
 @contextlib.contextmanager
@@ -98,15 +118,16 @@ def _extract_tar(stream: Readable, target: Target, meter: Meter, offenders: list
     metered = MeteredTar(stream, meter)
     with tarfile.open(fileobj=metered, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            metered.member = member.name
-            meter.add_entry(member.name)
+            name = legible(member.name)
+            metered.member = name
+            meter.add_entry(name)
             # tarfile keeps every header that it has read; a long archive would fill memory.
             tar.members = []  # type: ignore[attr-defined]
             if member.issym() or member.islnk():
-                offenders.append(Offender(member.name, "LINK", "is a link"))
+                offenders.append(Offender(name, "LINK", "is a link"))
                 continue
             if not (member.isdir() or member.isreg()) or member.issparse():
-                offenders.append(Offender(member.name, "SPECIAL_FILE", "is neither a plain file nor a folder"))
+                offenders.append(Offender(name, "SPECIAL_FILE", "is neither a plain file nor a folder"))
                 continue
             path = target.place(member.name, member.isdir())
             if isinstance(path, Offender):
@@ -117,7 +138,7 @@ def _extract_tar(stream: Readable, target: Target, meter: Meter, offenders: list
                 _write(path, None if member.isdir() else tar.extractfile(member), member.size)
 
 
-def _extract_zip(file: BinaryIO, target: Target, meter: Meter, offenders: list[Offender]) -> None:
+def _extract_zip(file: MeteredZip, target: Target, meter: Meter, offenders: list[Offender]) -> None:
     with zipfile.ZipFile(file) as bundle:
         for member in bundle.infolist():
             name = member.filename
@@ -145,6 +166,8 @@ def _extract_zip(file: BinaryIO, target: Target, meter: Meter, offenders: list[O
                 with bundle.open(member) as body:
                     _write(path, MeteredMember(body, meter, name), None)
             except _UNREADABLE as error:
+                if not _is_damage(error):
+                    raise
                 offenders.append(Offender(name, "CORRUPT", f"is damaged: {error}"))
 
 

@@ -27,7 +27,7 @@ class Target:
         parents = set(path.parents)
         taken = path in self._files or (not is_folder and path in self._folders)
         if taken or parents & self._files:
-            return Offender(name, "DUPLICATE", "occurs more than once")
+            return Offender(name, "DUPLICATE", "occurs more than once, or as a file and as a folder")
         self._folders |= parents
         if is_folder:
             self._folders.add(path)
@@ -36,8 +36,15 @@ class Target:
         return self._folder / path
 
 
+def legible(text: str) -> str:
+    """The text with whatever is not Unicode escaped, as bytes of a name are that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def safe_path(name: str) -> PurePosixPath | Offender:
     """A name from outside as a relative path that stays below its folder, or why it is none."""
+    if name != legible(name):
+        return Offender(legible(name), "BAD_NAME", "has a name that is not UTF-8")
     path = PurePosixPath(name)
     if path.is_absolute() or (len(name) > 1 and name[1] == ":"):
         return Offender(name, "ABSOLUTE_PATH", "has an absolute path")
@@ -45,7 +52,7 @@ def safe_path(name: str) -> PurePosixPath | Offender:
         return Offender(name, "PATH_TRAVERSAL", "leaves the archive through '..'")
     if not name or "\\" in name or any(ord(char) < 32 for char in name):
         return Offender(name, "BAD_NAME", "has an empty name, a backslash or a control character in its name")
-    encoded = [part.encode("utf-8", "surrogateescape") for part in path.parts]
+    encoded = [part.encode() for part in path.parts]
     if any(len(part) > _MAX_NAME_BYTES for part in encoded) or sum(map(len, encoded)) > _MAX_PATH_BYTES:
         return Offender(name[:80], "BAD_NAME", "has too long a name")
     return path
