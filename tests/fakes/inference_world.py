@@ -158,6 +158,13 @@ class InMemoryModelRegistry:
         self.aliases[reference] = version
         return reference
 
+    async def labels(self, name: VersionName) -> tuple[str, ...]:
+        if self.away:
+            raise UnavailableError("the registry is away")
+        if name not in self.versions:
+            raise VersionNotFoundError(str(name))
+        return self.versions[name].labels
+
     async def embedding_reference(self, name: VersionName) -> EmbeddingReference | None:
         if self.away:
             raise UnavailableError("the registry is away")

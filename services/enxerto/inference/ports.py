@@ -98,6 +98,15 @@ class ModelRegistry(Protocol):
         """
         ...
 
+    async def labels(self, name: VersionName) -> tuple[str, ...]:
+        """A version's classes in order, whether or not it may be served.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+            RegistryUnavailableError: the registry cannot be reached.
+        """
+        ...
+
     async def embedding_reference(self, name: VersionName) -> EmbeddingReference | None:
         """What the version's embeddings of training images are like; None when it keeps no reference.
 

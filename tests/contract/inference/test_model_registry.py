@@ -124,6 +124,14 @@ async def test_what_is_quarantined_is_not_servable(bench: Bench) -> None:
         await bench.registry.resolve(reference(str(number)))
 
 
+async def test_the_classes_of_a_version_are_known_whether_or_not_it_is_servable(bench: Bench) -> None:
+    good, bad = [VersionName("default", "pets", await bench.add(quarantined)) for quarantined in (False, True)]
+    labels = (await bench.registry.resolve(reference(str(good.number)))).labels
+    assert await bench.registry.labels(good) == await bench.registry.labels(bad) == labels
+    with pytest.raises(VersionNotFoundError):
+        await bench.registry.labels(VersionName("default", "pets", 7))
+
+
 async def test_the_meanings_of_many_references_are_told_at_once(bench: Bench) -> None:
     first, bad = await bench.add(False), await bench.add(True)
     await bench.point("production", first)

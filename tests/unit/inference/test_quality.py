@@ -191,6 +191,14 @@ async def test_feedback_is_live_accuracy(front: Front) -> None:
     assert front.meter.counts["feedback unknown_label"] == 1
 
 
+async def test_feedback_is_taken_for_a_version_that_was_quarantined_since(front: Front) -> None:
+    answer = await classify(front, RED)
+    front.registry.quarantined.add(VersionName.parse(answer.model_version))
+    label = answer.results[0].categories[0].label
+    done = await submit(front, Feedback(prediction_id=answer.prediction_id, label=label))
+    assert (done.correct_count, done.unknown_label_count) == (1, 0)
+
+
 async def test_feedback_counts_for_answers_of_the_window(front: Front) -> None:
     for hours in (0, 30):
         answer = await classify(front, RED)

@@ -75,6 +75,10 @@ class RegistryClient:
         except GoldenError as error:
             raise VersionNotServableError(name, f"has golden inputs that cannot be used: {error.message}") from error
 
+    async def labels(self, name: VersionName) -> tuple[str, ...]:
+        """A version's classes; see `ModelRegistry.labels`."""
+        return tuple((await self._version(str(name))).label_map.names)
+
     async def embedding_reference(self, name: VersionName) -> EmbeddingReference | None:
         """The artefact that the training left; see `ModelRegistry.embedding_reference`."""
         version = await self._version(str(name))

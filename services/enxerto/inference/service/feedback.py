@@ -15,7 +15,7 @@ from enxerto.inference.domain import (
 from enxerto.inference.ports import DeploymentStore, Meter, ModelRegistry, QualityStore
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import Violations
-from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
+from enxerto.kernel.names import DeploymentName, VersionName
 
 _REMEMBERED = 256
 
@@ -55,8 +55,7 @@ class Quality:
         Raises:
             DeploymentNotFoundError: there is no such deployment.
             InvalidArgumentError: names every id that is not of this deployment, and every index beyond its images.
-            VersionNotFoundError, VersionNotServableError, RegistryUnavailableError: whether a label is known cannot be
-                looked up.
+            VersionNotFoundError, RegistryUnavailableError: whether a label is known cannot be looked up.
         """
         await self._deployments.get(name)
         violations = Violations()
@@ -102,8 +101,7 @@ class Quality:
     async def _labels_of(self, version: VersionName) -> tuple[str, ...]:
         labels = self._labels.get(version)
         if labels is None:
-            reference = VersionReference(version.project, version.model, str(version.number))
-            labels = (await self._registry.resolve(reference)).labels
+            labels = await self._registry.labels(version)
             if len(self._labels) >= _REMEMBERED:
                 self._labels.clear()
             self._labels[version] = labels
