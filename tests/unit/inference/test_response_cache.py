@@ -1,6 +1,7 @@
 """Answers that are kept and given again, through the front's own server."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import grpc
 import numpy as np
 import pytest
 
-from enxerto.inference.domain import ItemRefusal, Tensor, Timing
+from enxerto.inference.adapters.replica_client import answer_from_proto
+from enxerto.inference.domain import BatchAnswer, ItemRefusal, PictureAnswer, Segment, Tensor, Timing
 from enxerto.inference.errors import ReplicasUnavailableError
 from enxerto.inference.oip import open_inference_pb2 as oip
+from enxerto.inference.replica.messages import response
+from enxerto.inference.replica.outlines import outlines
 from enxerto.inference.service import ResponseCaches, Share, SpecChange
 from enxerto.inference.v1.vision_pb2 import MASK_FORMAT_PNG, MASK_FORMAT_RLE, Image
 from enxerto.inference.v1.vision_service_pb2 import ClassifyRequest, DetectRequest, EmbedRequest, SegmentRequest
@@ -269,6 +273,27 @@ def test_the_least_recently_used_answer_goes_first_and_bytes_are_bounded() -> No
     caches.put(a, TWO, b"1", (), share(10))
     assert held(a) == [b"3", b"4"]
     assert caches.find(a, TWO, b"1", ()) is None
+
+
+SPECKS = np.random.default_rng(0).random((200, 200)) < 0.5
+COMB = np.arange(200)[:, None] < np.random.default_rng(0).integers(1, 200, 200)
+
+
+@pytest.mark.parametrize("mask", [SPECKS, COMB], ids=["many outlines", "one long outline"])
+def test_outlines_count_for_what_they_take(mask: np.ndarray) -> None:
+    segment = Segment(0, int(mask.sum()), "", outlines(mask))
+    message = response(BatchAnswer((), (PictureAnswer(200, 200, (), (segment,)),), (), 0, 0))
+    tracemalloc.start()
+    try:
+        found = Share((), answer_from_proto(message).pictures, (), Timing(0, 0, 0, 0))
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    meter, name, version = CountingMeter(), DeploymentName("default", "a"), VersionName("default", "a", 1)
+    caches = ResponseCaches(2**30, meter)
+    caches.keep(name, frozenset({version}), 2**30)
+    caches.put(name, version, b"digest", (), found)
+    assert taken <= meter.cached_bytes <= 1.5 * taken + 2048
 
 
 async def test_many_at_once_each_get_an_answer(front: Front) -> None:

@@ -278,5 +278,5 @@ def _tensor(message: pb.OutputTensor) -> Tensor:
 
 
 def _segment(message: vision_pb2.Segment) -> Segment:
-    outlines = tuple(Outline(tuple(polygon.points), polygon.hole) for polygon in message.polygons)
+    outlines = tuple(Outline.of(polygon.points, polygon.hole) for polygon in message.polygons)
     return Segment(message.index, message.pixel_count, message.rle, outlines)

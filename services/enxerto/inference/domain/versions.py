@@ -107,7 +107,7 @@ class Prediction:
     @property
     def size_bytes(self) -> int:
         """About what it takes in memory."""
-        return sum(len(one.content) for one in self.tensors) + sum(one.size_bytes for one in self.pictures)
+        return sum(len(one.content) for one in self.tensors) + sum(one.held_bytes for one in self.pictures)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name, over all images.

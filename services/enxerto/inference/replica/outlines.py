@@ -44,7 +44,7 @@ def outlines(mask: npt.NDArray[np.bool_]) -> tuple[Outline, ...]:
             chain += points[corner]
             corner = down[corner]
         # The first corner of a ring in reading order has the ring's inner side to its lower right.
-        found.append(Outline(tuple(chain), not inside[start]))
+        found.append(Outline.of(chain, not inside[start]))
     return tuple(found)
 
 

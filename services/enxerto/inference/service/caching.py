@@ -149,5 +149,5 @@ def _entry(share: Share, outputs: frozenset[str], before: _Entry | None) -> _Ent
 
 def _size(share: Share) -> int:
     held: list[Tensor | PictureAnswer] = [*share.tensors, *share.pictures]
-    sizes = (len(one.content) if isinstance(one, Tensor) else one.size_bytes + _ENTRY_BYTES for one in held)
+    sizes = (len(one.content) if isinstance(one, Tensor) else one.held_bytes + _ENTRY_BYTES for one in held)
     return _ENTRY_BYTES + sum(sizes)
