@@ -132,6 +132,8 @@ class InMemoryModelRegistry:
         self.calls: Counter[str] = Counter()
         self.unreadable: set[VersionName] = set()
         """Versions whose facts cannot be read at the moment."""
+        self.garbled: set[VersionName] = set()
+        """Versions whose facts nobody foresaw."""
         self.away = False
 
     async def golden(self, version: ServableVersion) -> Golden | None:
@@ -188,6 +190,8 @@ class InMemoryModelRegistry:
         name = self._meant(reference)
         if name in self.unreadable:
             raise UnavailableError("the registry is away")
+        if name in self.garbled:
+            raise KeyError("layout")
         if name not in self.versions:
             raise VersionNotFoundError(str(reference))
         if name in self.quarantined:
@@ -214,12 +218,17 @@ class InMemoryCluster:
         """How many replicas an application is to have; the load may change it."""
         self.room: dict[VersionName, int] = {}
         """No more replicas of a version come up for now."""
+        self.unstartable: set[str] = set()
+        """Applications whose starts fail now. As Serve does it, they have then failed until they are declared anew."""
+        self.given_up: set[str] = set()
         self.away = False
 
     async def apply(self, applications: Sequence[Application | Pool]) -> None:
         self._check()
         before, self.running = self.running, {application.name: application for application in applications}
         self.targets = {name: self._target(before.get(name), now) for name, now in self.running.items()}
+        self.given_up &= self.running.keys()
+        self.given_up |= self.unstartable & (self.running.keys() - before.keys())
         self.applied.append(frozenset(self.running))
 
     async def observe(self) -> Mapping[str, ApplicationStatus]:
@@ -236,7 +245,7 @@ class InMemoryCluster:
 
     def forget(self) -> None:
         """What a restart of Ray does."""
-        self.running = {}
+        self.running, self.given_up = {}, set()
 
     def _check(self) -> None:
         if self.away:
@@ -244,6 +253,8 @@ class InMemoryCluster:
 
     def _status(self, application: Application | Pool) -> ApplicationStatus:
         version = None if isinstance(application, Pool) else application.version
+        if application.name in self.given_up:
+            return ApplicationStatus(ApplicationState.FAILED, (), "out of disk")
         if version in self.broken:
             return ApplicationStatus(ApplicationState.FAILED, (), "out of luck")
         if version in self.silent:

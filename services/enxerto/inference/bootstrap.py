@@ -203,7 +203,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
         finally:
             if wired.regions is not None:
                 wired.regions.unregister()
-            await replicas.keep(frozenset())
+            await replicas.close()
 
 
 def _secret(settings: InferenceSettings) -> str:

@@ -96,6 +96,13 @@ async def test_a_version_by_number_and_by_alias(front: Front) -> None:
         assert not (await front.open.ModelReady(pb.ModelReadyRequest(name="class", version=version))).ready
 
 
+async def test_an_alias_of_what_may_not_be_served_is_not_ready(front: Front) -> None:
+    quarantined = front.registry.add(2, "class")
+    front.registry.quarantined.add(quarantined)
+    front.registry.point("examined", quarantined)
+    assert not (await front.open.ModelReady(pb.ModelReadyRequest(name="class", version="examined"))).ready
+
+
 async def test_an_alias_that_is_followed_needs_no_database(front: Front) -> None:
     front.store.away = True
     answer = await front.open.ModelInfer(infer_request("class", PLANES, model_version=ALIAS))

@@ -1,11 +1,12 @@
 """Deployments through the front door of the use cases, with the world in memory."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from enxerto.inference.domain import State, TrafficShare
+from enxerto.inference.domain import Deployment, DeploymentSpec, State, TrafficShare
 from enxerto.inference.errors import (
     DeploymentChangedError,
     DeploymentDeletingError,
@@ -17,6 +18,7 @@ from enxerto.inference.errors import (
     VersionNotServableError,
 )
 from enxerto.inference.service import SpecChange
+from enxerto.kernel.errors import UnavailableError
 from enxerto.kernel.names import DeploymentName, VersionReference
 from enxerto.vision.specs import Task
 from fakes.inference_stack import NAME, World, answer
@@ -43,6 +45,44 @@ async def test_until_it_is_up_it_is_not_ready_and_not_missing(world: World) -> N
         await world.answer()
     with pytest.raises(DeploymentNotFoundError):
         world.front.predictions.serving(DeploymentName("default", "other"))
+
+
+async def test_after_a_restart_nothing_is_missing_until_the_database_has_said_so(world: World) -> None:
+    await world.deploy(world.registry.point("production", world.registry.add(1)))
+    world.start()
+    with pytest.raises(DeploymentNotReadyError):
+        await world.answer()
+    world.store.away = True
+    with pytest.raises(UnavailableError):
+        await world.tick(1)
+    with pytest.raises(DeploymentNotReadyError):
+        await world.answer()
+    world.store.away = False
+    await world.tick(1)
+    assert await world.answer() == 1
+    with pytest.raises(DeploymentNotFoundError):
+        world.front.predictions.serving(DeploymentName("default", "other"))
+
+
+async def test_what_was_just_created_is_not_missing_while_a_tick_waits(world: World) -> None:
+    one = world.registry.add(1)
+    await world.tick(1)
+    read = world.store.all
+
+    async def read_and_wait() -> Sequence[Deployment]:
+        found = await read()
+        await world.front.deployments.create(NAME, DeploymentSpec(world.registry.point("production", one)), "")
+        return found
+
+    world.store.all = read_and_wait  # type: ignore[method-assign]
+    await world.tick(1)
+    world.store.all = read  # type: ignore[method-assign]
+    with pytest.raises(DeploymentNotReadyError):
+        await world.answer()
+    await world.store.remove(NAME)
+    await world.tick(1)
+    with pytest.raises(DeploymentNotFoundError):
+        await world.answer()
 
 
 @pytest.mark.parametrize("reference", ["7", "staging"])

@@ -14,7 +14,7 @@ from enxerto.inference.domain import (
     State,
     TrafficShare,
 )
-from enxerto.inference.errors import ModelTooLargeError, NoRoomError
+from enxerto.inference.errors import ModelTooLargeError, NoRoomError, VersionNotServableError
 from enxerto.inference.service import SpecChange
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
@@ -170,6 +170,18 @@ async def test_no_room_now_is_the_callers_answer_and_no_other_replica_is_asked(w
     assert refusal.value.retry_after_s == 1.0
     assert len(world.replicas.calls) == 1
     assert (world.meter.counts["no_room"], world.meter.counts["replica_failed"]) == (1, 0)
+
+
+@pytest.mark.parametrize("refusal", [ModelTooLargeError, VersionNotServableError])
+async def test_a_canary_that_cannot_be_loaded_any_more_leaves_its_share_to_the_main_version(
+    world: World, refusal: type[ModelTooLargeError | VersionNotServableError]
+) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    canary = world.registry.point("candidate", two)
+    await world.deploy(world.registry.point("production", one), traffic=(TrafficShare(canary, 99),), **SHARED)
+    assert 2 in await world.shares(50)
+    world.replicas.refusals[two] = refusal(two, "pinned models take the budget")
+    assert set(await world.shares(50)) == {1}
 
 
 async def test_a_canary_without_room_leaves_its_share_to_the_main_version(world: World) -> None:

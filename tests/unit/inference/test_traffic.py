@@ -1,6 +1,7 @@
 """A deployment whose requests are split between versions."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from enxerto.inference.errors import DeploymentNotFoundError, TaskMismatchError,
 from enxerto.inference.service import SpecChange
 from enxerto.kernel.errors import InvalidArgumentError
 from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
+from enxerto.vision.specs import Task
 from fakes.inference_stack import NAME, World, answer
 from fakes.tiny_onnx import TinyDetector
 
@@ -295,3 +297,46 @@ async def test_a_slow_trial_keeps_no_other_version_waiting() -> None:
     await world.tick()
     assert set(await world.shares(50)) == {1, 2}
     assert await answer(world.front, b"x", wanted=2) == 2
+
+
+async def tasks_of_two_kinds(world: World) -> None:
+    """Version 1 serves, with version 2 as its canary; 3 and 4 are for another task."""
+    await split(world)
+    for number in (3, 4):
+        name = world.registry.add(number, "styles")
+        world.registry.versions[name] = replace(world.registry.versions[name], task=Task.STYLE)
+        world.registry.point("production" if number == 3 else "candidate", name)
+
+
+async def test_a_task_changes_together_with_its_canary(world: World) -> None:
+    world.bring_up_s = 30
+    world.start()
+    await tasks_of_two_kinds(world)
+    three = VersionName("default", "styles", 3)
+    world.cluster.slow.add(three)
+    change = {"model_version": VersionReference("default", "styles", "production")}
+    await world.update(**change, traffic=(share(50, model="styles"),))
+    (canary,) = (await world.deployment()).companions
+    assert (canary.serving, canary.fault) == (VersionName("default", "styles", 4), None)
+    # It is up before the main version of its task is, and gets nothing until then.
+    assert set(await world.shares(50)) == {1}
+    world.cluster.slow.clear()
+    await world.tick(5)
+    assert set(await world.shares(50)) == {3, 4}
+    assert (await world.deployment()).companions == (canary,)
+    assert world.meter.counts["failed"] == 0
+
+
+async def test_a_canary_of_another_task_is_tried_again_when_the_main_version_has_that_task(world: World) -> None:
+    await tasks_of_two_kinds(world)
+    world.registry.point("candidate", VersionName("default", "styles", 4))
+    world.registry.aliases[VersionReference("default", "pets", "candidate")] = VersionName("default", "styles", 4)
+    await world.tick()
+    (canary,) = (await world.deployment()).companions
+    assert canary.fault is not None
+    assert canary.fault.reason == "TASK_MISMATCH"
+    world.registry.aliases[VersionReference("default", "pets", "production")] = VersionName("default", "styles", 3)
+    await world.tick(5)
+    (canary,) = (await world.deployment()).companions
+    assert (canary.serving, canary.fault) == (VersionName("default", "styles", 4), None)
+    assert set(await world.shares(100)) == {3, 4}

@@ -1,5 +1,6 @@
 """Golden inputs: written at export, read where a version is served."""
 
+import contextlib
 import io
 import zipfile
 from pathlib import Path
@@ -54,6 +55,31 @@ def bomb() -> bytes:
     return buffer.getvalue()
 
 
+def compressed() -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 4)).astype(np.uint8)
+    np.savez_compressed(buffer, images=pixels, probabilities=np.zeros((2, 4), np.float32))
+    return buffer.getvalue()
+
+
+def marked(flags: int = 0, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """An archive that says that its first file is encrypted, or compressed in some other way."""
+    content = bytearray(compressed())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = content.index(signature) + offset
+        content[start : start + 4] = flags.to_bytes(2, "little") + method.to_bytes(2, "little")
+    return bytes(content)
+
+
+def test_whatever_is_damaged_is_refused_as_a_file_that_cannot_be_read() -> None:
+    content = compressed()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x10
+        with contextlib.suppress(GoldenError):
+            read_golden(bytes(damaged), TinyModel.task)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -76,6 +102,11 @@ def bomb() -> bytes:
             archive(images=np.array([{}], dtype=object), probabilities=np.zeros((1, 4), np.float32)), id="a pickle"
         ),
         pytest.param(bomb(), id="a bomb"),
+        pytest.param(
+            archive(images=np.zeros((2, 3, 4, 4), np.uint8), probabilities=np.full((2, 4), "x")), id="answers of text"
+        ),
+        pytest.param(marked(flags=1), id="encrypted"),
+        pytest.param(marked(method=99), id="compressed in an unknown way"),
     ],
 )
 def test_what_is_no_file_of_golden_inputs_is_refused(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ SECRET_KEY = "x-enxerto-replica-secret"  # noqa: S105 - the name of the field, n
 APPLICATION_KEY = "application"
 
 _ARRANGE_S = 2.0
+_GRACE_S = 60.0
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -81,6 +82,7 @@ class GrpcReplicas:
         """
         self._secret = secret
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._regions = RegionPool(replica_memory_bytes if IS_AVAILABLE else 0)
         self._apart: set[str] = set()
         self._wants_sockets = sockets
@@ -170,7 +172,7 @@ class GrpcReplicas:
         return (SECRET_KEY, self._secret), (APPLICATION_KEY, endpoint.application)
 
     async def keep(self, endpoints: frozenset[Endpoint]) -> None:
-        """Close the channels to all other addresses."""
+        """Close the channels to all other addresses, each when its calls have ended; nobody waits for that."""
         addresses = {endpoint.address for endpoint in endpoints}
         self._apart &= addresses
         for address in set(self._sockets) - addresses:
@@ -179,7 +181,15 @@ class GrpcReplicas:
         stale = [self._channels.pop(address) for address in set(self._channels) - addresses]
         if not addresses:
             self._regions.close()
-        await asyncio.gather(*(channel.close(grace=60) for channel in stale))
+        for channel in stale:
+            closing = asyncio.ensure_future(channel.close(grace=_GRACE_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Close all channels, and wait until their calls have ended."""
+        await self.keep(frozenset())
+        await asyncio.gather(*self._closing)
 
     def _stub(self, endpoint: Endpoint) -> "replica_service_pb2_grpc.ReplicaServiceAsyncStub":
         channel = self._channels.get(endpoint.address)

@@ -29,6 +29,7 @@ from enxerto.inference.oip.statistics import statistics_to_proto
 from enxerto.inference.service import CountedPredictions, Deployments, in_order
 from enxerto.kernel.errors import (
     EnxertoError,
+    FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
     UnimplementedError,
@@ -69,10 +70,10 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         return pb.ServerReadyResponse(ready=self._ready())
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
-        """Whether a model answers; false for one that is not there, as Triton's clients expect."""
+        """Whether a model answers; false for one that is not there or may not, as Triton's clients expect."""
         try:
             name, wanted = await self._which(request.name, request.version)
-        except NotFoundError:
+        except (NotFoundError, FailedPreconditionError):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=self._predictions.ready(name, wanted))
 

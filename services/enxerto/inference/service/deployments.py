@@ -122,6 +122,7 @@ class Deployments:
         await self._resolve_companions(spec, version)
         deployment = Deployment.create(name, spec, version.name, self._clock.now())
         created = await self._store.create(deployment, request_id)
+        self._router.announce(created.name)
         self._on_change()
         return created
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from enxerto.inference.domain import (
@@ -15,7 +15,7 @@ from enxerto.inference.domain import (
     Scale,
     ServableVersion,
 )
-from enxerto.inference.errors import NoRoomError, VersionStartError
+from enxerto.inference.errors import NoRoomError, TaskMismatchError, VersionStartError
 from enxerto.inference.ports import Meter
 from enxerto.inference.service.batching import BatchLimits
 from enxerto.inference.service.fleet import Fleet
@@ -36,8 +36,8 @@ NewRoute = Callable[[DeploymentName, ServableVersion, BatchLimits], Route]
 class _Attempt:
     """What this process knows of a target that is being brought up."""
 
-    since: float
-    """Seconds of the loop's clock."""
+    since_s: float | None = None
+    """By `Fleet.seen_s`; None until the cluster was told of it."""
     replaced: int = 0
     """Replicas of the version before it, as many as there were when the target was first wanted."""
 
@@ -127,8 +127,7 @@ class Lanes:
         return scale.beginning() if status is not None and not status.running else scale
 
     def _attempt(self, deployment: Deployment, rollout: Rollout) -> _Attempt:
-        now = asyncio.get_running_loop().time()
-        attempt = self._attempts.setdefault((deployment.name, rollout), _Attempt(now))
+        attempt = self._attempts.setdefault((deployment.name, rollout), _Attempt())
         if rollout.serving is not None and not attempt.replaced:
             scale = deployment.spec.scale(deployment.spec.percent(rollout.reference))
             attempt.replaced = self._fleet.status(_application(deployment, rollout.serving, scale)).running
@@ -142,13 +141,18 @@ class Lanes:
                     rollout = rollout.serve(rollout.target)
             except (FailedPreconditionError, NotFoundError) as error:
                 rollout = rollout.fail(fault_of(error))
-        if rollout.serving is not None and rollout.serving not in self._routes[deployment.name]:
-            try:
-                await self._up(deployment, rollout, rollout.serving)
-            except (FailedPreconditionError, NotFoundError) as error:
-                if rollout.fault is None:
-                    rollout = rollout.fail(fault_of(error))
+        if rollout.serving is not None:
+            rollout = await self._hold(deployment, rollout, rollout.serving)
         return rollout
+
+    async def _hold(self, deployment: Deployment, rollout: Rollout, version: VersionName) -> Rollout:
+        """Bring a version back that served. What it shows while it does not come back, it shows until it does."""
+        try:
+            up = await self._up(deployment, rollout, version)
+        except (FailedPreconditionError, NotFoundError) as error:
+            return rollout if rollout.attempting or rollout.fault else rollout.fail(fault_of(error))
+        fault = rollout.fault
+        return rollout.serve(version) if up and fault and fault.reason != TaskMismatchError.reason else rollout
 
     async def _up(self, deployment: Deployment, rollout: Rollout, version: VersionName) -> bool:
         """Whether a version has a route: it runs, and passed its trial.
@@ -160,8 +164,12 @@ class Lanes:
         application = _application(deployment, version, self._scale(deployment, rollout, version))
         routes, status = self._routes[deployment.name], self._fleet.status(application)
         fresh = rollout.serving != version
-        if status.state is ApplicationState.FAILED and fresh:
-            raise VersionStartError(version, status.message or "the replicas do not start")
+        if status.state is ApplicationState.FAILED and (fresh or not status.endpoints):
+            why = status.message or "the replicas do not start"
+            if not (fresh and application.shared):
+                raise VersionStartError(version, why)
+            # The pool is started again: that it failed is no fault of a version that is new to it.
+            self._troubles[application.name] = why
         enough = status.state is ApplicationState.RUNNING and status.running >= application.scale.least
         if status.endpoints and (enough or not fresh):
             if (route := routes.get(version)) is not None:
@@ -172,10 +180,17 @@ class Lanes:
                 routes[version] = route
                 self._follow(deployment, version, route)
                 return True
-        if fresh and asyncio.get_running_loop().time() - self._attempt(deployment, rollout).since > self._bring_up_s:
+        if fresh and self._waited_s(deployment, rollout, application) > self._bring_up_s:
             trouble = self._troubles.get(application.name, "too few replicas answered")
             raise VersionStartError(version, f"{trouble} within {self._bring_up_s:.0f} s")
         return False
+
+    def _waited_s(self, deployment: Deployment, rollout: Rollout, application: Application) -> float:
+        """For how long the cluster could bring a target up: it counts from anew when the cluster forgot it."""
+        attempt = self._attempt(deployment, rollout)
+        if attempt.since_s is None:
+            attempt.since_s = self._fleet.seen_s
+        return self._fleet.seen_s - max(attempt.since_s, self._fleet.begun_s(application))
 
     async def _tried(
         self, deployment: Deployment, rollout: Rollout, application: Application, endpoints: Sequence[Endpoint]
@@ -184,6 +199,10 @@ class Lanes:
 
         One that replaces another takes its requests with all of its replicas. Where nothing answers yet, those that can
         be reached do not wait for one that the cluster has not found dead so far; that one joins when it answers.
+
+        Raises:
+            VersionStartError: the trial failed in a way that nobody foresaw, which may not keep others waiting.
+            FailedPreconditionError, NotFoundError: see `_try`.
         """
         version = application.version
         fresh = rollout.serving != version
@@ -192,11 +211,17 @@ class Lanes:
             return await self._trials.outcome(
                 application.name, lambda: self._try(deployment, version, endpoints, replay=fresh, whole=whole)
             )
+        except (FailedPreconditionError, NotFoundError):
+            raise
         except (UnavailableError, NoRoomError) as error:
             self._troubles[application.name] = error.message
             extra = {"deployment": str(deployment.name), "version": str(version), "error": error.message}
             logger.warning("not yet", extra=extra)
             return None
+        except Exception as error:
+            extra = {"deployment": str(deployment.name), "version": str(version)}
+            logger.exception("a trial failed unforeseen", extra=extra)
+            raise VersionStartError(version, f"it could not be tried: {type(error).__name__}") from error
 
     def _follow(self, deployment: Deployment, version: VersionName, route: Route) -> None:
         """Use the replicas that a version has now; those that join others pass the steps of a fresh version."""
@@ -234,15 +259,15 @@ class Lanes:
         canaries = []
         for share in deployment.spec.traffic:
             rollout = deployment.companion(share.model_version)
-            route = routes.get(rollout.serving) if rollout and rollout.serving else None
-            canaries.append(Canary(str(share.model_version), share.percent, None if route is main else route))
+            route = _beside(main, routes, rollout)
+            canaries.append(Canary(str(share.model_version), share.percent, route))
         return tuple(canaries)
 
     def _shadow(self, deployment: Deployment, routes: dict[VersionName, Route], main: Route) -> Shadow | None:
         share = deployment.spec.shadow
         rollout = deployment.companion(share.model_version) if share else None
-        route = routes.get(rollout.serving) if rollout and rollout.serving else None
-        return None if share is None or route is None or route is main else Shadow(share.percent, route)
+        route = _beside(main, routes, rollout)
+        return None if share is None or route is None else Shadow(share.percent, route)
 
     def _limits(self, spec: DeploymentSpec) -> BatchLimits:
         defaults, asked = self._default_limits, spec.batching
@@ -258,6 +283,12 @@ class Lanes:
         """An application as it is while it is drained."""
         applied = self._fleet.applied(name, version)
         return applied or Application(name, version, Scale(max(1, len(route.endpoints))))
+
+
+def _beside(main: Route, routes: Mapping[VersionName, Route], rollout: Rollout | None) -> Route | None:
+    """What answers beside the main version: not itself, and no other task, as while both are being replaced."""
+    route = routes.get(rollout.serving) if rollout and rollout.serving else None
+    return None if route is None or route is main or route.version.task is not main.version.task else route
 
 
 def _application(deployment: Deployment, version: VersionName, scale: Scale) -> Application:

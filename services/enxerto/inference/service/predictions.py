@@ -20,12 +20,14 @@ from enxerto.inference.domain import (
 from enxerto.inference.errors import (
     DeploymentNotReadyError,
     ItemsRefusedError,
+    ModelTooLargeError,
     NoEmbeddingError,
     NoRoomError,
     QueueFullError,
     ReplicasUnavailableError,
     TaskMismatchError,
     VersionNotFoundError,
+    VersionNotServableError,
 )
 from enxerto.inference.ports import Meter
 from enxerto.inference.service.batching import BatchLimits, Share
@@ -40,6 +42,14 @@ from enxerto.kernel.errors import Violation
 from enxerto.kernel.names import DeploymentName, VersionName
 from enxerto.vision.contracts import EMBEDDING
 from enxerto.vision.specs import Task
+
+_CANARY_FAILURES = (
+    ReplicasUnavailableError,
+    QueueFullError,
+    NoRoomError,
+    ModelTooLargeError,
+    VersionNotServableError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +224,13 @@ class Predictions:
         return route, replace(share, timing=replace(share.timing, lookup_s=lookup_s))
 
     async def _submit(self, route: Route, main: Route, payload: Payload, timeout_s: float) -> tuple[Route, Share]:
-        """Ask a version; the main one answers for a canary that is gone or has too much to do."""
+        """Ask a version; the main one answers for a canary that is gone, cannot be loaded or has too much to do."""
         if route is main:
             return main, await main.submit(payload, timeout_s)
         start = time.monotonic()
         try:
             return route, await route.submit(payload, timeout_s)
-        except (ReplicasUnavailableError, QueueFullError, NoRoomError):
+        except _CANARY_FAILURES:
             left = start + timeout_s - time.monotonic()
             if left <= 0:
                 raise

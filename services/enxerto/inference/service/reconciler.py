@@ -114,10 +114,18 @@ class Reconciler:
         Raises:
             UnavailableError: the database or the cluster cannot be reached.
         """
+        try:
+            await self._tick(look)
+        except BaseException:
+            self._fleet.look_away()
+            raise
+
+    async def _tick(self, look: bool) -> None:
+        announced = self._router.announced
         deployments = list(await self._store.all())
         living = [deployment for deployment in deployments if deployment.state is not State.DELETING]
         names = frozenset(deployment.name for deployment in living)
-        self._router.expect(names)
+        self._router.expect(names, announced)
         self._lanes.keep(names)
         self._shadowing.forget(names)
         followed = await self._references.follow(living)
@@ -126,19 +134,31 @@ class Reconciler:
             return
         wanted = self._lanes.wanted(living)
         await self._fleet.run(wanted, look=look)
-        settled = list(await asyncio.gather(*(self._settle(deployment) for deployment in living)))
-        self._settled = settled
+        settled = self._settled = await self._settle_all(living)
         await self._lanes.clean(wanted)
         await self._forget(deployments)
         statuses = self._fleet.statuses
         await self._replicas.keep(frozenset(end for status in statuses.values() for end in status.endpoints))
         counts = Counter(deployment.state for deployment in settled)
         self._meter.deployments({state: counts.get(state, 0) for state in State})
-        moving = any(deployment.attempting or deployment.state is State.DEPLOYING for deployment in settled)
+        moving = any(map(_is_moving, settled))
         # What still has requests to finish pokes when they have ended.
         deleting = any(one.state is State.DELETING and not self._fleet.drains(one.name) for one in deployments)
         self._busy = moving or deleting or wanted != self._lanes.wanted(settled)
         self.synced = True
+
+    async def _settle_all(self, living: Sequence[Deployment]) -> list[Deployment]:
+        """Each by itself: what nobody foresaw of one keeps no other waiting."""
+        outcomes = await asyncio.gather(*map(self._settle, living), return_exceptions=True)
+        settled = []
+        for deployment, outcome in zip(living, outcomes, strict=True):
+            if isinstance(outcome, UnavailableError) or not isinstance(outcome, Deployment | Exception):
+                raise outcome
+            if isinstance(outcome, Exception):
+                extra = {"deployment": str(deployment.name)}
+                logger.error("a deployment could not be settled", extra=extra, exc_info=outcome)
+            settled.append(outcome if isinstance(outcome, Deployment) else deployment)
+        return settled
 
     async def _settle(self, deployment: Deployment) -> Deployment:
         """Bring the routes of one deployment up to date with what runs."""
@@ -200,6 +220,11 @@ class Reconciler:
                 about = {"deployment": str(after.name), "version": str(now.target or now.reference)}
                 logger.error("a version cannot be served", extra={**about, "error": now.fault.message})
                 self._meter.version_failed()
+
+
+def _is_moving(deployment: Deployment) -> bool:
+    """Whether something comes up soon; what shows why it does not come back needs no hurry."""
+    return deployment.attempting or (deployment.state is State.DEPLOYING and deployment.fault is None)
 
 
 def _pairs(before: Deployment, after: Deployment) -> list[tuple[Rollout, Rollout]]:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence, Set
 
 from enxerto.inference.domain import Deployment, Fault, FaultKind, Rollout, ServableVersion
-from enxerto.inference.errors import TaskMismatchError, VersionNotFoundError
+from enxerto.inference.errors import TaskMismatchError, VersionNotFoundError, VersionNotServableError
 from enxerto.inference.ports import ModelRegistry
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import EnxertoError, FailedPreconditionError, NotFoundError, UnavailableError
@@ -78,6 +78,9 @@ class References:
             return None
         except (NotFoundError, FailedPreconditionError) as error:
             return fault_of(error)
+        except Exception as error:
+            logger.exception("a version cannot be read", extra={"version": str(version)})
+            return fault_of(VersionNotServableError(version, f"cannot be read: {type(error).__name__}"))
         return version
 
     def _advance(self, deployment: Deployment, led: Mapping[VersionReference, VersionName | Fault]) -> Deployment:
@@ -94,13 +97,17 @@ class References:
         return deployment
 
     def _of_one_task(self, deployment: Deployment, companion: Rollout) -> Rollout:
-        """A version beside the main one answers the same calls, so it does the same."""
-        main = deployment.main.serving or deployment.main.target
-        if main is None or companion.target is None or companion.fault is not None:
+        """A version beside the main one answers the same calls, so it does the same; also as one that is on its way."""
+        main = deployment.main
+        beside = main.target if main.attempting or main.serving is None else main.serving
+        mismatched = companion.fault is not None and companion.fault.reason == TaskMismatchError.reason
+        if beside is None or companion.target is None or (companion.fault is not None and not mismatched):
             return companion
-        ours, theirs = self._facts.get(main), self._facts.get(companion.target)
-        if ours is None or theirs is None or ours.task is theirs.task:
+        ours, theirs = self._facts.get(beside), self._facts.get(companion.target)
+        if ours is None or theirs is None or mismatched is (ours.task is not theirs.task):
             return companion
+        if mismatched:
+            return companion.retry(companion.reference)
         return companion.fail(fault_of(TaskMismatchError(theirs.name, theirs.task, ours.task)))
 
 

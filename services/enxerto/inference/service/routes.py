@@ -87,6 +87,11 @@ class Route:
                 self._meter.replica_failed()
             extra = {"endpoint": endpoint.address, "version": str(self.version.name), "error": error.message}
             logger.warning("a replica was not let in", extra=extra)
+        except Exception:
+            self._refused |= {endpoint}
+            self._meter.replica_failed()
+            extra = {"endpoint": endpoint.address, "version": str(self.version.name)}
+            logger.exception("a replica could not be tried", extra=extra)
         else:
             self._refused -= {endpoint}
             self.connect([*{*self.endpoints, endpoint}])

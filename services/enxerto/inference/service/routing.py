@@ -97,19 +97,23 @@ class Router:
         """
         self._caches = caches
         self._splits: dict[DeploymentName, Split] = {}
-        self._pending: frozenset[DeploymentName] = frozenset()
+        self._expected: frozenset[DeploymentName] | None = None
+        """None until the deployments were looked up."""
+        self._announced: frozenset[DeploymentName] = frozenset()
 
     def find(self, name: DeploymentName) -> Split:
         """What answers for a deployment.
 
         Raises:
             DeploymentNotFoundError: there is no such deployment.
-            DeploymentNotReadyError: no version of it answers yet.
+            DeploymentNotReadyError: no version of it answers yet, or nobody knows yet whether there is one.
         """
         split = self._splits.get(name)
         if split is not None:
             return split
-        if name in self._pending:
+        if self._expected is None:
+            raise DeploymentNotReadyError("the deployments are being looked up", retry_after_s=2.0)
+        if name in self._expected | self._announced:
             raise DeploymentNotReadyError(f"no version of {name} answers yet", retry_after_s=2.0)
         raise DeploymentNotFoundError(name)
 
@@ -127,9 +131,24 @@ class Router:
         self._splits.pop(name, None)
         self._caches.forget(name)
 
-    def expect(self, names: frozenset[DeploymentName]) -> None:
-        """Say which deployments exist, so that one that is not up is told from one that is missing."""
-        self._pending = names
+    @property
+    def announced(self) -> frozenset[DeploymentName]:
+        """What was created, and not looked up since."""
+        return self._announced
+
+    def announce(self, name: DeploymentName) -> None:
+        """Say that a deployment was created, before the next look."""
+        self._announced |= {name}
+
+    def expect(self, names: frozenset[DeploymentName], announced: frozenset[DeploymentName]) -> None:
+        """Say which deployments exist, so that one that is not up is told from one that is missing.
+
+        Args:
+            names: as they were looked up.
+            announced: what was announced before that look.
+        """
+        self._expected = names
+        self._announced -= announced
 
     def names(self) -> set[DeploymentName]:
         """Every deployment that answers."""

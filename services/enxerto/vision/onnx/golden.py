@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +30,21 @@ _IMAGES: Final = "images"
 _COUNT: Final = 4
 _NEAR: Final = 0.05
 _INPUT_BYTES: Final = 4 * 2**20
+_NUMERIC_KINDS: Final = "biuf"
+# What zipfile, zlib and NumPy raise over damaged bytes, and over compression or encryption that they do not know.
+_UNREADABLE: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 class GoldenError(DataLossError):
@@ -104,10 +122,12 @@ def read_golden(content: bytes, task: Task) -> Golden:
             raise GoldenError(f"the golden inputs take {declared} bytes, the limit is {MAX_GOLDEN_BYTES}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in names}
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise GoldenError(f"the golden inputs cannot be read: {error}") from error
     pixels = found.pop(_IMAGES)
     shaped = pixels.dtype == np.uint8 and pixels.ndim == 4 and pixels.shape[1] == 3 and len(pixels) > 0
     if not shaped or any(values.ndim == 0 or len(values) != len(pixels) for values in found.values()):
         raise GoldenError("the golden inputs are not images with an answer each")
+    if any(values.dtype.kind not in _NUMERIC_KINDS for values in found.values()):
+        raise GoldenError("the answers to the golden inputs are not numbers")
     return Golden(task, pixels, found)
