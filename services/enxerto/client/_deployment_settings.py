@@ -61,7 +61,17 @@ class DeploymentSettings(TypedDict, total=False):
     """Shared: whether its models never make room for others."""
 
 
-_PLAIN = ("replicas", "autoscaling", "batching", "default_priority", "response_cache", "device", "placement", "pinned")
+_PLAIN = (
+    "replicas",
+    "autoscaling",
+    "batching",
+    "warm_up_batch_sizes",
+    "default_priority",
+    "response_cache",
+    "device",
+    "placement",
+    "pinned",
+)
 
 
 def deployment_message(
@@ -84,14 +94,14 @@ def deployment_message(
     plain = {name: value for name, value in settings.items() if name in _PLAIN}
     fill(message, plain, "")
     message.labels.update(settings.get("labels", {}))
-    message.warm_up_batch_sizes.extend(settings.get("warm_up_batch_sizes", ()))
     for reference, percent in settings.get("traffic", {}).items():
-        message.traffic.add(model_version=names.version(reference), percent=percent)
+        share = {"model_version": names.version(reference), "percent": percent}
+        fill(message.traffic.add(), share, f"traffic[{reference}].")
     if shadow := settings.get("shadow"):
         if len(shadow) != 1:
             raise ValueError("shadow must name one version")
         ((reference, percent),) = shadow.items()
-        message.shadow.model_version, message.shadow.percent = names.version(reference), percent
+        fill(message.shadow, {"model_version": names.version(reference), "percent": percent}, "shadow.")
     if version is not None:
         message.model_version = names.version(version)
     return message, [*(["model_version"] if version is not None else []), *settings]

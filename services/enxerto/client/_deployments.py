@@ -37,6 +37,7 @@ class DeploymentCalls(ModelCalls):
         Raises:
             DeploymentFailedError: a version does not answer; the message says why.
             TypeError: a setting that does not exist.
+            ValueError: a value that its setting does not take.
         """
         full = self._names.deployment(name)
         parent, _, deployment_id = full.partition("/deployments/")
@@ -59,6 +60,7 @@ class DeploymentCalls(ModelCalls):
 
         Raises:
             TypeError: a setting that does not exist.
+            ValueError: a value that its setting does not take.
         """
         return self._update(self._names.deployment(name), None, settings)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from enxerto.client import _converters, _results
 from enxerto.client._answers import AnswerCalls
+from enxerto.client._errors import NotFoundError
 from enxerto.client._names import short
 from enxerto.inference.v1 import quality_pb2, quality_service_pb2
 
 _FEEDBACK_A_CALL = 1000
 _ENDINGS = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"BM": ".bmp"}
-_UNSAFE = re.compile(r"[^\w .-]")
+_UNSAFE = re.compile(r"[^\w .-]|^[ .]+|[ .]+$")
 
 
 class QualityCalls(AnswerCalls):
@@ -103,13 +104,19 @@ class QualityCalls(AnswerCalls):
         """Write the kept images as `labelled/LABEL/ID.jpg` where feedback gave the label, and the others as
         `unlabelled/PREDICTED/ID.jpg` to be sorted by hand: `labelled` can be imported as a dataset.
 
+        Characters that no folder's name should have are written as `%2F`. Samples that are gone meanwhile are left out.
+
         Args:
             deployment: the deployment.
             folder: to write under.
         """
         paths = []
         for sample in self.samples(deployment):
-            content = self.sample_content(sample.name)
+            try:
+                content = self.sample_content(sample.name)
+            except NotFoundError:
+                # Newer ones have taken its room since the list was read.
+                continue
             part, label = (
                 ("labelled", sample.true_label) if sample.true_label else ("unlabelled", sample.predicted_label)
             )
@@ -125,5 +132,5 @@ class QualityCalls(AnswerCalls):
 
 
 def _safe(label: str) -> str:
-    """A label as the name of a folder; labels come from callers and may hold anything."""
-    return _UNSAFE.sub("_", label).strip(" .") or "unknown"
+    """A label as the name of a folder, of no other label; labels come from callers and may hold anything."""
+    return _UNSAFE.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), label) or "unknown"

@@ -40,7 +40,7 @@ class RunCalls(DatasetCalls):
         Raises:
             InvalidArgumentError: names every bad setting.
             TypeError: a setting that does not exist.
-            ValueError: a choice that a setting does not have.
+            ValueError: a value that its setting does not take.
         """
         request = training_service_pb2.CreateTrainingRunRequest(
             parent=self._names.project,

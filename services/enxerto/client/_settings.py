@@ -162,6 +162,7 @@ def parse_settings(assignments: Iterable[str]) -> TrainingSettings:
         for group in groups:
             inner = inner.setdefault(group, {})
         inner[name] = _parse(field, path, text.strip())
+    fill(training_run_pb2.TrainingSpec(), settings, "")
     return cast(TrainingSettings, settings)
 
 
@@ -216,19 +217,24 @@ def fill(message: Message, settings: Mapping[str, Any], prefix: str) -> None:
                 raise ValueError(f"{prefix}{name} must be a mapping, is {value!r}")
             getattr(message, name).SetInParent()
             fill(getattr(message, name), value, f"{prefix}{name}.")
-        elif field.is_repeated:
-            getattr(message, name).extend(value)
-        elif field.message_type is not None:
-            seconds = value if isinstance(value, timedelta) else timedelta(seconds=value)
-            getattr(message, name).FromTimedelta(seconds)
         elif field.enum_type is not None:
             text = enum_text(field.enum_type, f"{prefix}{name}", value)
             setattr(message, name, field.enum_type.values_by_name[text].number)
         else:
             try:
-                setattr(message, name, value)
-            except (TypeError, ValueError) as error:
+                _set(message, field, value)
+            except (TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"{prefix}{name} does not take {value!r}: {error}") from error
+
+
+def _set(message: Message, field: _Field, value: Any) -> None:
+    if field.is_repeated:
+        getattr(message, field.name).extend(value)
+    elif field.message_type is not None:
+        seconds = value if isinstance(value, timedelta) else timedelta(seconds=value)
+        getattr(message, field.name).FromTimedelta(seconds)
+    else:
+        setattr(message, field.name, value)
 
 
 def _prefix(enum: _Enum) -> str:

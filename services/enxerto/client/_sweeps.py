@@ -49,6 +49,7 @@ class SweepCalls(BaseModelCalls):
 
         Raises:
             TypeError: a setting that does not exist.
+            ValueError: a value that its setting does not take.
         """
         wanted = sweep_pb2.Sweep(
             spec=self._spec(data, base_model, model, settings),

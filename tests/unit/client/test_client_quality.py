@@ -3,10 +3,11 @@
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from enxerto.client import Client
 from enxerto.inference.v1 import quality_pb2, quality_service_pb2, vision_service_pb2
-from fakes.scripted_services import ScriptedServices
+from fakes.scripted_services import ScriptedServices, refuse
 
 VERSION = "projects/default/models/m/versions/1"
 PETS = "projects/default/deployments/pets"
@@ -65,9 +66,38 @@ def test_samples_become_folders_that_can_be_imported(
     assert next(one.reason for one in client.samples("pets")) == "DRIFTED"
     paths = client.download_samples("pets", tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in paths] == [
-        "unlabelled/cat/s0.jpg", "labelled/dog/s1.jpg", "unlabelled/_.._etc/s2.jpg", "labelled/unknown/s3.jpg"
+        "unlabelled/cat/s0.jpg", "labelled/dog/s1.jpg", "unlabelled/%2E%2E%2F..%2Fetc/s2.jpg", "labelled/%2E%2E/s3.jpg"
     ]  # fmt: skip
     assert all(path.read_bytes() == content.content for path in paths)
+
+
+def test_labels_keep_folders_of_their_own(client: Client, services: ScriptedServices, tmp_path: Path) -> None:
+    labels = ["a/b", "a:b", "a_b", "a%2Fb", "a", "a.", " a", "été 猫"]
+    page = quality_service_pb2.ListSamplesResponse()
+    for number, label in enumerate(labels):
+        page.samples.add(name=f"{PETS}/samples/s{number}", true_label=label)
+    services.on("ListSamples", page)
+    services.on("DownloadSample", quality_service_pb2.DownloadSampleResponse(content=b"BM"))
+    folders = [path.parent.name for path in client.download_samples("pets", tmp_path)]
+    assert [unquote(folder) for folder in folders] == labels
+    assert folders[-1] == labels[-1]
+
+
+def test_a_sample_that_is_gone_meanwhile_is_left_out(
+    client: Client, services: ScriptedServices, tmp_path: Path
+) -> None:
+    page = quality_service_pb2.ListSamplesResponse()
+    for number in range(3):
+        page.samples.add(name=f"{PETS}/samples/s{number}", predicted_label="cat")
+
+    def download(request: Any, context: Any) -> quality_service_pb2.DownloadSampleResponse:
+        if request.name.endswith("s1"):
+            refuse(context, "NOT_FOUND", "the sample is gone")
+        return quality_service_pb2.DownloadSampleResponse(content=b"BM")
+
+    services.on("ListSamples", page)
+    services.on("DownloadSample", download)
+    assert [path.name for path in client.download_samples("pets", tmp_path)] == ["s0.bmp", "s2.bmp"]
 
 
 def test_a_policy_is_sent_whole(client: Client, services: ScriptedServices) -> None:

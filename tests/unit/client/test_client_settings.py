@@ -67,6 +67,10 @@ def test_durations_are_seconds(value: Any) -> None:
         ({"strategy": "unspecified"}, ValueError, "FEATURE_EXTRACTION"),
         ({"loss": 3}, ValueError, "mapping"),
         ({"epochs": "three"}, ValueError, "epochs"),
+        ({"epochs": 10**11}, ValueError, "epochs does not take 100000000000"),
+        ({"stop": {"max_duration": float("inf")}}, ValueError, "stop.max_duration does not take inf"),
+        ({"stop": {"max_duration": float("nan")}}, ValueError, "stop.max_duration does not take nan"),
+        ({"stop": {"max_duration": "long"}}, ValueError, "stop.max_duration does not take 'long'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -97,6 +101,8 @@ def test_assignments_reach_every_depth() -> None:
         ("precision=fp8", "FP32, BF16, FP16"),
         ("find_learning_rate=maybe", "true or false"),
         ("stop.max_duration=long", "seconds"),
+        ("stop.max_duration=inf", "stop.max_duration does not take inf"),
+        ("epochs=99999999999", "epochs does not take"),
         ("snapshot=x", "no such"),
     ],
 )
