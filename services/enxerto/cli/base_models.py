@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, emit_table, percent, session, short
+from enxerto.cli.session import LARGEST_INT, JsonOption, console, emit_json, emit_table, percent, plain, session, short
 
 if TYPE_CHECKING:
     from enxerto.client import Progress
@@ -65,15 +65,15 @@ def show(context: typer.Context, name: str, as_json: JsonOption = False) -> None
         return
     out = console()
     height, width = item.image_size
-    out.print(f"{short(item.name)}   {item.display_name}", markup=False)
+    out.print(f"{short(item.name)}   {item.display_name}")
     out.print(f"task       {item.task}")
     out.print(
         f"library    {item.library}" + (f", needs the extra {item.required_extra}" if item.required_extra else "")
     )
-    out.print(f"licence    {item.licence}", markup=False)
+    out.print(f"licence    {item.licence}")
     out.print(f"size       {item.parameter_count / 1e6:.1f} M parameters, {item.feature_dim} features")
     out.print(f"input      {height} x {width}" + (", takes any encoder (--encoder)" if item.takes_encoder else ""))
-    out.print(f"stages     {', '.join(item.stages)}", markup=False)
+    out.print(f"stages     {', '.join(item.stages)}")
     if item.imported_weights:
         out.print(f"weights    imported, sha256 {item.imported_weights[:12]}")
     else:
@@ -115,14 +115,17 @@ def recommend(
     base_model: Annotated[
         list[str] | None, typer.Option(help="Probe this one; may be repeated. All whose weights are there by default.")
     ] = None,
-    max_images: Annotated[int, typer.Option(min=0, help="Images to probe with; 0 is the service's default.")] = 0,
+    max_images: Annotated[
+        int, typer.Option(min=0, max=LARGEST_INT, help="Images to probe with; 0 is the service's default.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Probe base models on a dataset and rank them by accuracy and cost, before hours are spent on one."""
     with session(context).client() as client, console(stderr=True).status("probing") as status:
 
         def progressed(progress: "Progress") -> None:
-            status.update(f"probing: {progress.phase} {progress.images_done} of {progress.image_count} images")
+            text = f"probing: {progress.phase} {progress.images_done} of {progress.image_count} images"
+            status.update(plain(text))
 
         ranking = client.recommend(dataset, base_models=base_model or (), max_images=max_images, progressed=progressed)
     if as_json:
@@ -143,7 +146,7 @@ def recommend(
         "No base model could be probed.",
     )
     for name, why in ranking.skipped.items():
-        console().print(f"skipped {short(name)}: {why}", markup=False)
+        console().print(f"skipped {short(name)}: {why}")
     if ranking.scores:
         best = short(ranking.scores[0].base_model)
-        console().print(f"Train with the first: enxerto train {dataset} --base-model {best}", markup=False)
+        console().print(f"Train with the first: enxerto train {dataset} --base-model {best}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, emit_table, session, short
+from enxerto.cli.session import LARGEST_LONG, JsonOption, console, emit_json, emit_table, session, short
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ _Task = Annotated[
 _ServerSide = Annotated[
     bool, typer.Option(help="PATH is on the training service's machine, below a folder that its operator allows.")
 ]
-_Seed = Annotated[int, typer.Option(help="Seed of the split, when PATH is not split already.")]
+_Seed = Annotated[int, typer.Option(min=0, max=LARGEST_LONG, help="Seed of the split, when PATH is not split already.")]
 
 
 def import_(

@@ -30,7 +30,7 @@ def fail(error: Exception, *, as_json: bool) -> int:
     """Tell a failure on stderr and return the exit code."""
     import typer
 
-    from enxerto.client import EnxertoError
+    from enxerto.client import DeploymentFailedError, EnxertoError, ImportFailedError, TrainingFailedError
     from enxerto.local.errors import LocalError
 
     # typer shows only the leaves of this hierarchy in public.
@@ -44,7 +44,9 @@ def fail(error: Exception, *, as_json: bool) -> int:
     exit_code = EXIT_FAILED
     if isinstance(error, EnxertoError):
         document = _service_failure(error)
-        exit_code = _EXIT_CODES.get(error.code, EXIT_FAILED)
+        # The code of a run says why that ended, which is not how the command's own calls ended.
+        ended = isinstance(error, ImportFailedError | TrainingFailedError | DeploymentFailedError)
+        exit_code = EXIT_FAILED if ended else _EXIT_CODES.get(error.code, EXIT_FAILED)
     elif isinstance(error, LocalError):
         document = {"code": "LOCAL", "reason": error.reason, "message": str(error)}
     elif isinstance(error, usage_error):

@@ -101,7 +101,7 @@ def show(
 def _show_version(version: "Version") -> None:
     out, lineage = console(), version.lineage
     out.print(f"version    {short(version.name)}, {version.task}, {version.state}")
-    out.print(f"classes    {', '.join(version.class_names)}", markup=False)
+    out.print(f"classes    {', '.join(version.class_names)}")
     out.print(f"data       {short(lineage.snapshot)}, sha256 {lineage.snapshot_digest[:12]}")
     out.print(f"from       {short(lineage.base_model)}, weights: {lineage.weights_source or 'none'}, {lineage.licence}")
     out.print(f"run        {short(lineage.training_run)}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, percent, session, short
+from enxerto.cli.session import LARGEST_INT, JsonOption, console, emit_json, percent, session, short
 
 if TYPE_CHECKING:
     from enxerto.client import Client, Deployment, Detection, Prediction, Segmentation, StylizedImage, Task
@@ -27,7 +27,9 @@ def predict(
     deployment: Annotated[
         str, typer.Option(help="The deployment to ask; may be left out when there is just one.")
     ] = "",
-    top_k: Annotated[int, typer.Option(min=1, help="Classification: classes to show for each image.")] = 3,
+    top_k: Annotated[
+        int, typer.Option(min=1, max=LARGEST_INT, help="Classification: classes to show for each image.")
+    ] = 3,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Detection: least score; the version's own by default.")
     ] = None,
@@ -47,7 +49,7 @@ def predict(
         return
     for image, answer, path in zip(images, answers, saved, strict=True):
         where = f", see {path}" if path else ""
-        console().print(f"{image}: {_describe(answer)}{where}   ({short(answer.model_version)})", markup=False)
+        console().print(f"{image}: {_describe(answer)}{where}   ({short(answer.model_version)})")
 
 
 def embed(
@@ -69,9 +71,13 @@ def embed(
     if save:
         import numpy as np
 
-        np.savez(
-            save, images=[str(image) for image in images], embeddings=np.array([one.values for one in answers], "<f4")
-        )
+        # A file and not its name, to which numpy adds an ending of its own.
+        with save.open("wb") as file:
+            np.savez(
+                file,
+                images=[str(image) for image in images],
+                embeddings=np.array([one.values for one in answers], "<f4"),
+            )
     if as_json:
         rows = [{"image": image, "embedding": one.values} for image, one in zip(images, answers, strict=True)]
         emit_json({"model_version": answers[0].model_version, "embeddings": rows, **({"saved": save} if save else {})})
@@ -79,7 +85,7 @@ def embed(
     for image, answer in zip(images, answers, strict=True):
         first = ", ".join(f"{value:.3g}" for value in answer.values[:_SHOWN_NUMBERS])
         shown = f"{image}: {len(answer.values)} numbers, {first}, ...   ({short(answer.model_version)})"
-        console().print(shown, markup=False)
+        console().print(shown)
 
 
 def _asked(client: "Client", deployment: str) -> "tuple[str, Task]":

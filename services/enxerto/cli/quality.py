@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, emit_table, percent, session, short
+from enxerto.cli.session import (
+    LARGEST_INT,
+    LARGEST_LONG,
+    JsonOption,
+    console,
+    emit_json,
+    emit_table,
+    percent,
+    session,
+    short,
+    wrong_usage,
+)
 
 if TYPE_CHECKING:
     from enxerto.client import VersionQuality
@@ -32,16 +43,18 @@ def quality(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a deployment answers, whether its images have drifted, and how often it was right."""
+    with wrong_usage("--days"):
+        window = timedelta(days=days)
     with session(context).client() as client:
-        found = client.quality(deployment, window=timedelta(days=days))
+        found = client.quality(deployment, window=window)
     if as_json:
         emit_json(found)
         return
     for version in found.versions:
-        console().print(_describe(version), markup=False)
+        console().print(_describe(version))
     for one in found.accuracies:
         text = f"{short(one.model_version)}: right in {percent(one.accuracy)} of {one.feedback} answers with feedback"
-        console().print(text, markup=False)
+        console().print(text)
     if not found.versions and not found.accuracies:
         console().print("Nothing was observed yet.")
     if found.samples:
@@ -62,7 +75,7 @@ def feedback(
     deployment: str,
     prediction_id: Annotated[str, typer.Argument(help="Of the answer: `predict --json` shows it.")],
     label: Annotated[str, typer.Argument(help="The true label.")],
-    image: Annotated[int, typer.Option(min=0, help="Position of the image in its request.")] = 0,
+    image: Annotated[int, typer.Option(min=0, max=LARGEST_INT, help="Position of the image in its request.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Say what the true label of an answered image is."""
@@ -82,7 +95,7 @@ def keep(
     drifted_beyond: Annotated[
         float, typer.Option(min=0, help="Keep images so many times as far from the mean as training images.")
     ] = 0.0,
-    max_bytes: Annotated[int, typer.Option(min=0, help="Bytes to keep; 256 MiB when 0.")] = 0,
+    max_bytes: Annotated[int, typer.Option(min=0, max=LARGEST_LONG, help="Bytes to keep; 256 MiB when 0.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Keep uncertain and drifted images for labelling; the oldest make room for new ones."""

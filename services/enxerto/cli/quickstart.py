@@ -91,7 +91,7 @@ def _loop(client: "Client", sample: "Sample", target: Path, *, as_json: bool) ->
 
 def dataset_id(folder: Path) -> str:
     """A dataset's id from a folder's name."""
-    text = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:40]
+    text = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).lstrip("-")[:40].rstrip("-")
     return text if text[:1].isalpha() else f"data-{text}".rstrip("-")
 
 
@@ -119,14 +119,14 @@ def _accuracy(run: "Run") -> float | None:
 
 def _title(text: str, as_json: bool) -> None:
     if not as_json:
-        console().print(f"\n[bold]{text}[/bold]")
+        console().print(f"\n{text}", style="bold")
 
 
 def _tell(result: dict[str, Any], sample: "Sample") -> None:
     out, answer = console(), result["answer"]
-    out.print(f"\n{result['image']}", markup=False)
-    out.print(f"  is {answer.label} ({percent(answer.probability)}), says {short(answer.model_version)}.", markup=False)
-    out.print(f"  In truth: {result['truth']}\n", markup=False)
+    out.print(f"\n{result['image']}")
+    out.print(f"  is {answer.label} ({percent(answer.probability)}), says {short(answer.model_version)}.")
+    out.print(f"  In truth: {result['truth']}\n")
     accuracy = result["accuracy"]
     emit_table(
         ("EfficientNet-Lite0, same budget", "accuracy on held-out images"),
@@ -136,10 +136,10 @@ def _tell(result: dict[str, Any], sample: "Sample") -> None:
         ),
         "",
     )
-    out.print(f"Report with curves, confusion matrix and predictions: {result['report']}", markup=False)
+    out.print(f"Report with curves, confusion matrix and predictions: {result['report']}")
     out.print("Metrics:")
     for process in result["processes"]:
-        out.print(f"  {process.name:<10} {process.metrics_url}", markup=False)
+        out.print(f"  {process.name:<10} {process.metrics_url}")
     out.print(f"\nThat took {result['seconds']:.0f} s. The platform goes on running. Try next:")
     image = result["image"]
     for command in (
@@ -149,4 +149,4 @@ def _tell(result: dict[str, Any], sample: "Sample") -> None:
         "enxerto status",
         "enxerto down        # stops the platform; what was trained stays",
     ):
-        out.print(f"  {command}", markup=False)
+        out.print(f"  {command}")

@@ -30,6 +30,6 @@ def report(
     if as_json:
         emit_json({"report": path})
     else:
-        console().print(str(path), markup=False)
+        console().print(str(path))
     if open_ and not webbrowser.open(path.absolute().as_uri()) and not as_json:
         console(stderr=True).print("No browser can be opened here; the file is the one above.")

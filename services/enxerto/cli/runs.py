@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enxerto.cli.session import (
+    LARGEST_LONG,
     JsonOption,
     console,
     emit_json,
@@ -62,7 +63,7 @@ def show_run(run: "Run") -> None:
         out.print(f"sweep      {short(run.sweep)}")
     if run.queue:
         place = f"place {run.queue.position}: " if run.queue.position else ""
-        out.print(f"waits      {place}{run.queue.message or run.queue.reason}", markup=False)
+        out.print(f"waits      {place}{run.queue.message or run.queue.reason}")
     if run.checkpoint:
         steps = f" and {run.checkpoint.step} steps" if run.checkpoint.step else ""
         out.print(f"checkpoint {run.checkpoint.phase}, epoch {run.checkpoint.epoch}{steps}")
@@ -70,13 +71,13 @@ def show_run(run: "Run") -> None:
         out.print(f"phase      {run.progress.phase}, epoch {run.progress.epoch} of {run.progress.epoch_count}")
     show_metrics(run.metrics)
     for file in run.files:
-        out.print(f"file       {file.filename}, {file.size_bytes} bytes", markup=False)
+        out.print(f"file       {file.filename}, {file.size_bytes} bytes")
     if run.model_version:
         out.print(f"version    {short(run.model_version)}")
     if run.error:
-        out.print(f"error      {run.error.message} [{run.error.reason}]", markup=False)
+        out.print(f"error      {run.error.message} [{run.error.reason}]")
         for violation in run.error.violations:
-            out.print(f"           {violation}", markup=False)
+            out.print(f"           {violation}")
 
 
 def _flat(settings: "Mapping[str, Any]", prefix: str = "") -> list[str]:
@@ -132,7 +133,9 @@ def show(context: typer.Context, run: str, as_json: JsonOption = False) -> None:
 def watch(
     context: typer.Context,
     run: str,
-    after_cursor: Annotated[int, typer.Option(help="Only what happened after this event.")] = 0,
+    after_cursor: Annotated[
+        int, typer.Option(min=0, max=LARGEST_LONG, help="Only what happened after this event.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Watch a run until it ends. With --json, prints the events and at last the run."""

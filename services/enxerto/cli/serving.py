@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, emit_table, percent, session, short
+from enxerto.cli.session import JsonOption, console, emit_json, emit_table, percent, plain, session, short, wrong_usage
 
 if TYPE_CHECKING:
     from enxerto.client import Deployment, DeploymentSettings
@@ -104,7 +104,11 @@ def deploy(
         settings["placement"] = "shared"
     if pinned:
         settings["pinned"] = True
-    with session(context).client() as client, console(stderr=True).status(f"deploying {version}"):
+    with (
+        session(context).client() as client,
+        console(stderr=True).status(plain(f"deploying {version}")),
+        wrong_usage(),
+    ):
         deployment = client.deploy(name, version, wait=wait, **settings)
     _show(deployment, as_json=as_json)
 
@@ -142,8 +146,9 @@ def update(
         settings["pinned"] = pinned
     if not settings:
         raise typer.BadParameter("say what is to change")
-    with session(context).client() as client:
-        _show(client.update_deployment(deployment, **settings), as_json=as_json)
+    with session(context).client() as client, wrong_usage():
+        updated = client.update_deployment(deployment, **settings)
+    _show(updated, as_json=as_json)
 
 
 def watch(context: typer.Context, deployment: str, as_json: JsonOption = False) -> None:
@@ -174,13 +179,11 @@ def _shares(traffic: list[str] | None, shadow: str) -> "DeploymentSettings":
     from enxerto.client import parse_shares
 
     settings: DeploymentSettings = {}
-    try:
+    with wrong_usage():
         if traffic:
             settings["traffic"] = {} if traffic == [_NONE] else parse_shares(traffic)
         if shadow:
             settings["shadow"] = None if shadow == _NONE else parse_shares([shadow])
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
     return settings
 
 
@@ -208,7 +211,7 @@ def _show(deployment: "Deployment", *, as_json: bool) -> None:
     if as_json:
         emit_json(deployment)
     else:
-        console().print(_describe(deployment), markup=False)
+        console().print(_describe(deployment))
 
 
 def _describe(deployment: "Deployment") -> str:

@@ -2,7 +2,8 @@
 
 import enum
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from enxerto.client import Client, Metric
 
@@ -19,6 +21,12 @@ _PIPE_WIDTH = 1000
 
 SCORES = ("accuracy", "map_50_95", "miou", "ssim")
 """Metrics that runs of each task are compared by; more is better."""
+
+LARGEST_INT = 2**31 - 1
+"""What most numbers of the contracts can be."""
+
+LARGEST_LONG = 2**63 - 1
+"""What seeds, cursors and sizes in bytes can be."""
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
@@ -66,11 +74,28 @@ def console(*, stderr: bool = False) -> "Console":
     """Where people read."""
     from rich.console import Console
 
-    out = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    # Names of people and words of services hold brackets and colons, which mean nothing else.
+    out = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not out.is_terminal:
         # A pipe has all the room there is: nothing is folded that a script may look for.
         out.width = _PIPE_WIDTH
     return out
+
+
+def plain(text: str) -> "Text":
+    """Text for those parts of rich that look for marks in a string, whatever the console says."""
+    from rich.text import Text
+
+    return Text(text)
+
+
+@contextmanager
+def wrong_usage(option: str | None = None) -> Iterator[None]:
+    """Blame the command line for what the client does not take."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
 
 
 def emit_json(value: Any) -> None:
@@ -145,4 +170,4 @@ def show_files(paths: "Sequence[Path]", *, as_json: bool) -> None:
         emit_json({"files": paths})
         return
     for path in paths:
-        console().print(str(path), markup=False)
+        console().print(str(path))

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from enxerto.cli.session import JsonOption, console, emit_json, emit_table, session, short
+from enxerto.cli.session import (
+    LARGEST_INT,
+    LARGEST_LONG,
+    JsonOption,
+    console,
+    emit_json,
+    emit_table,
+    plain,
+    session,
+    short,
+    wrong_usage,
+)
 from enxerto.cli.training import BaseModelOption, DatasetArgument, ModelOption, SetOption, model_of, read_settings
 
 if TYPE_CHECKING:
@@ -35,35 +46,37 @@ def create(
             help="What varies: learning_rate=log:1e-4..1e-2, batch_size=8..64 or optimizer=ADAMW,SGD. May be repeated.",
         ),
     ],
-    trials: Annotated[int, typer.Option(min=1, help="Runs in all.")] = 20,
-    parallel: Annotated[int, typer.Option(min=1, help="Runs at the same time.")] = 1,
+    trials: Annotated[int, typer.Option(min=1, max=LARGEST_INT, help="Runs in all.")] = 20,
+    parallel: Annotated[int, typer.Option(min=1, max=LARGEST_INT, help="Runs at the same time.")] = 1,
     grace_epochs: Annotated[
-        int, typer.Option(min=0, help="Epochs before a run may be stopped for doing worse than others; 0 stops none.")
+        int,
+        typer.Option(
+            min=0,
+            max=LARGEST_INT,
+            help="Epochs before a run may be stopped for doing worse than others; 0 stops none.",
+        ),
     ] = 0,
     model: ModelOption = "",
     base_model: BaseModelOption = "efficientnet-lite0",
-    search_seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    search_seed: Annotated[int, typer.Option(min=0, max=LARGEST_LONG, help="Seed of the search.")] = 0,
     assignments: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start a search; every trial is a run. `--set` says what all of them share."""
     settings = read_settings({}, assignments or ())
     ranges = dict(_vary(text) for text in vary)
-    with session(context).client() as client:
-        try:
-            sweep = client.sweep(
-                dataset,
-                model=model or model_of(dataset),
-                base_model=base_model,
-                vary=ranges,
-                max_trials=trials,
-                max_parallel_trials=parallel,
-                pruning_grace_epochs=grace_epochs,
-                search_seed=search_seed,
-                **settings,
-            )
-        except (TypeError, ValueError) as error:
-            raise typer.BadParameter(str(error), param_hint="--vary") from error
+    with session(context).client() as client, wrong_usage("--vary"):
+        sweep = client.sweep(
+            dataset,
+            model=model or model_of(dataset),
+            base_model=base_model,
+            vary=ranges,
+            max_trials=trials,
+            max_parallel_trials=parallel,
+            pruning_grace_epochs=grace_epochs,
+            search_seed=search_seed,
+            **settings,
+        )
     if as_json:
         emit_json(sweep)
     else:
@@ -131,7 +144,7 @@ def show(context: typer.Context, sweep: str, as_json: JsonOption = False) -> Non
 
 def wait(context: typer.Context, sweep: str, as_json: JsonOption = False) -> None:
     """Wait until a sweep ends."""
-    with session(context).client() as client, console(stderr=True).status(f"waiting for {sweep}"):
+    with session(context).client() as client, console(stderr=True).status(plain(f"waiting for {sweep}")):
         found = client.wait_sweep(sweep)
     _tell(found, as_json=as_json)
 
@@ -149,7 +162,7 @@ def _tell(sweep: "Sweep", *, as_json: bool) -> None:
     out = console()
     out.print(f"{short(sweep.name)}   {sweep.state}, {len(sweep.trials)} of {sweep.max_trials} trials")
     if sweep.error:
-        out.print(f"error      {sweep.error.message} [{sweep.error.reason}]", markup=False)
+        out.print(f"error      {sweep.error.message} [{sweep.error.reason}]")
     emit_table(
         ("run", "state", "score", *sweep.parameters),
         (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from enxerto.cli.runs import finish
-from enxerto.cli.session import JsonOption, console, emit_json, session, short
+from enxerto.cli.session import JsonOption, console, emit_json, plain, session, short, wrong_usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -114,10 +114,8 @@ def read_settings(chosen: "Mapping[str, Any]", assignments: "Iterable[str]") -> 
     from enxerto.client import parse_settings
 
     options = [f"{path}={value}" for path, value in chosen.items() if value is not None]
-    try:
+    with wrong_usage():
         return parse_settings([*options, *assignments])
-    except (TypeError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 def model_of(dataset: str) -> str:
@@ -131,7 +129,7 @@ def _estimate(
     with console(stderr=True).status("measuring") as status:
 
         def progressed(progress: "Progress") -> None:
-            status.update(f"measuring: {progress.phase}")
+            status.update(plain(f"measuring: {progress.phase}"))
 
         found = client.estimate(dataset, model=model, base_model=base_model, progressed=progressed, **settings)
     if as_json:
@@ -145,7 +143,7 @@ def _show_estimate(found: "Estimate") -> None:
 
     out = console()
     out.print(f"time       about {duration(found.duration_s)}, an epoch {duration(found.epoch_duration_s)}")
-    out.print(f"speed      {found.images_per_second:.0f} images/s on {found.device}", markup=False)
+    out.print(f"speed      {found.images_per_second:.0f} images/s on {found.device}")
     memory = f"{found.memory_bytes / 2**30:.2f} GiB"
     if found.gpu_memory_bytes:
         memory += f", {found.gpu_memory_bytes / 2**30:.2f} GiB of the GPU"

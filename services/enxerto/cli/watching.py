@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from enxerto.cli.interrupts import Interrupts
-from enxerto.cli.session import SCORES, console, emit_json, percent, short
+from enxerto.cli.session import SCORES, console, emit_json, percent, plain, short
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -44,7 +44,7 @@ def _ask(run: "Run") -> str:
     question = f"\n(c)ancel {short(run.name)}, (s)top watching and let it go on, or (w)atch on?"
     # A second Ctrl-C at the question stops watching: the run is only ever cancelled on purpose.
     try:
-        return Prompt.ask(question, choices=["c", "s", "w"], default="w", console=console(stderr=True))
+        return Prompt.ask(plain(question), choices=["c", "s", "w"], default="w", console=console(stderr=True))
     except (KeyboardInterrupt, EOFError):
         return "s"
 
@@ -63,16 +63,16 @@ def _shown(client: "Client", run: "Run", after_cursor: int, *, as_json: bool) ->
         for event in events:
             if event.kind == "progress" and event.progress and event.progress.phase != phase:
                 phase = event.progress.phase
-                out.print(phase, markup=False)
+                out.print(phase)
             if line := _line(event):
-                out.print(line, markup=False)
+                out.print(line)
             yield event.cursor
         return
     with Interrupts() as interrupts, _bars() as bars:
         task = bars.add_task("waiting", total=None, rate="", measured="", eta="")
         for event in interrupts.each(events):
             if (line := _line(event)) and _stays(event):
-                bars.console.print(line, markup=False)
+                bars.console.print(line)
             if event.state is not None:
                 bars.update(task, description=event.state.lower())
             if event.progress is not None:
@@ -94,7 +94,7 @@ def _bars() -> "Bars":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),

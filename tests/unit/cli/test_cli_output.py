@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from google.rpc import error_details_pb2
 
-from enxerto.registry.v1 import model_pb2, registry_service_pb2
-from enxerto.training.v1 import training_run_pb2
+from enxerto.cli.failures import fail
+from enxerto.cli.session import console, emit_table
+from enxerto.cli.watching import _bars
+from enxerto.client import DeploymentFailedError, EnxertoError, ImportFailedError, TrainingFailedError
+from enxerto.registry.v1 import model_pb2, model_version_pb2, registry_service_pb2
+from enxerto.training.v1 import sweep_pb2, training_run_pb2, training_service_pb2
 from fakes.scripted_services import ScriptedServices, refuse, scripted_services
 from platforms import run_enxerto
 
@@ -71,6 +75,63 @@ def test_a_failed_run_fails_the_command(services: ScriptedServices, tmp_path: Pa
     done = enxerto(services, tmp_path, "train", "flowers@1")
     assert done.returncode == 1
     assert "no weights offline" in done.stdout
+
+
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "UNAVAILABLE"])
+@pytest.mark.parametrize("kind", [TrainingFailedError, DeploymentFailedError, ImportFailedError])
+def test_what_has_failed_fails_the_command_whatever_it_failed_of(
+    kind: type[EnxertoError], code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fail(kind("it failed", code=code), as_json=True) == 1
+    assert json.loads(capsys.readouterr().err)["error"]["code"] == code
+
+
+def test_a_sweep_that_has_failed_fails_the_command(services: ScriptedServices, tmp_path: Path) -> None:
+    sweep = sweep_pb2.Sweep(name="projects/default/sweeps/s1", state=sweep_pb2.Sweep.STATE_FAILED)
+    sweep.error.code, sweep.error.message = 9, "every trial failed"
+    services.on("GetSweep", sweep)
+    done = enxerto(services, tmp_path, "sweeps", "wait", "s1")
+    assert done.returncode == 1
+    assert "every trial failed" in done.stderr
+
+
+def test_brackets_and_colons_of_names_stay_as_they_are(services: ScriptedServices, tmp_path: Path) -> None:
+    name = "cat [old] :dog:"
+    run = training_run_pb2.TrainingRun(name=RUN, state=training_run_pb2.TrainingRun.STATE_SUCCEEDED)
+    run.spec.base_model, run.model_version = f"baseModels/{name}", f"projects/default/models/{name}/versions/1"
+    run.metrics.add(name="accuracy [/x]", value=0.5, split="test")
+    services.on("GetTrainingRun", run)
+    services.on("ListTrainingRuns", training_service_pb2.ListTrainingRunsResponse(training_runs=[run]))
+    shown = enxerto(services, tmp_path, "runs", "show", "r1").stdout
+    assert f"from       {name}, weights" in shown
+    assert f"version    {name}@1" in shown
+    assert "accuracy [/x]" in shown
+    assert f"{name}@1" in enxerto(services, tmp_path, "runs", "list").stdout
+
+
+def test_brackets_in_a_table_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_table(("class", "parameter [/a]"), [("[old] cats [/b]", ":dog:")], "")
+    shown = capsys.readouterr().out
+    for text in ("parameter [/a]", "[old] cats [/b]", ":dog:"):
+        assert text in shown
+
+
+def test_a_name_with_brackets_may_be_waited_for(services: ScriptedServices, tmp_path: Path) -> None:
+    version = model_version_pb2.ModelVersion(name="projects/default/models/m/versions/1")
+    services.on("GetModelVersion", version)
+    services.on("CreateDeployment", lambda request, _context: request.deployment)
+    assert enxerto(services, tmp_path, "deploy", "m[/x]@1", "--no-wait").returncode == 0
+    services.on("GetSweep", lambda _request, context: refuse(context, "NOT_FOUND", "no such sweep"))
+    assert enxerto(services, tmp_path, "sweeps", "wait", "s[/x]").returncode == 4
+
+
+def test_the_bars_show_a_phase_as_it_is_called() -> None:
+    bars = _bars()
+    bars.add_task("head [/x]", rate="", measured="", eta="")
+    out = console()
+    with out.capture() as captured:
+        out.print(bars.get_renderable())
+    assert "head [/x]" in captured.get()
 
 
 def test_every_violation_is_on_a_line_with_the_request_id(services: ScriptedServices, tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def test_embeddings_are_shown_printed_and_saved(command, serve, photo: Path, tmp
     kept = np.load(saved)
     assert kept["images"].tolist() == [str(photo)]
     np.testing.assert_array_equal(kept["embeddings"], np.array([[0.5, 1, -2, 0, 7]], np.float32))
+    answer = json.loads(command("embed", str(photo), "--save", str(tmp_path / "all"), "--json").stdout)
+    assert np.load(answer["saved"])["images"].tolist() == [str(photo)]
 
 
 def test_objects_are_listed_and_drawn_where_people_see_them(

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from enxerto.inference.v1 import quality_pb2, quality_service_pb2
 from fakes.scripted_services import ScriptedServices
 
@@ -27,6 +29,24 @@ def test_quality_is_one_line_for_each_version(command, scripted: ScriptedService
     assert json.loads(command("quality", "pets", "--json").stdout)["versions"][0]["drifted"] is True
     scripted.on("GetDeploymentQuality", quality_pb2.DeploymentQuality(deployment=PETS))
     assert command("quality", "pets").stdout.strip() == "Nothing was observed yet."
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("quality", "pets", "--days", "inf"),
+        ("quality", "pets", "--days", "nan"),
+        ("feedback", "pets", "abc", "cat", "--image", "99999999999"),
+        ("samples", "keep", "pets", "--most", "1", "--max-bytes", "99999999999999999999"),
+        ("recommend", "flowers@1", "--max-images", "99999999999"),
+        ("runs", "watch", "r1", "--after-cursor", "99999999999999999999"),
+        ("datasets", "import", "pets", "s3://bucket/pets", "--seed", "99999999999999999999"),
+    ],
+)
+def test_a_number_out_of_all_bounds_is_wrong_usage(command, arguments: tuple[str, ...]) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_feedback_says_whether_the_answer_was_right(command, scripted: ScriptedServices) -> None:

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2
 from enxerto.registry.v1 import model_version_pb2
 from fakes.scripted_services import ScriptedServices
@@ -59,6 +61,23 @@ def test_options_become_fields(command, scripted: ScriptedServices) -> None:
     assert (list(update.update_mask.paths), update.deployment.pinned) == (["pinned"], False)
     assert command("deployments", "update", "d").returncode == 2
     assert command("deployments", "update", "d", "--traffic", "m@candidate").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--replicas", "99999999999"),
+        ("--max-replicas", "2", "--upscale-delay", "inf"),
+        ("--batch-delay", "nan"),
+        ("--warm-up-batch-size", "99999999999"),
+        ("--traffic", "m@2=99999999999"),
+        ("--shadow", "m@2=99999999999"),
+    ],
+)
+def test_a_number_that_no_field_takes_is_wrong_usage(command, options: tuple[str, ...]) -> None:
+    for done in (command("deploy", "m@2", *options), command("deployments", "update", "d", *options)):
+        assert done.returncode == 2
+        assert "Error: Invalid value" in done.stderr
 
 
 def test_batches_priorities_and_the_cache_are_options_too(command, scripted: ScriptedServices) -> None:

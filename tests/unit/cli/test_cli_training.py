@@ -90,6 +90,10 @@ def test_every_setting_can_be_reached(command, scripted: ScriptedServices) -> No
         (["--strategy", "slow"], "FEATURE_EXTRACTION, FINE_TUNE"),
         (["--set", "loss.gamma=2"], "focal_gamma"),
         (["--set", "epochs"], "FIELD=VALUE"),
+        (["--epochs", "99999999999"], "epochs does not take 99999999999"),
+        (["--seed", "99999999999999999999"], "seed does not take"),
+        (["--max-minutes", "inf"], "stop.max_duration does not take inf"),
+        (["--set", "stop.max_duration=nan"], "stop.max_duration does not take nan"),
     ],
 )
 def test_a_setting_that_is_not_there_is_wrong_usage(command, arguments: list[str], words: str) -> None:
@@ -128,6 +132,9 @@ def test_a_sweep_is_started_and_shown(command, scripted: ScriptedServices) -> No
     assert (sweep.spec.epochs, sweep.max_trials) == (3, 5)
     assert command("sweeps", "create", "flowers@1", "--vary", "speed=1..2").returncode == 2
     assert command("sweeps", "create", "flowers@1", "--vary", "speed").returncode == 2
+    vary = ("sweeps", "create", "flowers@1", "--vary", "epochs=1..3")
+    assert command(*vary[:-1], "epochs=1..99999999999999999999").returncode == 2
+    assert "--trials" in command(*vary, "--trials", "99999999999").stderr
     sweep.best_run, sweep.best_score = RUN, 0.875
     sweep.trials.add(training_run="projects/default/trainingRuns/r0", parameters={"batch_size": "8"})
     sweep.trials.add(training_run=RUN, parameters={"batch_size": "16"}, score=0.875)

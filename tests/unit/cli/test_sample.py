@@ -4,6 +4,7 @@ import pytest
 
 from enxerto.cli.quickstart import dataset_id
 from enxerto.cli.sample import SampleError, split_folder, write_digits
+from enxerto.kernel.names import is_id
 
 
 def test_digits_are_class_folders_and_the_held_out_ones_are_not_in_them(tmp_path: Path) -> None:
@@ -55,3 +56,10 @@ def test_fewer_than_two_classes_are_refused(tmp_path: Path, classes: list[str]) 
 )
 def test_a_folders_name_becomes_an_id(folder: str, expected: str) -> None:
     assert dataset_id(Path("/pictures") / folder) == expected
+
+
+@pytest.mark.parametrize(
+    "folder", ["a" * 39 + " b", "photos of flowers from the summer garden 2024", "7" * 39 + "-x", "-"]
+)
+def test_a_folders_name_of_any_length_becomes_an_id(folder: str) -> None:
+    assert is_id(dataset_id(Path("/pictures") / folder))
