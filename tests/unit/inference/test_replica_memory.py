@@ -1,5 +1,6 @@
 """Tensors that are handed over in memory."""
 
+import mmap
 import os
 import subprocess
 import sys
@@ -76,6 +77,43 @@ def test_what_is_not_the_region_is_not_read(tmp_path: Path) -> None:
             with pytest.raises(RegionError):
                 reader.read(pid, fd, other, 8)
     pool.close()
+
+
+def test_what_the_owner_closes_takes_no_memory_whoever_has_mapped_it() -> None:
+    pool, reader = RegionPool(2**22), RegionReader()
+    with pool.lend(2**22) as region:
+        assert region is not None
+        region.write([bytes(2**22)])
+        reader.read(os.getpid(), region.fd, region.nonce, 2**22)
+        same = os.dup(region.fd)
+    assert os.fstat(same).st_blocks * 512 >= 2**22
+    pool.close()
+    assert os.fstat(same).st_blocks * 512 <= mmap.PAGESIZE
+    os.close(same)
+
+
+def test_a_region_that_is_gone_is_forgotten() -> None:
+    reader, first, second = RegionReader(), RegionPool(2**20), RegionPool(2**20)
+    number = read(reader, first)
+    first.close()
+    assert is_mapped(number)
+    assert is_mapped(read(reader, second))
+    assert not is_mapped(number)
+    second.close()
+
+
+def read(reader: RegionReader, pool: RegionPool) -> int:
+    """Read a region of this process; returns the number of its file."""
+    with pool.lend(8) as region:
+        assert region is not None
+        reader.read(os.getpid(), region.fd, region.nonce, 8)
+        return os.fstat(region.fd).st_ino
+
+
+def is_mapped(number: int) -> bool:
+    """Whether this process has mapped that region."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return any("memfd:enxerto-batch" in line and line.split()[4] == str(number) for line in maps)
 
 
 class Sums(replica_service_pb2_grpc.ReplicaServiceServicer):

@@ -1,6 +1,7 @@
 """Tensors in memory that the front writes and replicas on the same machine read, so that pixels need not travel.
 
-A region is an anonymous file, found at `/proc/{pid}/fd/{fd}`: it ends with the processes that use it, however they end.
+A region is an anonymous file, found at `/proc/{pid}/fd/{fd}`. Its memory is given back when its owner closes it,
+whoever has mapped it, and else ends with the processes that use it, however they end.
 A replica in another container or on another machine cannot open it, or finds another file there; a nonce in the region
 and in the call tells. Linux only.
 """
@@ -13,6 +14,7 @@ import secrets
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 IS_AVAILABLE = sys.platform == "linux"
@@ -50,7 +52,8 @@ class Region:
             start += len(part)
 
     def close(self) -> None:
-        """Give the memory back; what a reader has mapped stays until it lets go."""
+        """Give the memory back; who has mapped it reads zeros."""
+        self._memory.madvise(mmap.MADV_REMOVE)
         self._memory.close()
         os.close(self.fd)
 
@@ -96,11 +99,30 @@ class RegionPool:
             self._close(self._free.pop())
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A region of another process."""
+
+    memory: mmap.mmap
+    path: Path
+    file: tuple[int, int]
+    """Device and number of what was there when it was mapped."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether its owner has closed it, or ended."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return True
+        return (found.st_dev, found.st_ino) != self.file
+
+
 class RegionReader:
-    """Maps the regions of another process, and keeps the latest mapped."""
+    """Maps the regions of other processes, and keeps the latest of those that are there."""
 
     def __init__(self) -> None:
-        self._mapped: OrderedDict[bytes, mmap.mmap] = OrderedDict()
+        self._mapped: OrderedDict[bytes, _View] = OrderedDict()
 
     def read(self, pid: int, fd: int, nonce: bytes, size_bytes: int) -> memoryview:
         """The first bytes of a region; they are the writer's to change once the call has ended.
@@ -108,25 +130,29 @@ class RegionReader:
         Raises:
             RegionError: it cannot be opened from here, is another one, or is smaller.
         """
-        memory = self._mapped.get(nonce)
-        if memory is None:
-            memory = self._mapped[nonce] = _map(pid, fd, nonce)
+        if nonce not in self._mapped:
+            # What an owner left that was killed would stay for as long as somebody has it mapped.
+            for gone in [each for each, view in self._mapped.items() if view.gone]:
+                del self._mapped[gone]
+            self._mapped[nonce] = _map(pid, fd, nonce)
             if len(self._mapped) > _KEPT_REGIONS:
                 self._mapped.popitem(last=False)
         self._mapped.move_to_end(nonce)
+        memory = self._mapped[nonce].memory
         if size_bytes > len(memory) - _HEADER_BYTES:
             raise RegionError(f"the region has {len(memory) - _HEADER_BYTES} bytes, not {size_bytes}")
         return memoryview(memory)[_HEADER_BYTES : _HEADER_BYTES + size_bytes]
 
 
-def _map(pid: int, fd: int, nonce: bytes) -> mmap.mmap:
+def _map(pid: int, fd: int, nonce: bytes) -> _View:
+    path = Path(f"/proc/{pid:d}/fd/{fd:d}")
     try:
-        with Path(f"/proc/{pid:d}/fd/{fd:d}").open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             if not fcntl.fcntl(file, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
                 raise RegionError("the file may shrink")
-            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            memory, found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), os.fstat(file.fileno())
     except (OSError, ValueError) as error:
         raise RegionError(f"the region cannot be opened: {error}") from error
     if len(nonce) != _NONCE_BYTES or not secrets.compare_digest(memory[:_NONCE_BYTES], nonce):
         raise RegionError("another region is there")
-    return memory
+    return _View(memory, path, (found.st_dev, found.st_ino))
