@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 SECRETS_FOLDER_VARIABLE = "ENXERTO_SECRETS_FOLDER"
 """Names a folder with one file per setting, such as `enxerto_registry_database_url`: how containers get secrets."""
+
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
 
 
 class ServerSettings(BaseSettings):
@@ -37,7 +40,7 @@ class ServerSettings(BaseSettings):
     """PEM private key."""
     tls_client_ca: Path | None = None
     """PEM authorities; when set, clients must present a certificate signed by one of them."""
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
     @classmethod

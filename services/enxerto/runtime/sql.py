@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alembic import command, context
 from alembic.config import Config
-from sqlalchemy import Connection, DateTime, Dialect, TypeDecorator, event, make_url
+from sqlalchemy import URL, Connection, DateTime, Dialect, TypeDecorator, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -21,6 +21,7 @@ from enxerto.runtime.errors import StartupError
 
 # Alembic keeps the migration that runs in globals of its own.
 _ALEMBIC = threading.Lock()
+_DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg")
 READ_ONLY = "enxerto_read_only"
 
 
@@ -50,8 +51,11 @@ def create_engine(url: str) -> AsyncEngine:
 
     SQLite runs in WAL mode with foreign keys on, and waits for a lock instead of failing. Every transaction there takes
     the write lock at once, except on `reader(engine)`.
+
+    Raises:
+        ArgumentError: it is another URL; the message does not repeat it.
     """
-    parsed = make_url(url)
+    parsed = _parsed(url)
     if parsed.get_backend_name() != "sqlite":
         return create_async_engine(parsed, pool_pre_ping=True)
     if parsed.database:
@@ -60,6 +64,16 @@ def create_engine(url: str) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ValueError as error:
+        raise ArgumentError("the port of the URL must be a number") from error
+    if parsed.drivername not in _DRIVERS:
+        raise ArgumentError(f"the URL must begin with {' or '.join(f'{driver}://' for driver in _DRIVERS)}")
+    return parsed
 
 
 @asynccontextmanager
@@ -75,8 +89,8 @@ async def opened_engine(url: str, migrations: Path, whose: str) -> AsyncIterator
         StartupError: the URL is bad or the database cannot be reached.
     """
     try:
-        await migrate(url, migrations)
         engine = create_engine(url)
+        await migrate(url, migrations)
     except (ArgumentError, OSError, DBAPIError) as error:
         # The URL may hold a password, so only the driver's own words are passed on.
         cause = error.orig if isinstance(error, DBAPIError) else error

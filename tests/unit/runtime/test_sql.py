@@ -8,7 +8,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from enxerto.kernel.errors import UnavailableError
-from enxerto.runtime.sql import create_engine, transaction
+from enxerto.runtime.errors import StartupError
+from enxerto.runtime.sql import create_engine, opened_engine, transaction
 
 FULL = 2
 
@@ -21,6 +22,26 @@ async def test_a_commit_to_sqlite_is_on_the_disk_before_it_returns(tmp_path: Pat
         ]
     await engine.dispose()
     assert read == ["wal", FULL]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgresql://user:secret-word@127.0.0.1/db", "must begin with sqlite.aiosqlite:// or postgresql.asyncpg://"),
+        ("postgres://user:secret-word@127.0.0.1/db", "must begin with"),
+        ("sqlite:////tmp/one.db", "must begin with"),
+        ("postgresql+asyncpg://user:secret-word@host:port/db", "port of the URL"),
+        ("secret-word", "parse"),
+    ],
+)
+async def test_a_url_that_cannot_be_used_is_said_in_one_line_without_its_password(
+    tmp_path: Path, url: str, words: str
+) -> None:
+    with pytest.raises(StartupError, match=f"cannot open the registry's database: .*{words}") as caught:
+        async with opened_engine(url, tmp_path, "the registry"):
+            pass
+    assert "secret-word" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 async def test_a_database_that_is_away_or_has_no_connection_left_is_unavailable(tmp_path: Path) -> None:
