@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 
+from enxerto.inference.adapters.model_cache import PARTIAL, prune, use
 from enxerto.inference.errors import RegistryUnavailableError, VersionNotFoundError, VersionNotServableError
 from enxerto.kernel.errors import DataLossError
 from enxerto.kernel.names import VersionName
@@ -34,8 +35,9 @@ def fetch_model(name: VersionName, address: str, certificates: Path | None, cach
             version = stub.GetModelVersion(request, timeout=_CALL_S, wait_for_ready=True)
             digest = _digest(name, version)
             path = cache / f"{digest}.onnx"
-            if not path.exists():
+            if not use(path):
                 _download(stub, name, digest, path)
+                prune(cache)
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.NOT_FOUND:
@@ -57,7 +59,7 @@ def _download(stub: registry_service_pb2_grpc.RegistryServiceStub, name: Version
     path.parent.mkdir(parents=True, exist_ok=True)
     found = hashlib.sha256()
     # Replicas of one node share the folder: each writes its own file and renames it, so that a reader sees a whole one.
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             request = registry_service_pb2.DownloadBlobRequest(parent=f"projects/{name.project}", sha256=digest)

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+from enxerto.inference.adapters.model_cache import use
 from enxerto.inference.replica.answering import Answering
 from enxerto.inference.replica.messages import arrange_arguments, occupancy
 from enxerto.inference.replica.predictor import Predictor, Workers
@@ -58,7 +59,7 @@ def shared_predictors(
     def find(version: VersionName) -> Source[Predictor]:
         # Versions never change: what was fetched once needs no registry to come back.
         path = paths.get(version)
-        if path is None or not path.exists():
+        if path is None or not use(path):
             path = paths[version] = fetch(version)
         with beginning:
             if not begun.is_set():
