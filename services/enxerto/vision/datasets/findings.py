@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from enxerto.vision.archives import legible
+
 Edges = tuple[float, float, float, float]
 """Left, upper, right and lower edge, in pixels of the upright picture."""
 
@@ -65,12 +67,12 @@ class Finding:
 def error(
     path: str, code: str, message: str, line: int = 0, *, pictures: tuple[str, ...] = (), box: Edges | None = None
 ) -> Finding:
-    """A finding that stops an import."""
-    return Finding(path, Severity.ERROR, code, message, line, pictures, box)
+    """A finding that stops an import; what is not Unicode in its texts is escaped."""
+    return Finding(legible(path), Severity.ERROR, code, legible(message), line, pictures, box)
 
 
 def warning(
     path: str, code: str, message: str, line: int = 0, *, pictures: tuple[str, ...] = (), box: Edges | None = None
 ) -> Finding:
-    """A finding that is reported with an import."""
-    return Finding(path, Severity.WARNING, code, message, line, pictures, box)
+    """A finding that is reported with an import, its texts likewise."""
+    return Finding(legible(path), Severity.WARNING, code, legible(message), line, pictures, box)

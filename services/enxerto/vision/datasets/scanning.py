@@ -64,6 +64,9 @@ def scan(
         reading = Reading(()) if isinstance(found, Finding) else found.read(tree, task)
     except UnreadableTextError as problem:
         found, reading = error(problem.path, "MALFORMED_FILE", str(problem)), Reading(())
+    except PermissionError as problem:
+        message = f"cannot be read: {problem.strerror}"
+        found, reading = error(tree.subject(problem), "UNREADABLE_FILE", message), Reading(())
     if isinstance(found, Finding):
         return _scan(tree, task, reading, [], [*tree.findings, found])
     reading.pictures.sort(key=lambda picture: picture.path)

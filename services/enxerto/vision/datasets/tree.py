@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 from collections import defaultdict
@@ -10,7 +11,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from enxerto.vision.datasets.findings import Finding, error
+from enxerto.vision.archives import legible
+from enxerto.vision.datasets.findings import Finding, error, warning
 from enxerto.vision.images import EXTENSIONS
 from enxerto.vision.specs import Split
 
@@ -63,8 +65,8 @@ def stem(path: str) -> str:
 class Tree:
     """Everything visible below a folder, by POSIX paths relative to it.
 
-    Hidden files are not there. Links and special files are findings and are never followed; a lone folder around all
-    of it is stepped into.
+    Hidden files are not there. Links, special files, names that are not UTF-8 and folders that cannot be read are
+    findings and not there either; a lone folder around all of it is stepped into.
 
     Raises:
         NotADirectoryError: the folder is none.
@@ -80,26 +82,31 @@ class Tree:
         self._walk()
 
     def _walk(self) -> None:
-        for parent, folder_names, file_names in os.walk(self.root, followlinks=False):
+        for parent, folder_names, file_names in os.walk(self.root, onerror=self._note_unread, followlinks=False):
             here = Path(parent)
-            folder_names[:] = sorted(name for name in folder_names if not _is_hidden(name) and self._stays(here / name))
-            self.folders.extend((here / name).relative_to(self.root).as_posix() for name in folder_names)
-            for name in sorted(file_names):
-                if _is_hidden(name) or not self._stays(here / name):
-                    continue
-                path = (here / name).relative_to(self.root).as_posix()
-                if (here / name).is_file():
-                    self.files.append(path)
-                else:
-                    self.findings.append(error(path, "SPECIAL_FILE", "is not a plain file"))
+            folder_names[:] = [name for name in sorted(folder_names) if self._stays(here / name, is_folder=True)]
+            self.folders.extend(self._path(here / name) for name in folder_names)
+            files = [name for name in sorted(file_names) if self._stays(here / name, is_folder=False)]
+            self.files.extend(self._path(here / name) for name in files)
 
-    def _stays(self, entry: Path) -> bool:
-        if not entry.is_symlink():
-            return True
-        path = entry.relative_to(self.root).as_posix()
-        # Links that stay inside would count the same picture twice, perhaps in two splits: refused alike.
-        self.findings.append(error(path, "SYMLINK", "is a symbolic link; put the files themselves here"))
-        return False
+    def _path(self, entry: Path) -> str:
+        return entry.relative_to(self.root).as_posix()
+
+    def _note_unread(self, problem: OSError) -> None:
+        self.findings.append(error(self.subject(problem), "UNREADABLE_FOLDER", f"cannot be read: {problem.strerror}"))
+
+    def subject(self, problem: OSError) -> str:
+        """The file or folder that an error of the system is about; the root when it does not say."""
+        named = Path(problem.filename or self.root)
+        return self._path(named) if named.is_relative_to(self.root) else "."
+
+    def _stays(self, entry: Path, *, is_folder: bool) -> bool:
+        if _is_hidden(entry.name):
+            return False
+        finding = _objection(entry, self._path(entry), is_folder=is_folder)
+        if finding is not None:
+            self.findings.append(finding)
+        return finding is None
 
     @cached_property
     def images(self) -> list[str]:
@@ -199,6 +206,24 @@ class Tree:
         return None
 
 
+def _objection(entry: Path, path: str, *, is_folder: bool) -> Finding | None:
+    """Why an entry cannot be part of the data set."""
+    try:
+        if entry.is_symlink():
+            # Links that stay inside would count the same picture twice, perhaps in two splits: refused alike.
+            return error(path, "SYMLINK", "is a symbolic link; put the files themselves here")
+        if not is_folder and not entry.is_file():
+            return error(path, "SPECIAL_FILE", "is not a plain file")
+    except OSError as problem:
+        code = "UNREADABLE_FOLDER" if is_folder else "UNREADABLE_FILE"
+        return error(path, code, f"cannot be read: {problem.strerror}")
+    if path == legible(path):
+        return None
+    if is_folder or suffix(path) in IMAGE_EXTENSIONS | FOREIGN_EXTENSIONS:
+        return error(path, "BAD_NAME", "has a name that is not UTF-8")
+    return warning(path, "BAD_NAME", "has a name that is not UTF-8 and is skipped")
+
+
 def _bare(path: str) -> str:
     return posixpath.splitext(path)[0]
 
@@ -221,10 +246,12 @@ def _visible(folder: Path) -> list[Path]:
 
 def _unwrap(root: Path) -> Path:
     """Step into a lone folder that holds more than pictures, as archives of a dataset have."""
-    entries = _visible(root)
-    while len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
-        inner = _visible(entries[0])
-        if not any(entry.is_dir() or entry.suffix.lower() in (".csv", ".json", ".yaml", ".yml") for entry in inner):
-            break
-        root, entries = entries[0], inner
+    # The walk tells what cannot be read.
+    with contextlib.suppress(OSError):
+        entries = _visible(root)
+        while len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
+            inner = _visible(entries[0])
+            if not any(entry.is_dir() or entry.suffix.lower() in (".csv", ".json", ".yaml", ".yml") for entry in inner):
+                break
+            root, entries = entries[0], inner
     return root

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from enxerto.vision.archives import legible
 from enxerto.vision.datasets.findings import Finding, error, warning
 from enxerto.vision.datasets.json_stream import Elements, JsonStreamError, NotAnObjectError, members
 from enxerto.vision.datasets.pictures import DrawnBox, Format, Picture, Reading
@@ -150,6 +151,11 @@ class _Reader:
             number, name = (one.get("id"), one.get("name")) if isinstance(one, dict) else (None, None)
             if not isinstance(number, int | str) or not isinstance(name, str) or not name:
                 self._findings.append(error(file, "MALFORMED_CATEGORY", f"{one!r:.80} needs an id and a name", line))
+            elif name != legible(name):
+                # Kept, so that not every annotation of it is told too.
+                self._categories[number] = legible(name)
+                message = f"category {number} has the name {name!r}, which is not Unicode text"
+                self._findings.append(error(file, "MALFORMED_CATEGORY", message, line))
             elif self._categories.setdefault(number, name) != name:
                 message = f"category {number} is {name!r} here and {self._categories[number]!r} in another file"
                 self._findings.append(error(file, "CONFLICTING_CATEGORY", message, line))

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
+from enxerto.vision.archives import legible
 from enxerto.vision.datasets.findings import Finding, error, warning
 from enxerto.vision.datasets.pictures import DrawnBox, Format, Picture, Reading
 from enxerto.vision.datasets.rasters import Region, area_of
@@ -86,10 +87,13 @@ def _layout(tree: Tree, findings: list[Finding]) -> _Layout:
     names = content["names"]
     pairs = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, dict) else ()
     for number, name in pairs:
-        if isinstance(number, int) and number >= 0 and isinstance(name, str | int) and str(name):
-            layout.names[number] = str(name)
-        else:
+        if not (isinstance(number, int) and number >= 0 and isinstance(name, str | int) and str(name)):
             findings.append(error(file, "MALFORMED_FILE", "names has an entry that is not a number and a name"))
+            continue
+        layout.names[number] = legible(str(name))
+        if layout.names[number] != str(name):
+            message = f"names has {name!r}, which is not Unicode text"
+            findings.append(error(file, "MALFORMED_FILE", message))
     if not layout.names:
         findings.append(error(file, "MALFORMED_FILE", "names must be a list or a dictionary of class names"))
     layout.base = content["path"] if isinstance(content.get("path"), str) else ""
