@@ -149,10 +149,11 @@ def bomb() -> bytes:
         (link, "LINK"),
         (lambda: tar_with(tarfile.TarInfo("../outside.png"), b"x"), "PATH_TRAVERSAL"),
         (lambda: tar_with(tarfile.TarInfo("/etc/outside.png"), b"x"), "ABSOLUTE_PATH"),
+        (lambda: tar_with(tarfile.TarInfo("cat/caf\udce9.png"), b"x"), "BAD_NAME"),
         (bomb, "TOO_LARGE"),
         (lambda: b"neither tar nor zip" * 100, "UNSUPPORTED"),
     ],
-    ids=["link", "traversal", "absolute", "bomb", "garbage"],
+    ids=["link", "traversal", "absolute", "not-utf8", "bomb", "garbage"],
 )
 def test_a_hostile_archive_is_refused(service, datasets, dataset, make, code):
     snapshot = imported(datasets, start_import(datasets, dataset, upload=upload(datasets, make())).name)

@@ -15,6 +15,7 @@ from obstore.store import LocalStore
 from enxerto.kernel.errors import FailedPreconditionError
 from enxerto.training.adapters.import_sources import ImportSources
 from enxerto.training.domain import UriSource
+from enxerto.training.ports import ImportRefusedError
 from enxerto.training.v1 import dataset_pb2
 from enxerto.type.v1 import task_pb2
 from enxerto.vision.archives import ArchiveLimits
@@ -105,6 +106,30 @@ def test_wrong_credentials_are_a_refusal_and_not_an_outage(s3, tmp_path, monkeyp
     sources = ImportSources(LocalStore(str(tmp_path)), tmp_path, (), ("s3://data",), ArchiveLimits())
     with pytest.raises(FailedPreconditionError, match="credentials may not read"):
         sources.check("default", UriSource("s3://data/sets"))
+
+
+def test_what_has_no_place_on_a_disk_is_refused_and_our_own_disk_is_no_outage(s3, tmp_path, monkeypatch):
+    for name, value in s3.environment().items():
+        monkeypatch.setenv(name, value)
+    store = s3.store("data")
+    for key in ("twins/a.png", "twins/a.png/b.png", "plain/a.png"):
+        obstore.put(store, key, b"picture")
+    sources = ImportSources(LocalStore(str(tmp_path)), tmp_path, (), ("s3://data",), ArchiveLimits())
+    with (
+        pytest.raises(ImportRefusedError) as refused,
+        sources.folder("default", UriSource("s3://data/twins"), lambda: None),
+    ):
+        pass
+    assert [(one.code, one.path) for one in refused.value.findings] == [("DUPLICATE", "a.png/b.png")]
+    with sources.folder("default", UriSource("s3://data/plain"), lambda: None) as folder:
+        assert (folder / "a.png").read_bytes() == b"picture"
+    really_open = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode: really_open(Path("/dev/full"), *mode))
+    with (
+        pytest.raises(OSError, match="No space left on device"),
+        sources.folder("default", UriSource("s3://data/plain"), lambda: None),
+    ):
+        pass
 
 
 def test_more_than_the_limit_is_refused_before_it_is_fetched(s3, datasets, dataset):

@@ -1,16 +1,18 @@
 """Where an import's images come from: folders and archives of this machine, uploads, and object stores."""
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import obstore
+from obstore import Bytes
 from obstore.store import ObjectStore, from_url
 
 from enxerto.kernel.errors import (
@@ -24,7 +26,7 @@ from enxerto.training.adapters.object_store import store_errors, upload_key
 from enxerto.training.domain import Finding, PathSource, Source, UploadSource, UriSource
 from enxerto.training.errors import LocationNotAllowedError, PathNotAllowedError, SourceRefusedError
 from enxerto.training.ports import ImportRefusedError
-from enxerto.vision.archives import ArchiveError, ArchiveLimits, Offender, extract, safe_path
+from enxerto.vision.archives import ArchiveError, ArchiveLimits, Offender, Target, extract
 
 if TYPE_CHECKING:
     # A type of the stub alone.
@@ -105,62 +107,62 @@ class ImportSources:
             scratch = Path(name)
             match source:
                 case PathSource():
-                    yield self._unpacked(path, scratch)
+                    yield self._unpacked(path, scratch, stop)
                 case UploadSource(sha256):
                     archive = scratch / "archive"
                     key = upload_key(project, sha256)
-                    with store_errors(key):
-                        _fetch(self._uploads, key, archive, stop)
-                    yield self._unpacked(archive, scratch)
+                    _fetch(_content(self._uploads, key, store_errors(key)), archive, stop)
+                    yield self._unpacked(archive, scratch, stop)
                 case UriSource(uri):
                     check_location(uri, self._locations)
                     yield self._downloaded(uri, scratch, stop)
 
-    def _unpacked(self, archive: Path, scratch: Path) -> Path:
+    def _unpacked(self, archive: Path, scratch: Path, stop: Stop) -> Path:
         folder = scratch / "unpacked"
         try:
-            extract(archive, folder, self._limits)
+            extract(archive, folder, self._limits, stop)
         except ArchiveError as error:
             raise _refused(error.offenders) from error
         return folder
 
     def _look(self, uri: str) -> None:
         store, key = _open(uri)
-        with _uri_errors(uri):
-            if key and next(_listed(store, key), None) is None:
-                obstore.head(store, key)
-            elif not key and next(_listed(store, ""), None) is None:
-                raise FileNotFoundError(uri)
+        if next(_listed(uri, store, key), None) is None:
+            _size(uri, store, key)
 
     def _downloaded(self, uri: str, scratch: Path, stop: Stop) -> Path:
         store, key = _open(uri)
         folder = scratch / "downloaded"
         folder.mkdir()
-        with _uri_errors(uri):
-            objects = self._planned(store, key, folder)
-            if not objects:
-                archive = scratch / "archive"
-                size = int(obstore.head(store, key)["size"])
-                if size > self._limits.total_bytes:
-                    limit = f"has {size} bytes, the limit is {self._limits.total_bytes}"
-                    raise _refused((Offender("", "TOO_LARGE", limit),))
-                _fetch(store, key, archive, stop)
-                return self._unpacked(archive, scratch)
-            with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="import") as pool:
-                for part in _parts(objects):
-                    # The first failure is raised; what has not begun by then is not waited for.
-                    for _ in pool.map(lambda one: _fetch(store, one.key, one.path, stop), part):
-                        stop()
+        objects = self._planned(_listed(uri, store, key), key, folder, stop)
+        if not objects:
+            archive = scratch / "archive"
+            size = _size(uri, store, key)
+            if size > self._limits.total_bytes:
+                limit = f"has {size} bytes, the limit is {self._limits.total_bytes}"
+                raise _refused((Offender("", "TOO_LARGE", limit),))
+            _fetch(_content(store, key, _uri_errors(uri)), archive, stop)
+            return self._unpacked(archive, scratch, stop)
+
+        def fetch(one: _Object) -> None:
+            _fetch(_content(store, one.key, _uri_errors(uri)), one.path, stop)
+
+        with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="import") as pool:
+            for part in _parts(objects):
+                # The first failure is raised; what has not begun by then is not waited for.
+                for _ in pool.map(fetch, part):
+                    stop()
         return folder
 
-    def _planned(self, store: ObjectStore, key: str, folder: Path) -> list[_Object]:
+    def _planned(self, listed: "Iterator[ObjectMeta]", key: str, folder: Path, stop: Stop) -> list[_Object]:
         """Every object below a prefix with the path that it gets; sizes and names are checked before any is fetched."""
+        target = Target(folder)
         planned: list[_Object] = []
         offenders: list[Offender] = []
         total = 0
-        for one in _listed(store, key):
-            name = str(one["path"])[len(key) :].lstrip("/")
-            path = safe_path(name)
+        for one in listed:
+            stop()
+            path = target.place(str(one["path"])[len(key) :].lstrip("/"), is_folder=False)
             total += int(one["size"])
             if isinstance(path, Offender):
                 offenders.append(path)
@@ -169,7 +171,7 @@ class ImportSources:
             elif total > self._limits.total_bytes:
                 raise _refused((Offender("", "TOO_LARGE", f"more than {self._limits.total_bytes} bytes"),))
             else:
-                planned.append(_Object(str(one["path"]), folder / path))
+                planned.append(_Object(str(one["path"]), path))
         if offenders:
             raise _refused(tuple(offenders))
         for parent in {one.path.parent for one in planned}:
@@ -184,13 +186,23 @@ def allowed_path(path: str, roots: tuple[Path, ...]) -> Path:
         PathNotAllowedError: it lies elsewhere, links followed.
         FailedPreconditionError: nothing readable is there.
     """
-    real = Path(path).resolve()
+    # Unlike `Path.resolve` this raises nothing, whatever the links are.
+    real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(root.resolve()) for root in roots):
         raise PathNotAllowedError(path, roots)
-    if not real.is_dir() and not real.is_file():
-        description = "there is no such folder or archive on the training service's machine"
-        raise FailedPreconditionError(f"{path}: {description}", [PreconditionViolation("PATH", path, description)])
+    if obstacle := _obstacle(real):
+        raise FailedPreconditionError(f"{path}: {obstacle}", [PreconditionViolation("PATH", path, obstacle)])
     return real
+
+
+def _obstacle(path: Path) -> str:
+    """Why there is nothing to read; empty when there is."""
+    try:
+        if not path.is_dir() and not path.is_file():
+            return "there is no such folder or archive on the training service's machine"
+    except OSError as error:
+        return f"the training service cannot look there: {error.strerror}"
+    return "" if os.access(path, os.R_OK) else "the training service may not read it"
 
 
 def check_location(uri: str, locations: tuple[str, ...]) -> None:
@@ -219,10 +231,23 @@ def _open(uri: str) -> tuple[ObjectStore, str]:
     return from_url(f"{parts.scheme}://{parts.netloc}"), parts.path.strip("/")
 
 
-def _listed(store: ObjectStore, key: str) -> "Iterator[ObjectMeta]":
-    for part in obstore.list(store, prefix=key or None):
-        # Consoles make an empty object for a folder.
-        yield from (one for one in part if not str(one["path"]).endswith("/") and str(one["path"]) != key)
+def _listed(uri: str, store: ObjectStore, key: str) -> "Iterator[ObjectMeta]":
+    with _uri_errors(uri):
+        for part in obstore.list(store, prefix=key or None):
+            # Consoles make an empty object for a folder.
+            yield from (one for one in part if not str(one["path"]).endswith("/") and str(one["path"]) != key)
+
+
+def _size(uri: str, store: ObjectStore, key: str) -> int:
+    with _uri_errors(uri):
+        if not key:
+            raise FileNotFoundError(uri)
+        return int(obstore.head(store, key)["size"])
+
+
+def _content(store: ObjectStore, key: str, errors: AbstractContextManager[None]) -> Iterator[Bytes]:
+    with errors:
+        yield from obstore.get(store, key).stream(min_chunk_size=_CHUNK_BYTES)
 
 
 def _parts(objects: list[_Object]) -> Iterator[list[_Object]]:
@@ -230,9 +255,10 @@ def _parts(objects: list[_Object]) -> Iterator[list[_Object]]:
         yield objects[start : start + 1024]
 
 
-def _fetch(store: ObjectStore, key: str, into: Path, stop: Stop) -> None:
+def _fetch(chunks: Iterator[Bytes], into: Path, stop: Stop) -> None:
+    """Write what a store gives; its errors have their meaning by then, so that others are of our own disk."""
     with into.open("wb") as file:
-        for chunk in obstore.get(store, key).stream(min_chunk_size=_CHUNK_BYTES):
+        for chunk in chunks:
             stop()
             file.write(chunk)
 

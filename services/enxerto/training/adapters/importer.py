@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from obstore.store import ObjectStore
 
 from enxerto.training.adapters.import_sources import ImportSources, refused_source
-from enxerto.training.adapters.object_store import StoredBlobs
+from enxerto.training.adapters.object_store import StoredBlobs, disk_errors
 from enxerto.training.domain import DatasetValidation, Finding, Snapshot, SnapshotContent, Source
 from enxerto.training.ports import Imported, ImportRefusedError
 from enxerto.vision.datasets.findings import Severity
@@ -135,7 +136,10 @@ class DatasetImporter:
             _check(stop)
             progress(done, total)
 
-        with self._sources.folder(wanted.project, wanted.source, lambda: _check(stop)) as folder:
+        with (
+            disk_errors(self._scratch, Path(tempfile.gettempdir())),
+            self._sources.folder(wanted.project, wanted.source, lambda: _check(stop)) as folder,
+        ):
             yield scan(folder, wanted.task, limits=self._limits, seed=wanted.split_seed, progress=look)
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,8 +15,10 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from enxerto.kernel.errors import DataLossError, UnavailableError
 from enxerto.runtime.durable_files import publish
+from enxerto.training.errors import DiskFullError
 
 _CHUNK_BYTES = 2**20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def open_store(url: str) -> ObjectStore:
@@ -67,10 +71,35 @@ def store_errors(key: str) -> Iterator[None]:
     """Give an object store's errors their meaning here."""
     try:
         yield
+    except InterruptedError:
+        # Work that nobody wants any more: an OSError by Python's hierarchy only.
+        raise
     except FileNotFoundError as error:
         raise DataLossError(f"the object {key} is missing from the blob store") from error
     except (obstore.exceptions.BaseError, OSError) as error:
         raise UnavailableError("the blob store cannot be reached", retry_after_s=5.0) from error
+
+
+@contextlib.contextmanager
+def disk_errors(*folders: Path) -> Iterator[None]:
+    """Tell a full disk from all other errors; the fullest of the folders that are written to is named.
+
+    Raises:
+        DiskFullError: there is no room in it, or the quota is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        there = (folder for folder in folders if folder.is_dir())
+        fullest = min(there, key=lambda folder: shutil.disk_usage(folder).free, default=folders[0])
+        raise DiskFullError(fullest) from error
+
+
+def _folder(store: ObjectStore) -> Path:
+    """The folder that a store is, or else where its client may write."""
+    return Path(store.prefix or "/") if isinstance(store, LocalStore) else Path(tempfile.gettempdir())
 
 
 def blob_key(sha256: str) -> str:
@@ -137,7 +166,7 @@ class StoredBlobs:
         """Store bytes or a file once, and return the sha256."""
         digest = file_sha256(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
         key = self._key(digest)
-        with store_errors(key):
+        with store_errors(key), disk_errors(_folder(self._store)):
             try:
                 obstore.head(self._store, key)
             except FileNotFoundError:
@@ -202,10 +231,13 @@ class ObjectUploadStore:
         """Store bytes; they become visible all at once after `chunks` has ended."""
         self._scratch.mkdir(parents=True, exist_ok=True)
         key = upload_key(project, sha256)
-        with tempfile.TemporaryDirectory(dir=self._scratch, prefix="upload-") as folder:
+        with (
+            disk_errors(self._scratch),
+            tempfile.TemporaryDirectory(dir=self._scratch, prefix="upload-") as folder,
+        ):
             path = Path(folder) / "archive"
             with path.open("wb") as file:
                 async for chunk in chunks:
                     await asyncio.to_thread(file.write, chunk)
-            with store_errors(key):
+            with store_errors(key), disk_errors(_folder(self._store)):
                 await asyncio.to_thread(put, self._store, key, path)

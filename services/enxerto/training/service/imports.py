@@ -31,6 +31,7 @@ class Imports:
         telemetry: Telemetry,
         signals: Signals,
         clock: Clock,
+        retry_s: float = _RETRY_S,
     ) -> None:
         self._store = store
         self._importer = importer
@@ -38,6 +39,7 @@ class Imports:
         self._telemetry = telemetry
         self._signals = signals
         self._clock = clock
+        self._retry_s = retry_s
 
     async def run(self) -> None:
         """Import for as long as the process lives."""
@@ -57,19 +59,32 @@ class Imports:
                     await wait(woken, _LOOK_AGAIN_S)
 
     async def import_one(self, snapshot: Snapshot) -> None:
-        """Import one snapshot and store the outcome."""
+        """Import one snapshot and store the outcome; raises nothing, so that it ends no other's import."""
         started = time.monotonic()
-        logger.info("import started", extra={"snapshot": str(snapshot.name)})
-        ended = await self._outcome(snapshot)
+        extra: dict[str, object] = {"snapshot": str(snapshot.name)}
+        logger.info("import started", extra=extra)
         try:
-            await self._store.save_snapshot(ended)
+            ended = await self._end(snapshot)
         except StaleRevisionError:
-            logger.info("import was finished elsewhere", extra={"snapshot": str(snapshot.name)})
+            logger.info("import was finished elsewhere", extra=extra)
+            return
+        except Exception:
+            logger.exception("import cannot be ended", extra=extra)
             return
         seconds = time.monotonic() - started
         self._telemetry.snapshot_imported(ended.state, seconds)
-        extra = {"snapshot": str(snapshot.name), "state": ended.state.value, "findings": ended.finding_count}
-        logger.info("import ended", extra={**extra, "duration_s": round(seconds, 3)})
+        extra |= {"state": ended.state.value, "findings": ended.finding_count, "duration_s": round(seconds, 3)}
+        logger.info("import ended", extra=extra)
+
+    async def _end(self, snapshot: Snapshot) -> Snapshot:
+        try:
+            return await self._save(await self._outcome(snapshot))
+        except StaleRevisionError:
+            raise
+        except Exception:
+            logger.exception("import failed", extra={"snapshot": str(snapshot.name)})
+            message = f"{snapshot.name} could not be imported; the service's log tells why"
+            return await self._save(snapshot.fail(self._encode(DataLossError(message)), (), now=self._clock.now()))
 
     async def _outcome(self, snapshot: Snapshot) -> Snapshot:
         while True:
@@ -81,11 +96,18 @@ class Imports:
                 error = self._encode(refused.error)
                 return snapshot.fail(error, refused.findings, now=self._clock.now(), statistics=refused.statistics)
             except UnavailableError as error:
-                logger.warning("import waits", extra={"snapshot": str(snapshot.name), "error": str(error)})
-                await asyncio.sleep(_RETRY_S)
+                await self._wait(snapshot, error)
             except EnxertoError as error:
                 return snapshot.fail(self._encode(error), (), now=self._clock.now())
-            except Exception:
-                logger.exception("import failed", extra={"snapshot": str(snapshot.name)})
-                message = f"{snapshot.name} could not be imported; the service's log tells why"
-                return snapshot.fail(self._encode(DataLossError(message)), (), now=self._clock.now())
+
+    async def _save(self, ended: Snapshot) -> Snapshot:
+        """Store an outcome, however long the store is away: what was imported is not imported again for that."""
+        while True:
+            try:
+                return await self._store.save_snapshot(ended)
+            except UnavailableError as error:
+                await self._wait(ended, error)
+
+    async def _wait(self, snapshot: Snapshot, error: UnavailableError) -> None:
+        logger.warning("import waits", extra={"snapshot": str(snapshot.name), "error": str(error)})
+        await asyncio.sleep(self._retry_s)
