@@ -1,5 +1,6 @@
 """One suite for every `DeploymentStore`: the one in memory, SQLite, PostgreSQL."""
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -134,6 +135,15 @@ async def test_a_request_id_makes_a_create_idempotent(store: DeploymentStore) ->
         await store.create(deployment("other"), "r")
     with pytest.raises(RequestIdReusedError):
         await store.create(deployment(replicas=2), "r")
+
+
+async def test_the_same_request_sent_many_times_at_once_creates_one(store: DeploymentStore) -> None:
+    answers = await asyncio.gather(*(store.create(deployment(), "r") for _ in range(8)))
+    assert answers == [deployment()] * 8
+    others = (store.create(deployment("other"), request_id) for request_id in ("a", "b", "c", ""))
+    outcomes = await asyncio.gather(*others, return_exceptions=True)
+    assert sum(outcome == deployment("other") for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, DeploymentExistsError) for outcome in outcomes) == 3
 
 
 async def test_a_lost_update_is_refused(store: DeploymentStore) -> None:

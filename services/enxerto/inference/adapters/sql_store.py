@@ -83,9 +83,12 @@ class SqlDeploymentStore:
                         if earlier["request_digest"] != digest:
                             raise RequestIdReusedError(name)
                         return _deployment(earlier)
+                if (await connection.execute(select(table.c.revision).where(_is(name)))).first() is not None:
+                    raise DeploymentExistsError(name)
                 await connection.execute(insert(table).values(row))
-        except IntegrityError as error:
-            raise DeploymentExistsError(name) from error
+        except IntegrityError:
+            # Someone else was first; the second look decides between "the same request" and "already there".
+            return await self.create(deployment, request_id)
         return deployment
 
     async def get(self, name: DeploymentName) -> Deployment:
