@@ -67,6 +67,7 @@ class InMemoryDeploymentStore:
     def __init__(self) -> None:
         self._rows: dict[DeploymentName, Deployment] = {}
         self._requests: dict[tuple[str, str], tuple[object, DeploymentName]] = {}
+        self._facts: dict[DeploymentName, dict[VersionName, ServableVersion]] = {}
         self.before_replace: Callable[[], Awaitable[object]] | None = None
         self.away = False
 
@@ -110,9 +111,18 @@ class InMemoryDeploymentStore:
         self._rows[deployment.name] = dataclasses.replace(deployment, revision=deployment.revision + 1)
         return self._rows[deployment.name]
 
+    async def keep_facts(self, name: DeploymentName, versions: Collection[ServableVersion]) -> None:
+        self._check()
+        self._facts[name] = {version.name: version for version in versions}
+
+    async def facts(self, name: DeploymentName, version: VersionName) -> ServableVersion | None:
+        self._check()
+        return self._facts.get(name, {}).get(version)
+
     async def remove(self, name: DeploymentName) -> None:
         self._check()
         self._rows.pop(name, None)
+        self._facts.pop(name, None)
         self._requests = {key: value for key, value in self._requests.items() if value[1] != name}
 
     def _check(self) -> None:

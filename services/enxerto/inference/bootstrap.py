@@ -98,7 +98,7 @@ def wire(
     )
     caches = ResponseCaches(settings.response_cache_max_bytes, meter)
     router, poked, watched = Router(caches), asyncio.Event(), WatchedStore(store)
-    references, shadowing = References(registry, clock), Shadowing(meter, settings.shadow_report_s)
+    references, shadowing = References(registry, watched, clock), Shadowing(meter, settings.shadow_report_s)
     statistics = Statistics(clock)
     pooling = Pooling(Pool(Scale(settings.pool_replicas)), replicas, meter)
     fleet = Fleet(cluster, pooling, pace.drain_s, poked.set)

@@ -64,7 +64,15 @@ class DeploymentStore(Protocol):
         ...
 
     async def remove(self, name: DeploymentName) -> None:
-        """Forget one; one that is gone already is no error."""
+        """Forget one with the facts of its versions; one that is gone already is no error."""
+        ...
+
+    async def keep_facts(self, name: DeploymentName, versions: Collection[ServableVersion]) -> None:
+        """Keep what is known of the versions that serve a deployment, and of no others."""
+        ...
+
+    async def facts(self, name: DeploymentName, version: VersionName) -> ServableVersion | None:
+        """What was kept of a version, if anything was."""
         ...
 
 

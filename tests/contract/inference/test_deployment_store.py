@@ -20,6 +20,7 @@ from enxerto.inference.domain import (
     FaultKind,
     Placement,
     Rollout,
+    ServableVersion,
     ShadowShare,
     State,
     TrafficShare,
@@ -33,6 +34,7 @@ from enxerto.inference.errors import (
 from enxerto.inference.ports import DeploymentStore
 from enxerto.kernel.names import DeploymentName, ProjectName, VersionName, VersionReference
 from enxerto.kernel.paging import PageRequest
+from enxerto.vision.specs import Resize, Task, TensorSpec
 from fakes.inference_world import InMemoryDeploymentStore
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -183,3 +185,18 @@ async def test_pages_follow_each_other_in_byte_order(store: DeploymentStore) -> 
             break
     assert seen == names
     assert len(await store.all()) == 6
+
+
+async def test_the_facts_of_the_versions_that_serve_are_kept_with_the_deployment(store: DeploymentStore) -> None:
+    outputs = TensorSpec("probabilities", "FP32", (-1, 2)), TensorSpec("embedding", "FP32", (-1, 8))
+    one = ServableVersion(ONE, Task.CLASSIFICATION, ("cat", "dög"), 32, 24, outputs[:1])
+    two = ServableVersion(TWO, Task.STYLE, (), 512, 256, outputs, Resize.FIT, "pixels", "0" * 64)
+    created, other = await store.create(deployment(), ""), await store.create(deployment("other"), "")
+    assert await store.facts(created.name, ONE) is None
+    for kept in ([one], [one, two], [two], [two]):
+        await store.keep_facts(created.name, kept)
+        assert await store.facts(created.name, ONE) == (one if one in kept else None)
+        assert await store.facts(created.name, TWO) == (two if two in kept else None)
+    assert await store.facts(other.name, TWO) is None
+    await store.remove(created.name)
+    assert await store.facts(created.name, TWO) is None

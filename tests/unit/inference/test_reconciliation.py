@@ -212,6 +212,47 @@ async def test_a_restart_of_the_front_finds_the_deployment(world: World) -> None
     assert await world.answer() == 1
 
 
+async def test_a_restart_of_the_front_needs_no_registry(world: World) -> None:
+    canary = world.registry.point("candidate", world.registry.add(2))
+    traffic = (TrafficShare(canary, 50),)
+    await world.deploy(world.registry.point("production", world.registry.add(1)), traffic=traffic)
+    world.registry.away = True
+    world.start()
+    await world.tick(1)
+    assert set(await world.shares(50)) == {1, 2}
+    deployment = await world.deployment()
+    assert (deployment.state, deployment.fault) == (State.READY, None)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_version_that_may_not_be_served_any_more_serves_on_after_a_restart(world: World, lost: bool) -> None:
+    one = world.registry.add(1)
+    await world.deploy(world.registry.point("production", one))
+    if lost:
+        del world.registry.versions[one]
+    else:
+        world.registry.quarantined.add(one)
+    await world.tick()
+    world.start()
+    await world.tick()
+    assert await world.answer() == 1
+    deployment = await world.deployment()
+    assert deployment.state is State.READY
+    assert deployment.fault is not None
+
+
+async def test_a_new_version_is_not_served_by_what_was_known_of_it(world: World) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    await world.deploy(world.registry.point("production", one))
+    world.registry.point("production", two)
+    await world.tick()
+    world.registry.quarantined.add(one)
+    world.registry.point("production", one)
+    await world.tick()
+    deployment = await world.deployment()
+    assert (deployment.serving, deployment.target) == (two, None)
+
+
 async def test_a_restart_of_the_cluster_is_repaired(world: World) -> None:
     await world.deploy(world.registry.point("production", world.registry.add(1)))
     world.cluster.forget()

@@ -1,6 +1,7 @@
 """Deployments as JSON in the database; what an older service did not write has its default."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +16,12 @@ from enxerto.inference.domain import (
     FaultKind,
     Placement,
     Rollout,
+    ServableVersion,
     ShadowShare,
     TrafficShare,
 )
 from enxerto.kernel.names import VersionName, VersionReference
+from enxerto.vision.specs import Resize, Task, TensorSpec
 
 
 def options_to_json(spec: DeploymentSpec) -> dict[str, Any]:
@@ -98,6 +101,24 @@ def rollout_from_json(rollout: Mapping[str, Any]) -> Rollout:
         VersionName.try_parse(rollout["target"]),
         fault_from_json(rollout["fault"]),
     )
+
+
+def facts_to_json(version: ServableVersion) -> dict[str, Any]:
+    """What is known of a version."""
+    return {**json.loads(json.dumps(dataclasses.asdict(version))), "name": str(version.name)}
+
+
+def facts_from_json(facts: Mapping[str, Any]) -> ServableVersion:
+    """What is known of a version."""
+    outputs = (TensorSpec(one["name"], one["datatype"], tuple(one["shape"])) for one in facts["outputs"])
+    typed = {
+        "name": VersionName.parse(facts["name"]),
+        "task": Task(facts["task"]),
+        "labels": tuple(facts["labels"]),
+        "outputs": tuple(outputs),
+        "resize": Resize(facts["resize"]),
+    }
+    return ServableVersion(**{**facts, **typed})
 
 
 def comparison_to_json(comparison: Comparison | None) -> dict[str, Any] | None:

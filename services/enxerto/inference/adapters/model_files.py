@@ -1,6 +1,8 @@
 """Fetches a version's ONNX file from the registry and keeps it by its digest. Used by replicas at their start."""
 
+import contextlib
 import hashlib
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +15,8 @@ from enxerto.kernel.errors import DataLossError
 from enxerto.kernel.names import VersionName
 from enxerto.registry.v1 import model_version_pb2, registry_service_pb2, registry_service_pb2_grpc
 
+logger = logging.getLogger(__name__)
+
 _CALL_S = 10.0
 _DOWNLOAD_S = 600.0
 
@@ -20,13 +24,17 @@ _DOWNLOAD_S = 600.0
 def fetch_model(name: VersionName, address: str, certificates: Path | None, cache: Path) -> Path:
     """The path of the version's ONNX file, fetched unless it is there already.
 
+    A version never changes: while its registry is away, the file that was fetched for it before is still the right one.
+
     Raises:
         VersionNotFoundError: the registry has no such version.
         VersionNotServableError: the version is quarantined or has no graph.
-        RegistryUnavailableError: the registry cannot be reached.
+        RegistryUnavailableError: the registry cannot be reached, and the file is not there.
         DataLossError: the bytes that came are not those of the digest.
     """
     credentials = grpc.ssl_channel_credentials(certificates.read_bytes()) if certificates else None
+    # The folder may have files of other registries, whose versions have the same names.
+    note = cache / f"{hashlib.sha256(f'{address} {name}'.encode()).hexdigest()}.digest"
     channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
     with channel:
         stub = registry_service_pb2_grpc.RegistryServiceStub(channel)
@@ -38,12 +46,30 @@ def fetch_model(name: VersionName, address: str, certificates: Path | None, cach
             if not use(path):
                 _download(stub, name, digest, path)
                 prune(cache)
+            _note(note, digest)
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.NOT_FOUND:
                 raise VersionNotFoundError(str(name)) from error
-            raise RegistryUnavailableError(f"the registry at {address} answered {code.name}") from error
+            path = cache / f"{_noted(note)}.onnx"
+            if not use(path):
+                raise RegistryUnavailableError(f"the registry at {address} answered {code.name}") from error
+            logger.warning("the registry is away; a file from before is used", extra={"version": str(name)})
     return path
+
+
+def _note(note: Path, digest: str) -> None:
+    """Remember which file a version has. It is read in an outage only, so a full disk is no reason not to start."""
+    if _noted(note) != digest:
+        with contextlib.suppress(OSError):
+            note.write_text(digest)
+
+
+def _noted(note: Path) -> str:
+    try:
+        return note.read_text()
+    except OSError:
+        return ""
 
 
 def _digest(name: VersionName, version: model_version_pb2.ModelVersion) -> str:

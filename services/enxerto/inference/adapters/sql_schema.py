@@ -51,6 +51,17 @@ deployments = Table(
     UniqueConstraint("project", "request_id", name="deployments_request_key"),
 )
 
+# What a front needs to know of the versions that serve, for when the registry does not tell it.
+served_versions = Table(
+    "served_versions",
+    metadata,
+    Column("project", Id),
+    Column("deployment", Id),
+    Column("version", Text),
+    Column("facts", JSON, nullable=False),
+    PrimaryKeyConstraint("project", "deployment", "version", name="served_versions_pkey"),
+)
+
 feedback = Table(
     "feedback",
     metadata,

@@ -1,9 +1,10 @@
 """Deployments in SQLite or PostgreSQL."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from enxerto.inference.adapters.deployment_codec import (
     comparison_from_json,
     comparison_to_json,
+    facts_from_json,
+    facts_to_json,
     fault_from_json,
     fault_to_json,
     options_from_json,
@@ -24,7 +27,8 @@ from enxerto.inference.adapters.deployment_codec import (
     rollout_to_json,
 )
 from enxerto.inference.adapters.sql_schema import deployments as table
-from enxerto.inference.domain import Deployment, DeploymentSpec, Rollout, State
+from enxerto.inference.adapters.sql_schema import served_versions
+from enxerto.inference.domain import Deployment, DeploymentSpec, Rollout, ServableVersion, State
 from enxerto.inference.errors import (
     DeploymentChangedError,
     DeploymentExistsError,
@@ -130,7 +134,32 @@ class SqlDeploymentStore:
     async def remove(self, name: DeploymentName) -> None:
         """Forget one."""
         async with transaction(self._engine, StorageUnavailableError) as connection:
+            await connection.execute(delete(served_versions).where(_served_by(name)))
             await connection.execute(delete(table).where(_is(name)))
+
+    async def keep_facts(self, name: DeploymentName, versions: Collection[ServableVersion]) -> None:
+        """Keep the facts of these versions; see `DeploymentStore.keep_facts`."""
+        wanted = {str(version.name): facts_to_json(version) for version in versions}
+        query = select(served_versions.c.version, served_versions.c.facts).where(_served_by(name))
+        async with transaction(self._reader, StorageUnavailableError) as connection:
+            rows = (await connection.execute(query)).all()
+        if {row.version: row.facts for row in rows} == wanted:
+            return
+        key = {"project": name.project, "deployment": name.deployment}
+        added = [{**key, "version": version, "facts": facts} for version, facts in wanted.items()]
+        # Another process that does the same at this moment keeps the same.
+        with contextlib.suppress(IntegrityError):
+            async with transaction(self._engine, StorageUnavailableError) as connection:
+                await connection.execute(delete(served_versions).where(_served_by(name)))
+                if added:
+                    await connection.execute(insert(served_versions), added)
+
+    async def facts(self, name: DeploymentName, version: VersionName) -> ServableVersion | None:
+        """What was kept of a version."""
+        this = and_(_served_by(name), served_versions.c.version == str(version))
+        async with transaction(self._reader, StorageUnavailableError) as connection:
+            facts = (await connection.execute(select(served_versions.c.facts).where(this))).scalar_one_or_none()
+        return None if facts is None else facts_from_json(facts)
 
 
 async def _affected(connection: AsyncConnection, statement: Executable) -> bool:
@@ -141,6 +170,10 @@ async def _affected(connection: AsyncConnection, statement: Executable) -> bool:
 
 def _is(name: DeploymentName) -> Any:
     return and_(table.c.project == name.project, table.c.deployment == name.deployment)
+
+
+def _served_by(name: DeploymentName) -> Any:
+    return and_(served_versions.c.project == name.project, served_versions.c.deployment == name.deployment)
 
 
 def _digest(deployment: Deployment) -> str:

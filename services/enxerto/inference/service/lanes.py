@@ -110,6 +110,12 @@ class Lanes:
             self._meter.version_switched()
         return deployment
 
+    def facts(self, deployment: Deployment) -> tuple[ServableVersion, ...]:
+        """What is known of the versions that serve a deployment, once all of them are up."""
+        routes = self._routes.get(deployment.name, {})
+        serving = {rollout.serving for rollout in deployment.rollouts if rollout.serving is not None}
+        return tuple(routes[version].version for version in serving) if serving <= routes.keys() else ()
+
     def _applications(self, deployment: Deployment) -> list[Application]:
         scales = dict.fromkeys(self._routes.get(deployment.name, ()), deployment.spec.scale(1))
         for rollout in deployment.rollouts:
@@ -202,14 +208,14 @@ class Lanes:
 
         Raises:
             VersionStartError: the trial failed in a way that nobody foresaw, which may not keep others waiting.
-            FailedPreconditionError, NotFoundError: see `_try`.
+            FailedPreconditionError, NotFoundError: see `_begin`.
         """
         version = application.version
         fresh = rollout.serving != version
         whole = fresh and rollout.serving is not None
         try:
             return await self._trials.outcome(
-                application.name, lambda: self._try(deployment, version, endpoints, replay=fresh, whole=whole)
+                application.name, lambda: self._begin(deployment, version, endpoints, fresh=fresh, whole=whole)
             )
         except (FailedPreconditionError, NotFoundError):
             raise
@@ -226,21 +232,36 @@ class Lanes:
     def _follow(self, deployment: Deployment, version: VersionName, route: Route) -> None:
         """Use the replicas that a version has now; those that join others pass the steps of a fresh version."""
         endpoints = self._fleet.status(_application(deployment, version, deployment.spec.scale(100))).endpoints
-        route.follow(endpoints, lambda endpoint: self._try(deployment, version, (endpoint,), replay=True, whole=True))
+        route.follow(
+            endpoints, lambda endpoint: self._try(deployment, route.version, (endpoint,), replay=True, whole=True)
+        )
+
+    async def _begin(
+        self, deployment: Deployment, version: VersionName, endpoints: Sequence[Endpoint], *, fresh: bool, whole: bool
+    ) -> Route:
+        """A route to a version that has none; see `_try`, `References.facts` and `References.recall`."""
+        known = self._references.facts(version) if fresh else self._references.recall(deployment.name, version)
+        return await self._try(deployment, await known, endpoints, replay=fresh, whole=whole)
 
     async def _try(
-        self, deployment: Deployment, version: VersionName, endpoints: Sequence[Endpoint], *, replay: bool, whole: bool
+        self,
+        deployment: Deployment,
+        version: ServableVersion,
+        endpoints: Sequence[Endpoint],
+        *,
+        replay: bool,
+        whole: bool,
     ) -> Route:
         """A route to replicas of a version, after they were warmed up by the way that requests take.
 
         Those of a fresh version, and those that join others, have to answer its golden inputs too. A version that
         served before a restart has done so: whatever becomes of the file does not take it down.
         """
-        spec, facts = deployment.spec, await self._references.facts(version)
-        route = self._new_route(deployment.name, facts, self._limits(spec))
+        spec = deployment.spec
+        route = self._new_route(deployment.name, version, self._limits(spec))
         route.connect(endpoints)
         await route.warm_up(spec.warm_up_batch_sizes or (1,), whole=whole)
-        if replay and (golden := await self._references.golden(facts)) is not None:
+        if replay and (golden := await self._references.golden(version)) is not None:
             await route.replay(golden, whole=whole)
         return route
 

@@ -139,6 +139,7 @@ class Reconciler:
         await self._forget(deployments)
         statuses = self._fleet.statuses
         await self._replicas.keep(frozenset(end for status in statuses.values() for end in status.endpoints))
+        await self._references.keep({deployment.name: self._lanes.facts(deployment) for deployment in settled})
         counts = Counter(deployment.state for deployment in settled)
         self._meter.deployments({state: counts.get(state, 0) for state in State})
         moving = any(map(_is_moving, settled))

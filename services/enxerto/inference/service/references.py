@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 
 from enxerto.inference.domain import Deployment, Fault, FaultKind, Rollout, ServableVersion
 from enxerto.inference.errors import TaskMismatchError, VersionNotFoundError, VersionNotServableError
-from enxerto.inference.ports import ModelRegistry
+from enxerto.inference.ports import DeploymentStore, ModelRegistry
 from enxerto.kernel.clock import Clock
 from enxerto.kernel.errors import EnxertoError, FailedPreconditionError, NotFoundError, UnavailableError
-from enxerto.kernel.names import VersionName, VersionReference
+from enxerto.kernel.names import DeploymentName, VersionName, VersionReference
 from enxerto.vision.onnx.golden import Golden
 
 logger = logging.getLogger(__name__)
@@ -18,10 +18,13 @@ logger = logging.getLogger(__name__)
 class References:
     """Follows aliases, and keeps the facts of the versions that they led to."""
 
-    def __init__(self, registry: ModelRegistry, clock: Clock) -> None:
+    def __init__(self, registry: ModelRegistry, store: DeploymentStore, clock: Clock) -> None:
         self._registry = registry
+        self._store = store
         self._clock = clock
         self._facts: dict[VersionName, ServableVersion] = {}
+        self._kept: dict[DeploymentName, frozenset[VersionName]] = {}
+        """The versions whose facts this process has kept, or found kept."""
 
     async def facts(self, version: VersionName) -> ServableVersion:
         """What is known of a version.
@@ -32,6 +35,31 @@ class References:
         if version not in self._facts:
             self._facts[version] = await self._registry.resolve(_by_number(version))
         return self._facts[version]
+
+    async def recall(self, deployment: DeploymentName, version: VersionName) -> ServableVersion:
+        """What is known of a version that serves: what was kept of it, where the registry does not tell.
+
+        Raises:
+            VersionNotFoundError, VersionNotServableError, RegistryUnavailableError: as `facts`, if nothing was kept.
+            StorageUnavailableError: the database cannot be reached either.
+        """
+        try:
+            return await self.facts(version)
+        except (UnavailableError, NotFoundError, FailedPreconditionError) as error:
+            kept = await self._store.facts(deployment, version)
+            if kept is None:
+                raise
+            logger.warning("facts are recalled", extra={"version": str(version), "error": error.message})
+            return kept
+
+    async def keep(self, serving: Mapping[DeploymentName, Collection[ServableVersion]]) -> None:
+        """Keep what is known of the versions that serve, so that a restart needs no registry to go on with them."""
+        self._kept = {name: versions for name, versions in self._kept.items() if name in serving}
+        for deployment, versions in serving.items():
+            names = frozenset(version.name for version in versions)
+            if names and self._kept.get(deployment) != names:
+                await self._store.keep_facts(deployment, versions)
+                self._kept[deployment] = names
 
     async def golden(self, version: ServableVersion) -> Golden | None:
         """The inputs that a version came with; see `ModelRegistry.golden`."""

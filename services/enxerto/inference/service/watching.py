@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 
-from enxerto.inference.domain import Deployment, State
+from enxerto.inference.domain import Deployment, ServableVersion, State
 from enxerto.inference.errors import DeploymentNotFoundError, ServiceStoppingError
 from enxerto.inference.ports import DeploymentStore
-from enxerto.kernel.names import DeploymentName, ProjectName
+from enxerto.kernel.names import DeploymentName, ProjectName, VersionName
 from enxerto.kernel.paging import Page, PageRequest
 
 _LOOK_AGAIN_S = 2.0
@@ -51,6 +51,14 @@ class WatchedStore:
         """See `DeploymentStore.remove`."""
         await self._store.remove(name)
         self._wake(name)
+
+    async def keep_facts(self, name: DeploymentName, versions: Collection[ServableVersion]) -> None:
+        """See `DeploymentStore.keep_facts`."""
+        await self._store.keep_facts(name, versions)
+
+    async def facts(self, name: DeploymentName, version: VersionName) -> ServableVersion | None:
+        """See `DeploymentStore.facts`."""
+        return await self._store.facts(name, version)
 
     async def watch(self, name: DeploymentName, after_cursor: int) -> AsyncIterator[tuple[Deployment, int]]:
         """The deployment as it is, unless it is as at the cursor, and again after each change; ends when it is removed.
