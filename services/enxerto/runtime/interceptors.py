@@ -22,6 +22,7 @@ from enxerto.kernel.errors import EnxertoError
 from enxerto.runtime import logs
 from enxerto.runtime.error_table import TRAILER_BUDGET_BYTES, internal_status, to_status
 from enxerto.runtime.metrics import RpcMetrics
+from enxerto.runtime.texts import check_texts
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
         Args:
             metrics: that count every RPC.
-            frequent: beginnings of full methods, such as `/package.Service/`, whose successes are logged as DEBUG only.
+            frequent: beginnings of full methods, such as `/package.Service/`, whose successes are logged as DEBUG only,
+                and of whose requests no text is kept.
         """
         self._metrics = metrics
         self._frequent = tuple(frequent)
@@ -74,6 +76,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             # can be counted and the servicer's generator be closed at once.
             async def stream(request: Any, context: Context) -> None:
                 async with self._around(method, identity, context):
+                    self._check(method, request)
                     await context.send_initial_metadata(((REQUEST_ID_KEY, identity),))
                     responses = serve(request, context)
                     if inspect.isawaitable(responses):
@@ -94,12 +97,18 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
 
         async def unary(request: Any, context: Context) -> Any:
             async with self._around(method, identity, context):
+                self._check(method, request)
                 return await answer(request, context)
 
         make_unary = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
         return make_unary(unary, handler.request_deserializer, handler.response_serializer)
+
+    def _check(self, method: str, request: Any) -> None:
+        """Look at a single request; streams bring bytes, behind a header without free text."""
+        if not method.startswith(self._frequent):
+            check_texts(request)
 
     @contextlib.asynccontextmanager
     async def _around(self, full_method: str, identity: str, context: Context) -> AsyncIterator[None]:

@@ -121,7 +121,7 @@ async def test_a_model_exists_once(registry: Any) -> None:
 
 
 async def test_every_bad_field_of_a_model_is_named(registry: Any) -> None:
-    model = model_pb2.Model(display_name="x" * 201, description="\0", labels={"Bad Key": "x", "ok": "x" * 501})
+    model = model_pb2.Model(display_name="x" * 201, description="x" * 4001, labels={"Bad Key": "x", "ok": "x" * 501})
     request = pb.CreateModelRequest(parent="projects/a/b", model_id="a/b", model=model, request_id="x" * 129)
     call = await refused(registry.stub.CreateModel(request))
     assert (call.code, call.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")

@@ -228,7 +228,11 @@ async def test_feedback_that_is_about_nothing_is_refused_whole(front: Front) -> 
         "feedback[1].image_index", *(f"feedback[{index}].prediction_id" for index in range(2, 6))
     ]  # fmt: skip
     assert not (await quality(front)).accuracies
-    for feedback, field in (([], "feedback"), ([Feedback(prediction_id="x")], "feedback[0].label")):
+    for feedback, field in (
+        ([], "feedback"),
+        ([Feedback(prediction_id="x")], "feedback[0].label"),
+        ([good, Feedback(prediction_id=answer.prediction_id, label="r\0d")], "feedback[1].label"),
+    ):
         with pytest.raises(grpc.RpcError) as refusal:
             await submit(front, *feedback)
         assert list(failed_call(refusal.value).violations) == [field]
