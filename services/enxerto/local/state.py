@@ -64,7 +64,8 @@ class PlatformState:
 
 
 def _process_state(value: Mapping[str, Any]) -> ProcessState:
-    return ProcessState(**{field.name: value.get(field.name) for field in fields(ProcessState)})
+    known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(ProcessState)}
+    return ProcessState(**known)
 
 
 def state_file(home: Path) -> Path:

@@ -158,14 +158,13 @@ class Supervisor:
 
     def _undo(self, state: PlatformState, names: Sequence[str], children: Sequence[subprocess.Popen[bytes]]) -> None:
         """End what a start of `names` has begun; what ran before goes on."""
+        processes.stop_children(children, _SERVICE_GRACE_S)
+        self._children = [child for child in self._children if child not in children]
         others = [process.pid for name, process in state.processes.items() if name not in names]
         if not others:
             self._stop(state)
-            return
-        processes.stop_children(children, _SERVICE_GRACE_S)
-        if RAY in names:
+        elif RAY in names:
             processes.sweep(state.instance, _LEFT_GRACE_S, others)
-        self._children = [child for child in self._children if child not in children]
 
     def _spawn(
         self, state: PlatformState, name: str, commands: Commands, report: Report

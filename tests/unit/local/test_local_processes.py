@@ -43,13 +43,20 @@ def lives(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+def spawned(instance: str, log: Path) -> subprocess.Popen[bytes]:
+    """A process whose environment can be read, which it cannot while the kernel is still making it."""
+    child = processes.spawn(SLEEP, marked(instance), log)
+    eventually(lambda: bool(processes.family(instance)))
+    return child
+
+
 def recorded(child: subprocess.Popen[bytes], log: Path) -> ProcessState:
     return ProcessState(child.pid, processes.started(child.pid), "", "", str(log))
 
 
 def test_a_process_is_found_until_it_ends_and_a_later_one_of_its_pid_is_not(tmp_path: Path) -> None:
     instance = uuid.uuid4().hex
-    child = processes.spawn(SLEEP, marked(instance), tmp_path / "log")
+    child = spawned(instance, tmp_path / "log")
     state = recorded(child, tmp_path)
     assert state.started is not None
     assert processes.find(state, instance) is not None
@@ -64,7 +71,7 @@ def test_a_process_is_found_until_it_ends_and_a_later_one_of_its_pid_is_not(tmp_
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a start does not follow the clock")
 def test_a_step_of_the_clock_hides_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     instance = uuid.uuid4().hex
-    child = processes.spawn(SLEEP, marked(instance), tmp_path / "log")
+    child = spawned(instance, tmp_path / "log")
     state = recorded(child, tmp_path)
     booted = psutil.boot_time()
     monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3600)
@@ -76,7 +83,7 @@ def test_a_step_of_the_clock_hides_no_process(tmp_path: Path, monkeypatch: pytes
 
 def test_the_state_of_an_older_release_is_read_and_its_processes_are_known_by_their_mark(tmp_path: Path) -> None:
     instance = uuid.uuid4().hex
-    child = processes.spawn(SLEEP, marked(instance), tmp_path / "log")
+    child = spawned(instance, tmp_path / "log")
     facts = {"pid": child.pid, "create_time": 1.5, "address": "", "metrics_url": "", "log": ""}
     content = {"instance": instance, "port_base": 7300, "cpus": 4, "processes": {"registry": facts}}
     state_file(tmp_path).parent.mkdir()
