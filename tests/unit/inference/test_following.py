@@ -49,6 +49,18 @@ async def test_many_aliases_are_followed_with_one_question(world: World) -> None
     assert len(serving) == COUNT - 1
 
 
+async def test_what_no_deployment_means_any_more_is_forgotten(world: World) -> None:
+    one, two = world.registry.add(1), world.registry.add(2)
+    await world.deploy(world.registry.point("production", one))
+    world.registry.point("production", two)
+    await world.tick(3)
+    assert await asked(world) == {"meanings": 1}
+    world.registry.point("production", one)
+    assert await asked(world) == {"meanings": 1, "resolve": 1}
+    await world.tick(3)
+    assert (await world.deployment()).serving == one
+
+
 async def test_a_version_that_many_follow_is_read_once(world: World) -> None:
     reference = world.registry.point("production", world.registry.add(1))
     for index in range(COUNT):

@@ -70,7 +70,10 @@ class References:
         references = {rollout.reference for deployment in deployments for rollout in deployment.rollouts}
         targets = {reference: version for reference in references if (version := self._numbered(reference))}
         led = targets | await self._ask(references - targets.keys())
-        return [self._advance(deployment, led) for deployment in deployments]
+        followed = [self._advance(deployment, led) for deployment in deployments]
+        meant = {version for one in followed for each in one.rollouts for version in (each.serving, each.target)}
+        self._facts = {version: facts for version, facts in self._facts.items() if version in meant}
+        return followed
 
     def _numbered(self, reference: VersionReference) -> VersionName | None:
         """The known version that a number means, which never changes."""
