@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enxerto.inference.adapters.model_cache import PARTIAL, prune, use
+from enxerto.inference.adapters.model_cache import NOTE, PARTIAL, prune, read_note, use, write_note
 from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.kernel.names import VersionName
 from enxerto.registry.v1 import model_version_pb2
@@ -56,6 +56,18 @@ def test_what_a_broken_download_left_is_removed(tmp_path: Path) -> None:
     assert names(tmp_path) == {f"b{PARTIAL}"}
 
 
+def test_a_note_stays_as_long_as_its_file(tmp_path: Path) -> None:
+    put(tmp_path, "abc.onnx", 2)
+    for note, digest in (("a", "abc"), ("b", "gone"), ("c", "\0")):
+        write_note(tmp_path / f"{note}{NOTE}", digest)
+        os.utime(tmp_path / f"{note}{NOTE}", (0, 0))
+    prune(tmp_path)
+    assert names(tmp_path) == {"abc.onnx", f"a{NOTE}"}
+    assert read_note(tmp_path / f"a{NOTE}") == "abc"
+    assert read_note(tmp_path / f"b{NOTE}") == ""
+    write_note(tmp_path / "missing" / f"a{NOTE}", "abc")
+
+
 def test_what_is_not_there_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not use(tmp_path / "gone.onnx")
     path = put(tmp_path, "given.onnx", 2)
@@ -76,7 +88,7 @@ def test_a_fetch_uses_the_file_and_tidies_the_folder(tmp_path: Path) -> None:
         registry.on("GetModelVersion", version)
         registry.on("DownloadBlob", lambda _request, _context: iter([pb.DownloadBlobResponse(chunk=tiny.data)]))
         path = fetch_model(name, registry.address, None, tmp_path)
-        assert names(tmp_path) == {path.name}
+        assert {name for name in names(tmp_path) if not name.endswith(NOTE)} == {path.name}
         os.utime(path, (0, 0))
         assert fetch_model(name, registry.address, None, tmp_path) == path
         assert len(registry.requests("DownloadBlob")) == 1
