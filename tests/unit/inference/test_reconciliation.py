@@ -74,9 +74,9 @@ async def test_what_was_just_created_is_not_missing_while_a_tick_waits(world: Wo
         await world.front.deployments.create(NAME, DeploymentSpec(world.registry.point("production", one)), "")
         return found
 
-    world.store.all = read_and_wait  # type: ignore[method-assign]
+    world.store.all = read_and_wait
     await world.tick(1)
-    world.store.all = read  # type: ignore[method-assign]
+    world.store.all = read
     with pytest.raises(DeploymentNotReadyError):
         await world.answer()
     await world.store.remove(NAME)

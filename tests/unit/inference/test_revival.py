@@ -62,7 +62,7 @@ async def test_it_is_started_again_less_and_less_often(world: World, monkeypatch
             left_out.append(asyncio.get_running_loop().time())
         await apply(applications)
 
-    world.cluster.apply = noted  # type: ignore[method-assign]
+    world.cluster.apply = noted
     world.cluster.forget()
     world.cluster.unstartable.add(HOSTS[0][1])
     async with asyncio.timeout(20):

@@ -77,7 +77,7 @@ async def test_a_deployment_that_cannot_be_settled_keeps_no_other_waiting(world:
         return await replace(deployment)
 
     world.registry.goldens.clear()
-    world.store.replace = fail  # type: ignore[method-assign]
+    world.store.replace = fail
     await world.front.deployments.delete(GOOD, "")
     world.registry.point("production", world.registry.add(3))
     await world.tick(5)

@@ -8,6 +8,9 @@ from pathlib import Path
 PARTIAL = ".partial"
 """How the name of an unfinished download ends."""
 
+NOTE = ".digest"
+"""How the name of a note ends that says which file a version has."""
+
 _KEPT_BYTES = 10 * 2**30
 _IN_USE_S = 3600.0
 
@@ -20,6 +23,22 @@ def use(path: Path) -> bool:
         # A folder that others have filled may be read-only.
         return path.exists()
     return True
+
+
+def write_note(note: Path, digest: str) -> None:
+    """Remember which file a version has. It is read in an outage only, so a full disk is no reason not to start."""
+    if read_note(note) != digest:
+        with contextlib.suppress(OSError):
+            note.write_text(digest)
+
+
+def read_note(note: Path) -> str:
+    """The digest in a note; empty when there is none."""
+    try:
+        digest = note.read_text(errors="replace")
+    except OSError:
+        return ""
+    return digest if digest.isalnum() else ""
 
 
 def prune(folder: Path, kept_bytes: int = _KEPT_BYTES) -> None:
@@ -36,6 +55,9 @@ def prune(folder: Path, kept_bytes: int = _KEPT_BYTES) -> None:
         held_bytes += size_bytes
         if held_bytes > kept_bytes:
             _remove(path, unused_since)
+    for note in folder.glob(f"*{NOTE}"):
+        if not (folder / f"{read_note(note)}.onnx").exists():
+            _remove(note, unused_since)
 
 
 def _found(folder: Path) -> list[tuple[float, int, Path]]:

@@ -1,6 +1,5 @@
 """Fetches a version's ONNX file from the registry and keeps it by its digest. Used by replicas at their start."""
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from enxerto.inference.adapters.model_cache import PARTIAL, prune, use
+from enxerto.inference.adapters.model_cache import NOTE, PARTIAL, prune, read_note, use, write_note
 from enxerto.inference.errors import RegistryUnavailableError, VersionNotFoundError, VersionNotServableError
 from enxerto.kernel.errors import DataLossError
 from enxerto.kernel.names import VersionName
@@ -34,7 +33,7 @@ def fetch_model(name: VersionName, address: str, certificates: Path | None, cach
     """
     credentials = grpc.ssl_channel_credentials(certificates.read_bytes()) if certificates else None
     # The folder may have files of other registries, whose versions have the same names.
-    note = cache / f"{hashlib.sha256(f'{address} {name}'.encode()).hexdigest()}.digest"
+    note = cache / f"{hashlib.sha256(f'{address} {name}'.encode()).hexdigest()}{NOTE}"
     channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
     with channel:
         stub = registry_service_pb2_grpc.RegistryServiceStub(channel)
@@ -46,30 +45,16 @@ def fetch_model(name: VersionName, address: str, certificates: Path | None, cach
             if not use(path):
                 _download(stub, name, digest, path)
                 prune(cache)
-            _note(note, digest)
+            write_note(note, digest)
         except grpc.RpcError as error:
             code = error.code()
             if code is grpc.StatusCode.NOT_FOUND:
                 raise VersionNotFoundError(str(name)) from error
-            path = cache / f"{_noted(note)}.onnx"
+            path = cache / f"{read_note(note)}.onnx"
             if not use(path):
                 raise RegistryUnavailableError(f"the registry at {address} answered {code.name}") from error
             logger.warning("the registry is away; a file from before is used", extra={"version": str(name)})
     return path
-
-
-def _note(note: Path, digest: str) -> None:
-    """Remember which file a version has. It is read in an outage only, so a full disk is no reason not to start."""
-    if _noted(note) != digest:
-        with contextlib.suppress(OSError):
-            note.write_text(digest)
-
-
-def _noted(note: Path) -> str:
-    try:
-        return note.read_text()
-    except OSError:
-        return ""
 
 
 def _digest(name: VersionName, version: model_version_pb2.ModelVersion) -> str:
