@@ -105,6 +105,11 @@ class InMemoryDatasetStore:
         self._requests.remember(scope, request, name)
         return snapshot
 
+    async def find_snapshot(self, parent: DatasetName, request: Idempotency) -> Snapshot | None:
+        existing = self._requests.find(f"snapshots:{parent.project}", request)
+        assert existing is None or isinstance(existing, SnapshotName)
+        return self._snapshots[existing] if existing else None
+
     async def get_snapshot(self, name: SnapshotName) -> Snapshot:
         if name not in self._snapshots:
             raise NotFoundError("Snapshot", str(name))

@@ -169,6 +169,10 @@ async def test_a_request_id_makes_creation_repeatable(stores):
     first = await stores.datasets.create_snapshot(DIGITS, PathSource("/data"), 0, START, request)
     again = await stores.datasets.create_snapshot(DIGITS, PathSource("/data"), 0, START, request)
     assert first.name == again.name
+    assert await stores.datasets.find_snapshot(DIGITS, request) == first
+    assert await stores.datasets.find_snapshot(DIGITS, Idempotency("r2", "f1")) is None
+    with pytest.raises(RequestIdReusedError):
+        await stores.datasets.find_snapshot(DIGITS, Idempotency("r1", "f2"))
     other = await stores.datasets.create_snapshot(DIGITS, PathSource("/data"), 0, START)
     assert other.name.number == 2
     run = await stores.runs.create(a_run(), request)

@@ -113,6 +113,12 @@ class SqlDatasetStore:
             await sql_requests.remember(connection, scope, request, name)
         return snapshot
 
+    async def find_snapshot(self, parent: DatasetName, request: Idempotency) -> Snapshot | None:
+        """The snapshot that this request has created before."""
+        async with transaction(reader(self._engine)) as connection:
+            existing = await sql_requests.find(connection, f"snapshots:{parent.project}", request)
+            return await self._get_snapshot(connection, SnapshotName.parse(existing)) if existing else None
+
     async def get_snapshot(self, name: SnapshotName) -> Snapshot:
         """Read one."""
         async with transaction(reader(self._engine)) as connection:

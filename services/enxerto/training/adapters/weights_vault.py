@@ -10,7 +10,7 @@ import obstore
 from obstore.store import ObjectStore
 
 from enxerto.kernel.errors import DataLossError
-from enxerto.training.adapters.object_store import blob_key, copy, incoming_key, put, store_errors
+from enxerto.training.adapters.object_store import blob_key, copy, disk_errors, incoming_key, put, store_errors
 from enxerto.training.adapters.registry_client import GrpcRegistry
 from enxerto.training.ports import ImportedWeights
 
@@ -42,7 +42,7 @@ class RegistryWeightsVault:
         self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._scratch, prefix="weights-") as folder:
             path = Path(folder) / "weights"
-            with path.open("wb") as file:
+            with disk_errors(self._scratch), path.open("wb") as file:
                 async for chunk in chunks:
                     await asyncio.to_thread(file.write, chunk)
                     await asyncio.to_thread(digest.update, chunk)

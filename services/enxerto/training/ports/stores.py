@@ -45,6 +45,10 @@ class DatasetStore(Protocol):
         """Add the dataset's next snapshot in IMPORTING; raises NotFoundError, RequestIdReusedError."""
         ...
 
+    async def find_snapshot(self, parent: DatasetName, request: Idempotency) -> Snapshot | None:
+        """The snapshot that this request has created before; raises RequestIdReusedError."""
+        ...
+
     async def get_snapshot(self, name: SnapshotName) -> Snapshot:
         """Read one; raises NotFoundError."""
         ...

@@ -73,8 +73,10 @@ class Datasets:
     async def create_snapshot(
         self, parent: DatasetName, source: Source, split_seed: int, request: Idempotency | None
     ) -> Snapshot:
-        """Start an import."""
+        """Start an import; a repeated request gets the snapshot of the first, whatever became of its source."""
         await self._store.get_dataset(parent)
+        if request and (earlier := await self._store.find_snapshot(parent, request)):
+            return earlier
         guard: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
         if isinstance(source, UploadSource):
             guard = self._references
