@@ -183,7 +183,7 @@ async def shared(tensor: np.ndarray) -> AsyncIterator[SharedMemory]:
     """The tensor in memory that the front may read."""
     region = SharedMemory(create=True, size=tensor.nbytes)
     try:
-        region.buf[: tensor.nbytes] = tensor.tobytes()
+        np.ndarray(tensor.shape, tensor.dtype, region.buf)[:] = tensor
         yield region
     finally:
         region.close()
