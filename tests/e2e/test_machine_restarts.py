@@ -1,13 +1,19 @@
 """A platform that was killed, as a whole or in part: after `up` it is there again, and runs go on."""
 
+import io
+import shutil
+import signal
 from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
-from enxerto.client import RunState
+from enxerto.client import EnxertoError, RunState
 from enxerto.local import processes
+from fakes.tiny_onnx import RegistryWriter, TinyModel
 from platforms import Platform, running_platform
+from training_stack import eventually
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("platform"), pytest.mark.timeout(600)]
 EPOCHS = 6
@@ -84,3 +90,38 @@ def test_agents_that_outlive_their_ray_keep_no_port_from_the_next(killed: list[s
         assert kept == set(before.processes) - set(killed)
         addresses = [{name: one.address for name, one in state.processes.items()} for state in (before, platform.state)]
         assert addresses[0] == addresses[1]
+
+
+@pytest.mark.parametrize("fetched", [True, False], ids=["fetched-before", "not-on-this-machine"])
+def test_what_serves_comes_back_with_ray_while_the_registry_is_away(fetched: bool) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "PNG")
+    with running_platform() as platform:
+        client, registry = platform.client, RegistryWriter(platform.address("registry"))
+        version = registry.add_version(registry.create_model("tiny"), TinyModel(1))
+        registry.close()
+        client.deploy("tiny", version)
+
+        def answered() -> object | None:
+            try:
+                return client.classify("tiny", [file.getvalue()])
+            except EnxertoError:
+                return None
+
+        assert answered()
+        platform.signal("registry", signal.SIGSTOP)
+        try:
+            if not fetched:
+                shutil.rmtree(platform.home / "inference" / "models")
+            platform.kill("ray")
+            platform.start_missing()
+            if not fetched:
+                # Serve gives up after three starts, and the front tells why.
+                fault = eventually(lambda: client.deployment("tiny").error, 120, 0.5)
+                assert "registry" in fault.message
+                assert not answered()
+                platform.signal("registry", signal.SIGCONT)
+            assert eventually(answered, 120, 0.5)
+            assert client.deployment("tiny").error is None
+        finally:
+            platform.signal("registry", signal.SIGCONT)
