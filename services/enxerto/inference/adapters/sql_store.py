@@ -80,6 +80,8 @@ class SqlDeploymentStore:
         }
         try:
             async with transaction(self._engine, StorageUnavailableError) as connection:
+                # First the name: who took it with this request in between is found by the request.
+                taken = (await connection.execute(select(table.c.revision).where(_is(name)))).first() is not None
                 if request_id:
                     same = and_(table.c.project == name.project, table.c.request_id == request_id)
                     earlier = (await connection.execute(select(table).where(same))).mappings().one_or_none()
@@ -87,7 +89,7 @@ class SqlDeploymentStore:
                         if earlier["request_digest"] != digest:
                             raise RequestIdReusedError(name)
                         return _deployment(earlier)
-                if (await connection.execute(select(table.c.revision).where(_is(name)))).first() is not None:
+                if taken:
                     raise DeploymentExistsError(name)
                 await connection.execute(insert(table).values(row))
         except IntegrityError:

@@ -34,10 +34,11 @@ class SqlDatasetStore:
         scope = f"datasets:{name.project}"
         try:
             async with transaction(self._engine) as connection:
+                # First the name: who took it with this request in between is found by the request.
+                taken = (await connection.execute(select(datasets.c.revision).where(_is_dataset(name)))).one_or_none()
                 if existing := await sql_requests.find(connection, scope, request):
                     return await self._get(connection, DatasetName.parse(existing))
-                taken = select(datasets.c.revision).where(_is_dataset(name))
-                if (await connection.execute(taken)).one_or_none() is not None:
+                if taken is not None:
                     raise AlreadyExistsError("Dataset", str(name))
                 await connection.execute(
                     insert(datasets).values(
