@@ -5,7 +5,7 @@ Every graph takes `images`: (N, 3, H, W), float32, RGB in [0, 1].
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -97,6 +97,13 @@ def ordered_outputs(task: Task, outputs: Iterable[TensorSpec]) -> tuple[TensorSp
     if set(found) != {one.name for one in contract} or not all(one.fits(found[one.name]) for one in contract):
         return None
     return tuple(found[one.name] for one in contract)
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """The outputs of a batch that went through the graph in parts, one at least."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def outputs_text(task: Task) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from enxerto.inference.domain import AnswerForm, BatchAnswer, ItemRefusal, PictureAnswer, Tensor
 from enxerto.inference.replica.encoding import AnswerBudget, AnswerTooLargeError, GraphAnswer, encode
-from enxerto.vision.contracts import DTYPES, Outputs
+from enxerto.vision.contracts import DTYPES, Outputs, joined
 from enxerto.vision.geometry import Placement
 from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load_placed, to_batch
 from enxerto.vision.onnx.fixed_batches import FixedBatches
@@ -249,10 +249,7 @@ class Predictor:
         if self._fixed is not None:
             return self._fixed.run(batches, wanted), time.perf_counter() - start
         images = batches[0] if len(batches) == 1 else np.concatenate(batches)
-        parts = [self._model.run(part, wanted) for part in self._parts(images)]
-        outputs = (
-            parts[0] if len(parts) == 1 else {one: np.concatenate([part[one] for part in parts]) for one in wanted}
-        )
+        outputs = joined([self._model.run(part, wanted) for part in self._parts(images)])
         return outputs, time.perf_counter() - start
 
     def _parts(self, images: Float32Images) -> list[Float32Images]:

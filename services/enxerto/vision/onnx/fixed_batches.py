@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from enxerto.vision.contracts import Outputs
+from enxerto.vision.contracts import Outputs, joined
 from enxerto.vision.images import Float32Images
 from enxerto.vision.onnx.session import OnnxModel
 
@@ -39,8 +39,7 @@ class FixedBatches:
         """Images in [0, 1], (N, 3, H, W) over all batches, to outputs of N rows; see `OnnxModel.run`."""
         rows = [row for batch in batches for row in batch]
         largest = self._sizes[-1]
-        parts = [self._run(rows[first : first + largest], names) for first in range(0, len(rows), largest)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in names} if parts[1:] else parts[0]
+        return joined([self._run(rows[first : first + largest], names) for first in range(0, len(rows), largest)])
 
     def _run(self, rows: Sequence[Float32Images], names: Sequence[str]) -> Outputs:
         count = len(rows)

@@ -71,7 +71,7 @@ def _layout(tree: Tree, file: str) -> _Layout | None:
             lines = content.read(_LOOKED_AT).decode("utf-8-sig", "replace").splitlines()
         delimiter = max(",;\t", key=lines[0].count) if lines else ","
         # The last line may be cut off.
-        given, *rows = csv.reader(lines[: max(1, len(lines) - 1)] if len(lines) > 2 else lines, delimiter=delimiter)
+        given, *rows = csv.reader(lines[:-1] if len(lines) > 2 else lines, delimiter=delimiter)
     except (OSError, csv.Error, ValueError):
         # When nothing else fits either, that is what is told.
         return None
