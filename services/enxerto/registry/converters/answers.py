@@ -87,7 +87,7 @@ def resolved_to_proto(found: Mapping[VersionReference, ResolvedVersion]) -> pb.R
 
 def versions_to_proto(page: Page[Version]) -> pb.ListModelVersionsResponse:
     """One page of versions."""
-    versions, token = fitting(page, [version_to_proto(version) for version in page.items])
+    versions, token = fitting(page, map(version_to_proto, page.items))
     return pb.ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
 

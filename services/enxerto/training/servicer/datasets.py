@@ -75,7 +75,7 @@ class DatasetServicer(dataset_service_pb2_grpc.DatasetServiceServicer):
         """List the snapshots of a dataset, newest first."""
         parent, page = converters.dataset_page(request)
         found = await self._datasets.list_snapshots(parent, page)
-        snapshots, token = fitting(found, [converters.snapshot_to_proto(one) for one in found.items])
+        snapshots, token = fitting(found, map(converters.snapshot_to_proto, found.items))
         return dataset_service_pb2.ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
     async def ValidateDataset(
