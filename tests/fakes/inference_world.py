@@ -360,13 +360,14 @@ class InProcessReplicas:
     ) -> BatchAnswer:
         request = pb.PredictRequest.FromString(predict_request(version, payloads).SerializeToString())
         self.batches.append(sum(payload.items for payload in payloads))
-        predictor = self._predictors[version]
-        if request.WhichOneof("batch") == "encoded":
-            answer = await predictor.encoded(request.encoded.contents, answer_form(request.encoded), request.outputs)
-        else:
-            answer = await predictor.tensor(*tensor_arguments(request.tensor), names=request.outputs)
+        answer = await asyncio.to_thread(self._answer, self._predictors[version], request)
         self.outputs.append(tuple(tensor.name for tensor in answer.tensors))
         return answer_from_proto(pb.PredictResponse.FromString(response(answer).SerializeToString()))
+
+    def _answer(self, predictor: Predictor, request: pb.PredictRequest) -> BatchAnswer:
+        if request.WhichOneof("batch") == "encoded":
+            return predictor.encoded(request.encoded.contents, answer_form(request.encoded), request.outputs)
+        return predictor.tensor(*tensor_arguments(request.tensor), names=request.outputs)
 
     async def arrange(
         self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]

@@ -1,7 +1,7 @@
 """A replica's predictor on a GPU: the same answers as on a CPU, for batches of every size and several callers."""
 
-import asyncio
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,28 +32,29 @@ def pictures(count: int) -> list[bytes]:
     return files
 
 
-async def test_batches_of_every_size_are_answered_as_on_a_cpu(model: Path) -> None:
+def test_batches_of_every_size_are_answered_as_on_a_cpu(model: Path) -> None:
     on_gpu, on_cpu = Predictor(model, 2, LIMITS, device="cuda"), Predictor(model, 2, LIMITS)
     assert on_gpu.providers[0] == CUDA
     assert CUDA not in on_cpu.providers
     files = pictures(33)
-    expected = await _probabilities(on_cpu, files)
+    expected = _probabilities(on_cpu, files)
     sizes = (1, 2, 7, 16, 32)
-    answers = await asyncio.gather(*(_probabilities(on_gpu, files[:size]) for size in sizes))
+    with ThreadPoolExecutor() as callers:
+        answers = list(callers.map(lambda size: _probabilities(on_gpu, files[:size]), sizes))
     for size, rows in zip(sizes, answers, strict=True):
         np.testing.assert_allclose(rows, expected[:size], atol=2e-3)
         assert (rows.argmax(axis=1) == expected[:size].argmax(axis=1)).mean() >= 0.97
 
 
-async def test_a_picture_that_cannot_be_read_leaves_the_others_alone(model: Path) -> None:
+def test_a_picture_that_cannot_be_read_leaves_the_others_alone(model: Path) -> None:
     predictor = Predictor(model, 2, LIMITS, device="cuda")
     one, two = pictures(2)
-    answer = await predictor.encoded([one, b"no picture", two])
+    answer = predictor.encoded([one, b"no picture", two])
     assert [refusal.index for refusal in answer.refusals] == [1]
     assert len(answer.tensors[0].content) == 2 * 12 * 4
 
 
-async def _probabilities(predictor: Predictor, files: list[bytes]) -> np.ndarray:
-    answer = await predictor.encoded(files, names=["probabilities"])
+def _probabilities(predictor: Predictor, files: list[bytes]) -> np.ndarray:
+    answer = predictor.encoded(files, names=["probabilities"])
     (tensor,) = answer.tensors
     return np.frombuffer(tensor.content, np.float32).reshape(len(files), -1)

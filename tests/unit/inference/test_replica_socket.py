@@ -1,6 +1,7 @@
 """Batches past gRPC: a replica's own socket, and what happens where it is missing or ends."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -36,16 +37,18 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
 
     def __init__(self, secret: str = SECRET) -> None:
         self.by_grpc = self.by_socket = 0
+        self.counting = threading.Lock()
         self.refusal: CallRefusedError | None = None
-        self.held: asyncio.Event | None = None
-        self.running = asyncio.Event()
+        self.held: threading.Event | None = None
+        self.running = threading.Event()
         self.socket = SocketServer(secret, self.predict)
 
-    async def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
-        self.by_socket += 1
+    def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+        with self.counting:
+            self.by_socket += 1
         self.running.set()
         if self.held is not None:
-            await self.held.wait()
+            self.held.wait()
         if self.refusal is not None:
             raise self.refusal
         return answer(request)
@@ -55,7 +58,7 @@ class Replica(replica_service_pb2_grpc.ReplicaServiceServicer):
         return answer(request)
 
     async def FindSocket(self, request: pb.FindSocketRequest, context: object) -> pb.FindSocketResponse:  # noqa: N802
-        return pb.FindSocketResponse(name=await self.socket.name())
+        return pb.FindSocketResponse(name=self.socket.name())
 
 
 class Front:
@@ -130,10 +133,10 @@ async def test_a_replica_that_ends_answers_what_runs_and_the_rest_goes_by_grpc(c
     replica = Replica()
     front = await connect(replica)
     await front.ask()
-    replica.held = asyncio.Event()
+    replica.held = threading.Event()
     replica.running.clear()
     running = asyncio.ensure_future(front.ask())
-    await replica.running.wait()
+    await asyncio.to_thread(replica.running.wait)
     replica.socket.close()
     assert sums(await front.ask()) == EXPECTED
     assert (replica.by_socket, replica.by_grpc) == (2, 1)
@@ -157,18 +160,19 @@ async def test_a_call_ends_with_its_time_and_the_next_one_is_answered(connect: A
     replica = Replica()
     front = await connect(replica)
     await front.ask()
-    replica.held = asyncio.Event()
+    replica.held = held = threading.Event()
     with pytest.raises(ReplicasUnavailableError, match="DEADLINE_EXCEEDED"):
         await front.ask(timeout_s=0.05)
     replica.held = None
     assert sums(await front.ask()) == EXPECTED
     assert replica.by_grpc == 0
+    held.set()
 
 
 async def test_strangers_and_nonsense_get_no_answer() -> None:
     replica = Replica()
-    name, same = await asyncio.gather(replica.socket.name(), replica.socket.name())
-    assert name == same
+    name = replica.socket.name()
+    assert replica.socket.name() == name
     request = pb.PredictRequest(model_version=str(VERSION))
     with pytest.raises(SocketLostError):
         await ReplicaSocket(name, "guessed").predict(request)
@@ -181,4 +185,4 @@ async def test_strangers_and_nonsense_get_no_answer() -> None:
         writer.close()
     assert replica.by_socket == 0
     replica.socket.close()
-    assert await replica.socket.name() == ""
+    assert replica.socket.name() == ""

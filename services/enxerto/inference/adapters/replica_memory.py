@@ -12,6 +12,7 @@ import mmap
 import os
 import secrets
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -119,9 +120,10 @@ class _View:
 
 
 class RegionReader:
-    """Maps the regions of other processes, and keeps the latest of those that are there."""
+    """Maps the regions of other processes, and keeps the latest of those that are there. Any thread may read."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._mapped: OrderedDict[bytes, _View] = OrderedDict()
 
     def read(self, pid: int, fd: int, nonce: bytes, size_bytes: int) -> memoryview:
@@ -130,6 +132,13 @@ class RegionReader:
         Raises:
             RegionError: it cannot be opened from here, is another one, or is smaller.
         """
+        with self._lock:
+            memory = self._map(pid, fd, nonce)
+        if size_bytes > len(memory) - _HEADER_BYTES:
+            raise RegionError(f"the region has {len(memory) - _HEADER_BYTES} bytes, not {size_bytes}")
+        return memoryview(memory)[_HEADER_BYTES : _HEADER_BYTES + size_bytes]
+
+    def _map(self, pid: int, fd: int, nonce: bytes) -> mmap.mmap:
         if nonce not in self._mapped:
             # What an owner left that was killed would stay for as long as somebody has it mapped.
             for gone in [each for each, view in self._mapped.items() if view.gone]:
@@ -138,10 +147,7 @@ class RegionReader:
             if len(self._mapped) > _KEPT_REGIONS:
                 self._mapped.popitem(last=False)
         self._mapped.move_to_end(nonce)
-        memory = self._mapped[nonce].memory
-        if size_bytes > len(memory) - _HEADER_BYTES:
-            raise RegionError(f"the region has {len(memory) - _HEADER_BYTES} bytes, not {size_bytes}")
-        return memoryview(memory)[_HEADER_BYTES : _HEADER_BYTES + size_bytes]
+        return self._mapped[nonce].memory
 
 
 def _map(pid: int, fd: int, nonce: bytes) -> _View:

@@ -2,16 +2,20 @@
 
 The replica says over gRPC what its socket is called. The name is in the abstract namespace of Linux: it ends with the
 replica and cannot be found from another container. A connection carries one call at a time, so that to give a call up
-is to close its connection; frames are those of `FindSocketResponse` in the contract.
+is to close its connection; frames are those of `FindSocketResponse` in the contract. The replica has a thread for each
+connection, which reads, computes and answers: a call that is handed from thread to thread waits each time for a core to
+wake up.
 """
 
 import asyncio
 import contextlib
 import hmac
 import secrets
+import socket
 import struct
-from collections.abc import Awaitable, Callable
-from typing import Self
+import threading
+from collections.abc import Callable
+from typing import BinaryIO, Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -52,13 +56,13 @@ class _Connection:
     def ended(self) -> bool:
         return self._reader.at_eof() or self._writer.is_closing()
 
-    async def send(self, content: bytes, status: int = _OK) -> None:
-        self._writer.writelines((_HEAD.pack(status, len(content)), content))
+    async def send(self, content: bytes) -> None:
+        self._writer.write(_HEAD.pack(_OK, len(content)) + content)
         await self._writer.drain()
 
-    async def receive(self, most: int = MAX_MESSAGE_BYTES) -> tuple[int, bytes]:
+    async def receive(self) -> tuple[int, bytes]:
         status, size = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
-        if size > most:
+        if size > MAX_MESSAGE_BYTES:
             raise ConnectionError(f"a frame of {size} bytes")
         return status, await self._reader.readexactly(size)
 
@@ -134,60 +138,94 @@ class ReplicaSocket:
 
 
 class SocketServer:
-    """The replica's side. Belongs to one event loop."""
+    """The replica's side."""
 
-    def __init__(self, secret: str, predict: Callable[[pb.PredictRequest], Awaitable[pb.PredictResponse]]) -> None:
+    def __init__(self, secret: str, predict: Callable[[pb.PredictRequest], pb.PredictResponse]) -> None:
         """Serve once the name was asked for.
 
         Args:
             secret: that callers have to know.
-            predict: runs a batch, or raises a CallRefusedError.
+            predict: runs a batch, or raises a CallRefusedError; called in several threads.
         """
         self._secret = secret.encode()
         self._predict = predict
         self._name = f"enxerto-replica-{secrets.token_hex(16)}"
-        self._server: asyncio.Server | None = None
-        self._starting = asyncio.Lock()
-        self._waiting: set[_Connection] = set()
+        self._lock = threading.Lock()
+        self._listener: socket.socket | None = None
+        self._waiting: set[socket.socket] = set()
         self._closed = False
 
-    async def name(self) -> str:
+    def name(self) -> str:
         """The socket's name; from now on it listens. Empty where this system has no such sockets."""
-        async with self._starting:
+        with self._lock:
             if not IS_AVAILABLE or self._closed:
                 return ""
-            if self._server is None:
-                self._server = await asyncio.start_unix_server(self._serve, f"\0{self._name}", limit=_BUFFER_BYTES)
+            if self._listener is None:
+                self._listener = socket.socket(socket.AF_UNIX)
+                self._listener.bind(f"\0{self._name}")
+                self._listener.listen()
+                threading.Thread(target=self._accept, args=(self._listener,), name="accepting", daemon=True).start()
         return self._name
 
     def close(self) -> None:
         """Take no more calls; those that run are answered."""
-        self._closed = True
-        if self._server is not None:
-            self._server.close()
-        for connection in self._waiting:
-            connection.close()
+        with self._lock:
+            self._closed = True
+            for waiting in self._waiting:
+                _end(waiting)
+            if self._listener is not None:
+                _end(self._listener)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(reader, writer)
+    def _accept(self, listener: socket.socket) -> None:
+        with listener, contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), name="calls", daemon=True).start()
+        with self._lock:
+            # Out of file descriptors, perhaps: whoever asks for the name finds another one.
+            self._listener = None
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as frames, contextlib.suppress(OSError, EOFError, DecodeError):
+            if not hmac.compare_digest(_read(frames, len(self._secret)), self._secret):
+                return
+            while (content := self._wait(connection, frames)) is not None:
+                connection.sendall(self._answer(pb.PredictRequest.FromString(content)))
+
+    def _wait(self, connection: socket.socket, frames: BinaryIO) -> bytes | None:
+        """The next call; None when no more are taken."""
+        with self._lock:
+            if self._closed:
+                return None
+            self._waiting.add(connection)
         try:
-            with contextlib.suppress(OSError, EOFError, DecodeError):
-                _, secret = await connection.receive(len(self._secret))
-                if not hmac.compare_digest(secret, self._secret):
-                    return
-                while not self._closed:
-                    self._waiting.add(connection)
-                    _, content = await connection.receive()
-                    self._waiting.discard(connection)
-                    await self._answer(connection, pb.PredictRequest.FromString(content))
+            return _read(frames, MAX_MESSAGE_BYTES)
         finally:
-            self._waiting.discard(connection)
-            connection.close()
+            with self._lock:
+                self._waiting.discard(connection)
 
-    async def _answer(self, connection: _Connection, request: pb.PredictRequest) -> None:
+    def _answer(self, request: pb.PredictRequest) -> bytes:
         try:
-            response = await self._predict(request)
+            status, content = _OK, self._predict(request).SerializeToString()
         except CallRefusedError as error:
-            await connection.send(error.text.encode(), error.code.value[0])
-        else:
-            await connection.send(response.SerializeToString())
+            status, content = error.code.value[0], error.text.encode()
+        return _HEAD.pack(status, len(content)) + content
+
+
+def _read(frames: BinaryIO, most: int) -> bytes:
+    head = frames.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        raise EOFError
+    _, size = _HEAD.unpack(head)
+    if size > most:
+        raise ConnectionError(f"a frame of {size} bytes")
+    content = frames.read(size)
+    if len(content) < size:
+        raise EOFError
+    return content
+
+
+def _end(one: socket.socket) -> None:
+    """Wake up the thread that waits for it."""
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)

@@ -1,10 +1,12 @@
 """What every replica does with a call of the front: asks for the secret, runs the batch, says what is wrong."""
 
+import asyncio
 import hmac
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -37,8 +39,10 @@ class Answering:
 
     _socket: SocketServer | None = None
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, calls: int) -> None:
+        """Answer who knows the secret, so many calls at once that come over gRPC."""
         self._secret = secret.encode()
+        self._calls = ThreadPoolExecutor(calls, "calls")
         self._regions = RegionReader()
         self._socket = SocketServer(secret, self.predict)
 
@@ -47,8 +51,8 @@ class Answering:
         if self._socket is not None:
             self._socket.close()
 
-    def using(self, version: str) -> AbstractAsyncContextManager[Predictor]:
-        """The predictor of a version, by its full name.
+    def using(self, version: str) -> AbstractContextManager[Predictor]:
+        """The predictor of a version, by its full name. Any thread may ask but that of the event loop.
 
         Raises:
             OtherVersionError: it is none of this replica's.
@@ -71,7 +75,7 @@ class Answering:
         if not self.admits(grpc_context):
             return pb.PredictResponse()
         try:
-            return await self.predict(request)
+            return await asyncio.get_running_loop().run_in_executor(self._calls, self.predict, request)
         except CallRefusedError as error:
             _refuse(grpc_context, error.code, error.text)
             return pb.PredictResponse()
@@ -80,17 +84,17 @@ class Answering:
         """Say where callers on this machine may send their batches."""
         if not self.admits(grpc_context):
             return pb.FindSocketResponse()
-        return pb.FindSocketResponse(name=await self._socket.name() if self._socket is not None else "")
+        return pb.FindSocketResponse(name=self._socket.name() if self._socket is not None else "")
 
-    async def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
-        """Run one batch, by whatever way it came.
+    def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+        """Run one batch, by whatever way it came, in a thread that is the call's own.
 
         Raises:
             CallRefusedError: there is no answer, and says why.
         """
         try:
-            async with self.using(request.model_version) as predictor:
-                return response(await self._answer(predictor, request))
+            with self.using(request.model_version) as predictor:
+                return response(self._answer(predictor, request))
         except RegionError:
             return pb.PredictResponse(memory_apart=True)
         except tuple(_CODES) as error:
@@ -104,15 +108,15 @@ class Answering:
             text = "the batch failed; the replica's log says why"
             raise CallRefusedError(grpc.StatusCode.INTERNAL, text) from error
 
-    async def _answer(self, predictor: Predictor, request: pb.PredictRequest) -> BatchAnswer:
+    def _answer(self, predictor: Predictor, request: pb.PredictRequest) -> BatchAnswer:
         if request.WhichOneof("batch") == "encoded":
-            return await predictor.encoded(request.encoded.contents, answer_form(request.encoded), request.outputs)
+            return predictor.encoded(request.encoded.contents, answer_form(request.encoded), request.outputs)
         if request.WhichOneof("batch") == "shared":
             shape, datatype = tuple(request.shared.shape), request.shared.datatype
             size = math.prod(shape) * ITEM_BYTES.get(datatype, 0)
             content = self._regions.read(request.shared.pid, request.shared.fd, request.shared.nonce, size)
-            return await predictor.tensor([content], shape, datatype, request.outputs)
-        return await predictor.tensor(*tensor_arguments(request.tensor), names=request.outputs)
+            return predictor.tensor([content], shape, datatype, request.outputs)
+        return predictor.tensor(*tensor_arguments(request.tensor), names=request.outputs)
 
 
 def _refuse(context: Any, code: grpc.StatusCode, text: str) -> None:

@@ -1,7 +1,7 @@
 """The Serve application: one class between Serve's gRPC port and the predictor."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class Replica(Answering):
         self._version = arguments.model_version
         keep_freed_memory()
         try:
-            super().__init__(arguments.secret_file.read_text().strip())
+            super().__init__(arguments.secret_file.read_text().strip(), _MAX_ONGOING)
             model = arguments.fetch(VersionName.parse(arguments.model_version))
             # Ray shows a replica the GPU that it reserves for it, and no other.
             device = "cuda" if arguments.device == "GPU" else "cpu"
@@ -78,8 +78,8 @@ class Replica(Answering):
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
 
-    @asynccontextmanager
-    async def using(self, version: str) -> AsyncIterator[Predictor]:
+    @contextmanager
+    def using(self, version: str) -> Iterator[Predictor]:
         """The predictor; see `Answering.using`."""
         if version != self._version:
             raise OtherVersionError(f"this replica serves {self._version}")

@@ -1,6 +1,5 @@
 """Batches through ONNX Runtime; knows nothing of Ray or gRPC."""
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from enxerto.inference.domain import AnswerForm, BatchAnswer, ItemRefusal, PictureAnswer, Tensor
 from enxerto.inference.replica.encoding import AnswerBudget, AnswerTooLargeError, GraphAnswer, encode
+from enxerto.inference.replica.turns import InTurn
 from enxerto.vision.contracts import DTYPES, Outputs, joined
 from enxerto.vision.geometry import Placement
 from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load_placed, to_batch
@@ -60,15 +60,16 @@ class _Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Threads that the predictors of a process share."""
+    """Where the predictors of a process work."""
 
     pixels: Executor
+    """As many threads as decode and encode at once."""
     compute: Executor
-    """One thread: two batches at once would compete for the same cores."""
+    """One batch at a time: two would compete for the same cores."""
 
 
 class Predictor:
-    """One graph with its threads. Calls overlap: one batch is decoded while another computes."""
+    """One graph with its threads. Called from several threads: one batch is decoded while another computes."""
 
     def __init__(
         self,
@@ -96,7 +97,10 @@ class Predictor:
         self._model = OnnxModel(model, threads=threads, device=device, keeps_activations=workers is None)
         self._limits = limits
         self._max_answer_bytes = max_answer_bytes
-        workers = workers or Workers(ThreadPoolExecutor(threads, "pixels"), ThreadPoolExecutor(1, "compute"))
+        if workers is None:
+            # CUDA keeps what it needs for each thread that calls it.
+            compute = InTurn() if self._model.on_cpu else ThreadPoolExecutor(1, "compute")
+            workers = Workers(ThreadPoolExecutor(threads, "pixels"), compute)
         self._pixels, self._compute = workers.pixels, workers.compute
         self._threads = threads
         card = self._model.card
@@ -118,7 +122,7 @@ class Predictor:
         """Shape of one image, (3, height, width); the largest one when the graph takes any size."""
         return 3, self._spec.height, self._spec.width
 
-    async def encoded(
+    def encoded(
         self, contents: Sequence[bytes], form: AnswerForm = AnswerForm.PICTURES, names: Collection[str] = ()
     ) -> BatchAnswer:
         """Decode and answer encoded images; those that have no answer are named, the others answered.
@@ -129,21 +133,21 @@ class Predictor:
             names: classification: of the outputs to give; all of them when there are none.
         """
         start = time.perf_counter()
-        parts = await self._in_threads(self._decode, list(enumerate(contents)))
+        parts = self._in_threads(self._decode, list(enumerate(contents)))
         refusals = tuple(refusal for part in parts for refusal in part.refusals)
         decode_s = time.perf_counter() - start
         if not any(part.positions for part in parts):
             return BatchAnswer((), (), refusals, decode_s, 0.0)
         if self._task is Task.CLASSIFICATION:
-            outputs, compute_s = await self._run_whole([batch for part in parts for batch in part.batches], names)
+            outputs, compute_s = self._run_whole([batch for part in parts for batch in part.batches], names)
             return BatchAnswer(_tensors(outputs), (), refusals, decode_s, compute_s)
-        ran, compute_s = await self._run_all(parts)
+        ran, compute_s = self._run_all(parts)
         start = time.perf_counter()
-        pictures, too_large = await self._encode(ran, form)
+        pictures, too_large = self._encode(ran, form)
         encode_s = time.perf_counter() - start
         return BatchAnswer((), pictures, refusals + too_large, decode_s, compute_s, encode_s)
 
-    async def tensor(
+    def tensor(
         self,
         parts: Sequence[bytes | memoryview],
         shape: tuple[int, ...],
@@ -174,11 +178,11 @@ class Predictor:
         given = [np.frombuffer(part, dtype).reshape(-1, *shape[1:]) for part in parts]
         start = time.perf_counter()
         if pixels:
-            given = await self._in_threads(lambda some: to_batch([*np.concatenate(some)]), given)
+            given = self._in_threads(lambda some: to_batch([*np.concatenate(some)]), given)
         elif datatype == "FP16":
-            given = await self._in_threads(lambda some: np.concatenate(some).astype(np.float32), given)
+            given = self._in_threads(lambda some: np.concatenate(some).astype(np.float32), given)
         decode_s = time.perf_counter() - start
-        outputs, compute_s = await self._run_whole(given, names)
+        outputs, compute_s = self._run_whole(given, names)
         return BatchAnswer(_tensors(outputs), (), (), decode_s, compute_s)
 
     def _warm_up(self) -> None:
@@ -203,12 +207,11 @@ class Predictor:
         within = shape[1] == 3 and shape[2] <= self._spec.height and shape[3] <= self._spec.width
         return within and not (shape[2] % FIT_MULTIPLE or shape[3] % FIT_MULTIPLE)
 
-    async def _in_threads(self, work: Callable[[Sequence[S]], T], items: Sequence[S]) -> list[T]:
+    def _in_threads(self, work: Callable[[Sequence[S]], T], items: Sequence[S]) -> list[T]:
         """One task a thread: handing over every image on its own would cost more than decoding a small one."""
-        loop = asyncio.get_running_loop()
         width = max(1, -(-len(items) // self._threads))
         chunks = [items[first : first + width] for first in range(0, len(items), width)]
-        return await asyncio.gather(*(loop.run_in_executor(self._pixels, work, chunk) for chunk in chunks))
+        return list(self._pixels.map(work, chunks))
 
     def _decode(self, contents: Sequence[tuple[int, bytes]]) -> _Decoded:
         images: list[UInt8Image] = []
@@ -226,11 +229,11 @@ class Predictor:
         batches = tuple(to_batch(group) for group in groups if group)
         return _Decoded(batches, tuple(placements), tuple(positions), tuple(refusals))
 
-    async def _run_all(self, parts: Sequence[_Decoded]) -> tuple[list[GraphAnswer], float]:
+    def _run_all(self, parts: Sequence[_Decoded]) -> tuple[list[GraphAnswer], float]:
         """Through the graph in one call, or picture by picture when they differ in size."""
         batches = [batch for part in parts for batch in part.batches]
         calls = [[batch] for batch in batches] if self._any_size else [batches]
-        results = [await self._run_whole(call) for call in calls]
+        results = [self._run_whole(call) for call in calls]
         rows = [(outputs, row) for outputs, _ in results for row in range(len(next(iter(outputs.values()))))]
         pictures = [each for part in parts for each in zip(part.positions, part.placements, strict=True)]
         ran = [
@@ -239,10 +242,10 @@ class Predictor:
         ]
         return ran, sum(seconds for _, seconds in results)
 
-    async def _run_whole(self, batches: Sequence[Float32Images], names: Collection[str] = ()) -> tuple[Outputs, float]:
+    def _run_whole(self, batches: Sequence[Float32Images], names: Collection[str] = ()) -> tuple[Outputs, float]:
         # What nobody asked for is neither copied out of ONNX Runtime nor sent.
         wanted = [name for name in self._model.output_names if not names or name in names]
-        return await asyncio.get_running_loop().run_in_executor(self._compute, self._run, batches, wanted)
+        return self._compute.submit(self._run, batches, wanted).result()
 
     def _run(self, batches: Sequence[Float32Images], wanted: Sequence[str]) -> tuple[Outputs, float]:
         start = time.perf_counter()
@@ -261,7 +264,7 @@ class Predictor:
         at_once = max(1, round(PIXELS_PER_THREAD * self._threads / (rows * columns)))
         return np.array_split(images, -(-count // at_once))
 
-    async def _encode(
+    def _encode(
         self, ran: Sequence[GraphAnswer], form: AnswerForm
     ) -> tuple[tuple[PictureAnswer, ...], tuple[ItemRefusal, ...]]:
         budget = AnswerBudget(self._max_answer_bytes)
@@ -275,7 +278,7 @@ class Predictor:
                     answers.append(ItemRefusal(one.position, "ANSWER_TOO_LARGE", str(error)))
             return answers
 
-        answers = [answer for part in await self._in_threads(encode_part, ran) for answer in part]
+        answers = [answer for part in self._in_threads(encode_part, ran) for answer in part]
         pictures = tuple(answer for answer in answers if isinstance(answer, PictureAnswer))
         return pictures, tuple(answer for answer in answers if isinstance(answer, ItemRefusal))
 

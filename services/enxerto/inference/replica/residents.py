@@ -102,6 +102,11 @@ class Residents(Generic[M]):
         self._loads = self._evictions = 0
 
     @property
+    def max_waiting(self) -> int:
+        """Calls that may wait."""
+        return self._limits.max_waiting
+
+    @property
     def occupancy(self) -> Occupancy:
         """What is held now."""
         return Occupancy(

@@ -2,11 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from enxerto.inference.adapters.model_cache import use
 from enxerto.inference.replica.answering import Answering
@@ -17,17 +17,32 @@ from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.names import VersionName
 from enxerto.vision.images import ImageLimits
 
+T = TypeVar("T")
+
+_COMPUTING = 64
+"""Calls over gRPC whose models are there. Those that wait for theirs must not keep them out."""
+
 
 class SharedAnswering(Answering):
-    """enxerto.inference.v1.ReplicaService for any version that there is room for."""
+    """enxerto.inference.v1.ReplicaService for any version that there is room for. Made in the residents' event loop."""
 
     def __init__(self, secret: str, residents: Residents[Predictor]) -> None:
-        super().__init__(secret)
+        super().__init__(secret, residents.max_waiting + _COMPUTING)
         self._residents = residents
+        self._loop = asyncio.get_running_loop()
 
-    def using(self, version: str) -> AbstractAsyncContextManager[Predictor]:
+    @contextmanager
+    def using(self, version: str) -> Iterator[Predictor]:
         """The predictor of a version, loaded when it has to be; see `Answering.using`."""
-        return self._residents.using(VersionName.parse(version))
+        lease = self._residents.using(VersionName.parse(version))
+        predictor = self._in_loop(lease.__aenter__())
+        try:
+            yield predictor
+        finally:
+            self._in_loop(lease.__aexit__(None, None, None))
+
+    def _in_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def Arrange(self, request: pb.ArrangeRequest, grpc_context: Any) -> pb.ArrangeResponse:  # noqa: N802
         """Take over which models to hold, and say what is held."""
