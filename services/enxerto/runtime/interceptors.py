@@ -114,8 +114,9 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
     async def _around(self, full_method: str, identity: str, context: Context) -> AsyncIterator[None]:
         service, _, method = full_method.lstrip("/").partition("/")
         token = logs.request_id.set(identity)
+        metrics = self._metrics.of(service, method)
         start = time.perf_counter()
-        self._metrics.in_flight.labels(service, method).inc()
+        metrics.in_flight.inc()
         code = grpc.StatusCode.OK
         # With the status, which every call sends: as initial metadata it would be a message more.
         trailers = ((REQUEST_ID_KEY, identity),)
@@ -144,13 +145,14 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             await context.abort(code, status.details, (*status.trailing_metadata, *trailers))
         finally:
             seconds = time.perf_counter() - start
-            self._metrics.in_flight.labels(service, method).dec()
-            self._metrics.handled.labels(service, method, code.name).inc()
-            self._metrics.seconds.labels(service, method).observe(seconds)
-            if not full_method.startswith(_QUIET):
-                usual = code is grpc.StatusCode.OK and full_method.startswith(self._frequent)
+            metrics.in_flight.dec()
+            metrics.handled(code.name).inc()
+            metrics.seconds.observe(seconds)
+            usual = code is grpc.StatusCode.OK and full_method.startswith(self._frequent)
+            level = logging.DEBUG if usual else logging.INFO
+            if logger.isEnabledFor(level) and not full_method.startswith(_QUIET):
                 extra = {"rpc": full_method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
-                logger.log(logging.DEBUG if usual else logging.INFO, "rpc", extra=extra)
+                logger.log(level, "rpc", extra=extra)
             logs.request_id.reset(token)
 
 

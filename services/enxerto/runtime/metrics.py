@@ -3,7 +3,7 @@
 Labels hold method names and status codes only, never a name that users create.
 """
 
-from dataclasses import dataclass
+import functools
 from types import TracebackType
 from typing import Self
 
@@ -17,23 +17,29 @@ from enxerto.runtime.errors import PortInUseError
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-@dataclass(frozen=True, slots=True)
+class MethodMetrics:
+    """Rate, errors and duration of one method's RPCs."""
+
+    def __init__(self, metrics: "RpcMetrics", service: str, method: str) -> None:
+        self.seconds = metrics.seconds.labels(service, method)
+        self.in_flight = metrics.in_flight.labels(service, method)
+        self.handled = functools.cache(functools.partial(metrics.handled.labels, service, method))
+        """The counter of a code."""
+
+
 class RpcMetrics:
     """Rate, errors and duration of RPCs."""
 
-    handled: Counter
-    seconds: Histogram
-    in_flight: Gauge
-
-    @classmethod
-    def create(cls, registry: CollectorRegistry) -> Self:
+    def __init__(self, registry: CollectorRegistry) -> None:
         """Register the three metrics."""
         labels = ("service", "method")
-        return cls(
-            Counter("enxerto_rpc_handled", "RPCs that ended.", (*labels, "code"), registry=registry),
-            Histogram("enxerto_rpc_seconds", "Duration of RPCs.", labels, buckets=_BUCKETS, registry=registry),
-            Gauge("enxerto_rpc_in_flight", "RPCs being served.", labels, registry=registry),
+        self.handled = Counter("enxerto_rpc_handled", "RPCs that ended.", (*labels, "code"), registry=registry)
+        self.seconds = Histogram(
+            "enxerto_rpc_seconds", "Duration of RPCs.", labels, buckets=_BUCKETS, registry=registry
         )
+        self.in_flight = Gauge("enxerto_rpc_in_flight", "RPCs being served.", labels, registry=registry)
+        self.of = functools.cache(functools.partial(MethodMetrics, self))
+        """Those of a service's method, looked up once: finding them takes longer than counting."""
 
 
 def new_registry() -> CollectorRegistry:

@@ -42,7 +42,7 @@ class GrpcServer:
         self._services = tuple(services)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[RpcInterceptor(RpcMetrics.create(registry), frequent)],
+            interceptors=[RpcInterceptor(RpcMetrics(registry), frequent)],
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),

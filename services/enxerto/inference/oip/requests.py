@@ -139,7 +139,8 @@ class _Contents:
 
     def _elements(self) -> bytes | tuple[bytes, ...] | None:
         """Raw numbers, or the elements of BYTES; None when that cannot be known."""
-        typed = [kind for kind in TYPED_FIELDS if len(getattr(self._tensor.contents, f"{kind}_contents"))]
+        kinds = TYPED_FIELDS if self._tensor.HasField("contents") else ()
+        typed = [kind for kind in kinds if len(getattr(self._tensor.contents, f"{kind}_contents"))]
         place = region_slice(self._tensor.parameters, "inputs[0]", self._violations)
         raw = self._request.raw_input_contents
         if place is not None:

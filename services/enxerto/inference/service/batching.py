@@ -272,12 +272,12 @@ class Batcher:
                 if not waiting.share.done():
                     waiting.share.set_exception(error)
             return
-        self._meter.batch_answered(
-            payloads[0].kind, sum(payload.items for payload in payloads), answer, time.monotonic() - sent
-        )
         for waiting, share in zip(batch, shares, strict=True):
             if not waiting.share.done():
                 waiting.share.set_result(share)
+        items, seconds = sum(payload.items for payload in payloads), time.monotonic() - sent
+        # The callers go on before it is counted.
+        asyncio.get_running_loop().call_soon(self._meter.batch_answered, payloads[0].kind, items, answer, seconds)
 
 
 def _enqueue(queue: deque[_Waiting], waiting: _Waiting) -> None:
