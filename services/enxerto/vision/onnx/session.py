@@ -118,8 +118,9 @@ class OnnxModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Spinning takes whole cores from the other sessions of the machine while this one waits.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Its threads spin between the parts of one call, which is a tenth faster, and not between calls: spinning takes
+        # whole cores from the other sessions of the machine.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.enable_cpu_mem_arena = keeps_activations
         options.log_severity_level = _ERRORS_ONLY
         providers = list(choose_providers(ort.get_available_providers(), device))
