@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from e2e_loop import Grafted
 from enxerto.client import RunState
+from enxerto.local import processes
 from platforms import Platform, run_enxerto
 
 SERVICES = {
@@ -60,6 +61,14 @@ def test_status_shows_every_process(platform: Platform) -> None:
     assert document["healthy"]
     assert [process["name"] for process in document["processes"]] == ["ray", *SERVICES]
     assert all(psutil.pid_exists(process["pid"]) for process in document["processes"])
+
+
+def test_replicas_go_before_nothing_and_behind_nothing(grafted: Grafted) -> None:
+    family = processes.family(grafted.platform.state.instance)
+    urgency = {" ".join(process.cmdline()): process.nice() for process in family}
+    replicas = [niceness for title, niceness in urgency.items() if title.startswith("ray::ServeReplica")]
+    assert replicas
+    assert {*replicas} == {niceness for title, niceness in urgency.items() if title.endswith("-m enxerto.inference")}
 
 
 def test_up_again_changes_nothing(platform: Platform) -> None:

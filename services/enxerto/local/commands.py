@@ -82,6 +82,8 @@ class Commands:
             "RAY_USAGE_STATS_ENABLED": "0",
             # Ray's agents would write their titles over the environment, and with it over the platform's mark.
             "SPT_NOENV": "1",
+            # By default any other process goes before a replica, the callers' own among them.
+            "RAY_worker_niceness": "0",
             # The training controller then aborts cleanly and its workers are free at once.
             "RAY_JOB_STOP_SIGNAL": "SIGINT",
             "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
