@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import grpc
 import numpy as np
+import onnxruntime as ort
 import psutil
 from PIL import Image, ImageFilter
 
@@ -37,8 +38,9 @@ from enxerto.inference.v1 import (
     vision_service_pb2_grpc,
 )
 from enxerto.local import processes
+from enxerto.vision.contracts import INPUT_NAME
 from enxerto.vision.images import load, to_batch
-from enxerto.vision.onnx.session import OnnxModel
+from enxerto.vision.onnx.session import OnnxModel, choose_providers
 from fakes.tiny_onnx import PROJECT, RegistryWriter, TinyModel
 from platforms import Platform, running_platform
 
@@ -100,18 +102,24 @@ def measured(samples: Samples, clock: CpuClock, images: Callable[[], int]) -> It
 
 
 class Plain:
-    """ONNX Runtime in a loop, with the threads of a replica."""
+    """ONNX Runtime in a loop: its own defaults, with as many threads as a replica has."""
 
     def __init__(self, model: bytes, device: str) -> None:
-        self._classifier = OnnxModel(model, threads=THREADS, device=device)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = THREADS
+        providers = list(choose_providers(ort.get_available_providers(), device))
+        self._session = ort.InferenceSession(model, options, providers=providers)
         self._pool = ThreadPoolExecutor(THREADS)
-        self.spec = self._classifier.card.preprocess
+        self.spec = OnnxModel(model).card.preprocess
 
     def tensors(self, tensor: np.ndarray, batch: int) -> None:
-        self._classifier.run(np.repeat(tensor, batch, axis=0))
+        self._run(np.repeat(tensor, batch, axis=0))
 
     def jpegs(self, jpeg: bytes, batch: int) -> None:
-        self._classifier.run(to_batch(list(self._pool.map(lambda data: load(data, self.spec), [jpeg] * batch))))
+        self._run(to_batch(list(self._pool.map(lambda data: load(data, self.spec), [jpeg] * batch))))
+
+    def _run(self, images: np.ndarray) -> None:
+        self._session.run(None, {INPUT_NAME: images})
 
     def best_batch(self, tensor: np.ndarray) -> int:
         """The batch size of the highest throughput."""
