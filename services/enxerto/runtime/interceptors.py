@@ -36,8 +36,8 @@ _QUIET = ("/grpc.health.v1.", "/grpc.reflection.")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def _request_id(details: grpc.HandlerCallDetails) -> str:
-    for key, value in details.invocation_metadata or ():
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
         text = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
         if key == REQUEST_ID_KEY and text.isprintable() and 0 < len(text) <= _MAX_REQUEST_ID_CHARACTERS:
             return text
@@ -57,25 +57,31 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         """
         self._metrics = metrics
         self._frequent = tuple(frequent)
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        """By full method."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Wrap the handler of one call."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        method, identity = handler_call_details.method, _request_id(handler_call_details)
+        """Wrap the handler of a method."""
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._wrapped[method] = self._wrap(method, handler)
+        return self._wrapped[method]
 
+    def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         if handler.response_streaming:
             serve: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
             # Written, not yielded: a call that its client abandons is then cancelled inside this coroutine, where it
             # can be counted and the servicer's generator be closed at once.
             async def stream(request: Any, context: Context) -> None:
-                async with self._around(method, identity, context):
+                async with self._around(method, context) as identity:
                     self._check(method, request)
                     await context.send_initial_metadata(((REQUEST_ID_KEY, identity),))
                     responses = serve(request, context)
@@ -96,7 +102,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def unary(request: Any, context: Context) -> Any:
-            async with self._around(method, identity, context):
+            async with self._around(method, context):
                 self._check(method, request)
                 return await answer(request, context)
 
@@ -111,8 +117,10 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             check_texts(request)
 
     @contextlib.asynccontextmanager
-    async def _around(self, full_method: str, identity: str, context: Context) -> AsyncIterator[None]:
+    async def _around(self, full_method: str, context: Context) -> AsyncIterator[str]:
+        """Gives the request id."""
         service, _, method = full_method.lstrip("/").partition("/")
+        identity = _request_id(context)
         token = logs.request_id.set(identity)
         metrics = self._metrics.of(service, method)
         start = time.perf_counter()
@@ -122,7 +130,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         trailers = ((REQUEST_ID_KEY, identity),)
         context.set_trailing_metadata(trailers)
         try:
-            yield
+            yield identity
         except EnxertoError as error:
             status = rpc_status.to_status(to_status(error, TRAILER_BUDGET_BYTES))
             code = status.code

@@ -28,12 +28,11 @@ def requested_outputs(
 ) -> Sequence[RequestedOutput]:
     """What is asked for in that order, or every output of the version."""
     names = [spec.name for spec in version.outputs]
-    wanted = " or ".join(map(repr, names))
     found: list[RequestedOutput] = []
     for index, output in enumerate(request.outputs):
         field = f"outputs[{index}]"
         if output.name not in names:
-            violations.add(f"{field}.name", f"must be {wanted}, is {output.name!r}")
+            violations.add(f"{field}.name", f"must be {' or '.join(map(repr, names))}, is {output.name!r}")
         elif any(one.name == output.name for one in found):
             violations.add(f"{field}.name", f"{output.name!r} is asked for twice")
         classes = classes_wanted(output.parameters, field, violations)
