@@ -12,7 +12,7 @@ import numpy as np
 
 from enxerto.inference.domain import AnswerForm, BatchAnswer, ItemRefusal, PictureAnswer, Tensor
 from enxerto.inference.replica.encoding import AnswerBudget, AnswerTooLargeError, GraphAnswer, encode
-from enxerto.inference.replica.turns import InTurn
+from enxerto.inference.replica.turns import InTurn, SideBySide
 from enxerto.vision.contracts import DTYPES, Outputs, joined
 from enxerto.vision.geometry import Placement
 from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load_placed, to_batch
@@ -62,8 +62,8 @@ class _Decoded:
 class Workers:
     """Where the predictors of a process work."""
 
-    pixels: Executor
-    """As many threads as decode and encode at once."""
+    pixels: SideBySide
+    """Decodes and encodes."""
     compute: Executor
     """One batch at a time: two would compete for the same cores."""
 
@@ -100,7 +100,7 @@ class Predictor:
         if workers is None:
             # CUDA keeps what it needs for each thread that calls it.
             compute = InTurn() if self._model.on_cpu else ThreadPoolExecutor(1, "compute")
-            workers = Workers(ThreadPoolExecutor(threads, "pixels"), compute)
+            workers = Workers(SideBySide(threads), compute)
         self._pixels, self._compute = workers.pixels, workers.compute
         self._threads = threads
         card = self._model.card
@@ -211,7 +211,7 @@ class Predictor:
         """One task a thread: handing over every image on its own would cost more than decoding a small one."""
         width = max(1, -(-len(items) // self._threads))
         chunks = [items[first : first + width] for first in range(0, len(items), width)]
-        return list(self._pixels.map(work, chunks))
+        return self._pixels.map(work, chunks)
 
     def _decode(self, contents: Sequence[tuple[int, bytes]]) -> _Decoded:
         images: list[UInt8Image] = []

@@ -13,6 +13,7 @@ from enxerto.inference.replica.answering import Answering
 from enxerto.inference.replica.messages import arrange_arguments, occupancy
 from enxerto.inference.replica.predictor import Predictor, Workers
 from enxerto.inference.replica.residents import ResidentLimits, Residents, Source, resident_bytes
+from enxerto.inference.replica.turns import SideBySide
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.names import VersionName
 from enxerto.vision.images import ImageLimits
@@ -67,7 +68,7 @@ def shared_predictors(
         images: what an encoded image may cost.
         limits: of what is held.
     """
-    workers = Workers(ThreadPoolExecutor(threads, "pixels"), ThreadPoolExecutor(1, "compute"))
+    workers = Workers(SideBySide(threads), ThreadPoolExecutor(1, "compute"))
     paths: dict[VersionName, Path] = {}
     beginning, begun = threading.Lock(), threading.Event()
 
