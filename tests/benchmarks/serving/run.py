@@ -6,53 +6,32 @@ wall time and as CPU time per image over all processes: load generator, services
 
 import argparse
 import asyncio
-import io
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import grpc
-import numpy as np
-import onnxruntime as ort
 import psutil
-from PIL import Image, ImageFilter
 
 from benchmark_models import THREADS, export_model
+from benchmark_sides import Plain, deploy, infer_request, photo, shared
 from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
 from enxerto.inference.v1 import (
-    deployment_pb2,
-    deployment_service_pb2,
-    deployment_service_pb2_grpc,
     vision_pb2,
     vision_service_pb2,
     vision_service_pb2_grpc,
 )
 from enxerto.local import processes
-from enxerto.vision.contracts import INPUT_NAME
 from enxerto.vision.images import load, to_batch
-from enxerto.vision.onnx.session import OnnxModel, choose_providers
-from fakes.tiny_onnx import PROJECT, RegistryWriter, TinyModel
 from platforms import Platform, running_platform
-
-BATCHES = (1, 4, 8, 16)
-
-
-def photo() -> bytes:
-    """A JPEG of 640x480 with the detail of a photograph."""
-    pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(2)).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
 
 
 @dataclass
@@ -101,39 +80,6 @@ def measured(samples: Samples, clock: CpuClock, images: Callable[[], int]) -> It
     samples.cpu_ms.append(1000 * cpu / images())
 
 
-class Plain:
-    """ONNX Runtime in a loop: its own defaults, with as many threads as a replica has."""
-
-    def __init__(self, model: bytes, device: str) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = THREADS
-        providers = list(choose_providers(ort.get_available_providers(), device))
-        self._session = ort.InferenceSession(model, options, providers=providers)
-        self._pool = ThreadPoolExecutor(THREADS)
-        self.spec = OnnxModel(model).card.preprocess
-
-    def tensors(self, tensor: np.ndarray, batch: int) -> None:
-        self._run(np.repeat(tensor, batch, axis=0))
-
-    def jpegs(self, jpeg: bytes, batch: int) -> None:
-        self._run(to_batch(list(self._pool.map(lambda data: load(data, self.spec), [jpeg] * batch))))
-
-    def _run(self, images: np.ndarray) -> None:
-        self._session.run(None, {INPUT_NAME: images})
-
-    def best_batch(self, tensor: np.ndarray) -> int:
-        """The batch size of the highest throughput."""
-
-        def seconds(batch: int) -> float:
-            self.tensors(tensor, batch)
-            start = time.perf_counter()
-            for _ in range(3):
-                self.tensors(tensor, batch)
-            return (time.perf_counter() - start) / batch
-
-        return min(BATCHES, key=seconds)
-
-
 def plain_round(work: Callable[[int], None], batch: int, seconds: float, samples: Samples, clock: CpuClock) -> None:
     done = 0
     with measured(samples, clock, lambda: done):
@@ -159,53 +105,6 @@ async def served_round(
     with measured(samples, clock, lambda: done):
         end = time.perf_counter() + seconds
         await asyncio.gather(*(client(end) for _ in range(clients)))
-
-
-def deploy(platform: Platform, model: bytes, device: str) -> str:
-    """Register and deploy; the deployment's name once it is ready."""
-    classifier = OnnxModel(model)
-    registry = RegistryWriter(platform.address("registry"))
-    tiny = TinyModel(labels=classifier.card.labels.names, size=classifier.card.preprocess.height)
-    version = registry.add_version(registry.create_model("bench"), tiny, data=model, outputs=classifier.card.outputs)
-    registry.close()
-    with grpc.insecure_channel(platform.address("inference")) as channel:
-        stub = deployment_service_pb2_grpc.DeploymentServiceStub(channel)
-        deployment = stub.CreateDeployment(
-            deployment_service_pb2.CreateDeploymentRequest(
-                parent=PROJECT,
-                deployment_id="bench",
-                deployment=deployment_pb2.Deployment(
-                    model_version=version, device=deployment_pb2.Deployment.Device.Value(f"DEVICE_{device.upper()}")
-                ),
-            )
-        )
-        while deployment.state != deployment_pb2.Deployment.STATE_READY:
-            assert deployment.state == deployment_pb2.Deployment.STATE_DEPLOYING, deployment
-            time.sleep(0.2)
-            deployment = stub.GetDeployment(deployment_service_pb2.GetDeploymentRequest(name=deployment.name))
-    return str(deployment.name)
-
-
-@asynccontextmanager
-async def shared(tensor: np.ndarray) -> AsyncIterator[SharedMemory]:
-    """The tensor in memory that the front may read."""
-    region = SharedMemory(create=True, size=tensor.nbytes)
-    try:
-        np.ndarray(tensor.shape, tensor.dtype, region.buf)[:] = tensor
-        yield region
-    finally:
-        region.close()
-        region.unlink()
-
-
-def infer_request(tensor: np.ndarray, region: str = "") -> open_inference_pb2.ModelInferRequest:
-    """With the tensor, or with the name of the region that it is in."""
-    given = open_inference_pb2.ModelInferRequest.InferInputTensor(name="images", datatype="FP32", shape=tensor.shape)
-    if region:
-        given.parameters["shared_memory_region"].string_param = region
-        given.parameters["shared_memory_byte_size"].int64_param = tensor.nbytes
-    contents = [] if region else [tensor.tobytes()]
-    return open_inference_pb2.ModelInferRequest(model_name="bench", inputs=[given], raw_input_contents=contents)
 
 
 async def compare(
