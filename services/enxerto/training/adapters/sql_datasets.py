@@ -34,12 +34,10 @@ class SqlDatasetStore:
         scope = f"datasets:{name.project}"
         try:
             async with transaction(self._engine) as connection:
-                # First the name: who took it with this request in between is found by the request.
-                taken = (await connection.execute(select(datasets.c.revision).where(_is_dataset(name)))).one_or_none()
-                if existing := await sql_requests.find(connection, scope, request):
+                taken = select(datasets.c.revision).where(_is_dataset(name))
+                error = AlreadyExistsError("Dataset", str(name))
+                if existing := await sql_requests.find_or_free(connection, scope, request, taken, error):
                     return await self._get(connection, DatasetName.parse(existing))
-                if taken is not None:
-                    raise AlreadyExistsError("Dataset", str(name))
                 await connection.execute(
                     insert(datasets).values(
                         project=name.project,

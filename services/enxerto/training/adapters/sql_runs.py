@@ -34,12 +34,10 @@ class SqlRunStore:
         name, scope = run.name, _scope(run.name.parent)
         try:
             async with transaction(self._engine) as connection:
-                # First the name: who took it with this request in between is found by the request.
-                taken = (await connection.execute(select(runs.c.uid).where(_is_run(name)))).one_or_none()
-                if existing := await sql_requests.find(connection, scope, request):
+                taken = select(runs.c.uid).where(_is_run(name))
+                error = AlreadyExistsError("TrainingRun", str(name))
+                if existing := await sql_requests.find_or_free(connection, scope, request, taken, error):
                     return await self._get(connection, RunName.parse(existing))
-                if taken is not None:
-                    raise AlreadyExistsError("TrainingRun", str(name))
                 await connection.execute(
                     insert(runs).values(
                         project=name.project,

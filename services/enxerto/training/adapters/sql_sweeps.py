@@ -32,16 +32,10 @@ class SqlSweepStore:
         name, scope = sweep.name, f"sweeps:{sweep.name.project}"
         try:
             async with transaction(self._engine) as connection:
-                # First the name: who took it with this request in between is found by the request.
-                taken = (
-                    await connection.execute(
-                        select(sweeps.c.uid).where(sweeps.c.project == name.project, sweeps.c.sweep == name.sweep)
-                    )
-                ).one_or_none()
-                if existing := await sql_requests.find(connection, scope, request):
+                taken = select(sweeps.c.uid).where(sweeps.c.project == name.project, sweeps.c.sweep == name.sweep)
+                error = AlreadyExistsError("Sweep", str(name))
+                if existing := await sql_requests.find_or_free(connection, scope, request, taken, error):
                     return await _get(connection, SweepName.parse(existing))
-                if taken is not None:
-                    raise AlreadyExistsError("Sweep", str(name))
                 await connection.execute(
                     insert(sweeps).values(
                         project=name.project,
