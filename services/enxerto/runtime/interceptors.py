@@ -21,7 +21,7 @@ from grpc_status import rpc_status
 from enxerto.kernel.errors import EnxertoError
 from enxerto.runtime import logs
 from enxerto.runtime.error_table import TRAILER_BUDGET_BYTES, internal_status, to_status
-from enxerto.runtime.metrics import RpcMetrics
+from enxerto.runtime.metrics import MethodMetrics, RpcMetrics
 from enxerto.runtime.texts import check_texts
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,15 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         return self._wrapped[method]
 
     def _wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        service, _, name = method.lstrip("/").partition("/")
+        metrics = MethodMetrics(self._metrics, service, name)
         if handler.response_streaming:
             serve: Any = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
             # Written, not yielded: a call that its client abandons is then cancelled inside this coroutine, where it
             # can be counted and the servicer's generator be closed at once.
             async def stream(request: Any, context: Context) -> None:
-                async with self._around(method, context) as identity:
+                async with self._around(method, metrics, context) as identity:
                     self._check(method, request)
                     await context.send_initial_metadata(((REQUEST_ID_KEY, identity),))
                     responses = serve(request, context)
@@ -102,7 +104,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def unary(request: Any, context: Context) -> Any:
-            async with self._around(method, context):
+            async with self._around(method, metrics, context):
                 self._check(method, request)
                 return await answer(request, context)
 
@@ -117,12 +119,10 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             check_texts(request)
 
     @contextlib.asynccontextmanager
-    async def _around(self, full_method: str, context: Context) -> AsyncIterator[str]:
+    async def _around(self, method: str, metrics: MethodMetrics, context: Context) -> AsyncIterator[str]:
         """Gives the request id."""
-        service, _, method = full_method.lstrip("/").partition("/")
         identity = _request_id(context)
         token = logs.request_id.set(identity)
-        metrics = self._metrics.of(service, method)
         start = time.perf_counter()
         metrics.in_flight.inc()
         code = grpc.StatusCode.OK
@@ -137,7 +137,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             await context.abort(code, status.details, (*status.trailing_metadata, *trailers))
         except NotImplementedError:
             code = grpc.StatusCode.UNIMPLEMENTED
-            await context.abort(code, f"{method} is not served here", trailers)
+            await context.abort(code, f"{method.rpartition('/')[2]} is not served here", trailers)
         except asyncio.CancelledError:
             left_s = context.time_remaining()
             late = left_s is not None and left_s <= _DEADLINE_SLACK_S
@@ -148,7 +148,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             raise
         except Exception:
             code = grpc.StatusCode.INTERNAL
-            logger.exception("unforeseen error", extra={"rpc": full_method})
+            logger.exception("unforeseen error", extra={"rpc": method})
             status = rpc_status.to_status(internal_status(identity))
             await context.abort(code, status.details, (*status.trailing_metadata, *trailers))
         finally:
@@ -156,10 +156,10 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             metrics.in_flight.dec()
             metrics.handled(code.name).inc()
             metrics.seconds.observe(seconds)
-            usual = code is grpc.StatusCode.OK and full_method.startswith(self._frequent)
+            usual = code is grpc.StatusCode.OK and method.startswith(self._frequent)
             level = logging.DEBUG if usual else logging.INFO
-            if logger.isEnabledFor(level) and not full_method.startswith(_QUIET):
-                extra = {"rpc": full_method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
+            if logger.isEnabledFor(level) and not method.startswith(_QUIET):
+                extra = {"rpc": method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
                 logger.log(level, "rpc", extra=extra)
             logs.request_id.reset(token)
 

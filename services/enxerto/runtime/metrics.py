@@ -18,7 +18,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class MethodMetrics:
-    """Rate, errors and duration of one method's RPCs."""
+    """Rate, errors and duration of one method's RPCs, looked up once: finding them takes longer than counting."""
 
     def __init__(self, metrics: "RpcMetrics", service: str, method: str) -> None:
         self.seconds = metrics.seconds.labels(service, method)
@@ -38,8 +38,6 @@ class RpcMetrics:
             "enxerto_rpc_seconds", "Duration of RPCs.", labels, buckets=_BUCKETS, registry=registry
         )
         self.in_flight = Gauge("enxerto_rpc_in_flight", "RPCs being served.", labels, registry=registry)
-        self.of = functools.cache(functools.partial(MethodMetrics, self))
-        """Those of a service's method, looked up once: finding them takes longer than counting."""
 
 
 def new_registry() -> CollectorRegistry:
