@@ -57,13 +57,11 @@ class _Connection:
         return self._reader.at_eof() or self._writer.is_closing()
 
     async def send(self, content: bytes) -> None:
-        self._writer.write(_HEAD.pack(_OK, len(content)) + content)
+        self._writer.write(_frame(_OK, content))
         await self._writer.drain()
 
     async def receive(self) -> tuple[int, bytes]:
-        status, size = _HEAD.unpack(await self._reader.readexactly(_HEAD.size))
-        if size > MAX_MESSAGE_BYTES:
-            raise ConnectionError(f"a frame of {size} bytes")
+        status, size = _opened(await self._reader.readexactly(_HEAD.size), MAX_MESSAGE_BYTES)
         return status, await self._reader.readexactly(size)
 
     def close(self) -> None:
@@ -161,10 +159,11 @@ class SocketServer:
             if not IS_AVAILABLE or self._closed:
                 return ""
             if self._listener is None:
-                self._listener = socket.socket(socket.AF_UNIX)
-                self._listener.bind(f"\0{self._name}")
-                self._listener.listen()
-                threading.Thread(target=self._accept, args=(self._listener,), name="accepting", daemon=True).start()
+                listener = socket.socket(socket.AF_UNIX)
+                listener.bind(f"\0{self._name}")
+                listener.listen()
+                threading.Thread(target=self._accept, args=(listener,), name="accepting", daemon=True).start()
+                self._listener = listener
         return self._name
 
     def close(self) -> None:
@@ -209,16 +208,26 @@ class SocketServer:
             status, content = _OK, self._predict(request).SerializeToString()
         except CallRefusedError as error:
             status, content = error.code.value[0], error.text.encode()
-        return _HEAD.pack(status, len(content)) + content
+        return _frame(status, content)
+
+
+def _frame(status: int, content: bytes) -> bytes:
+    return _HEAD.pack(status, len(content)) + content
+
+
+def _opened(head: bytes, most: int) -> tuple[int, int]:
+    """Status and size of a frame's content."""
+    status, size = _HEAD.unpack(head)
+    if size > most:
+        raise ConnectionError(f"a frame of {size} bytes")
+    return status, size
 
 
 def _read(frames: BinaryIO, most: int) -> bytes:
     head = frames.read(_HEAD.size)
     if len(head) < _HEAD.size:
         raise EOFError
-    _, size = _HEAD.unpack(head)
-    if size > most:
-        raise ConnectionError(f"a frame of {size} bytes")
+    _, size = _opened(head, most)
     content = frames.read(size)
     if len(content) < size:
         raise EOFError
