@@ -2,9 +2,9 @@
 
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
 from multiprocessing.shared_memory import SharedMemory
 
 import grpc
@@ -13,7 +13,7 @@ import onnxruntime as ort
 from PIL import Image, ImageFilter
 
 from benchmark_models import THREADS
-from enxerto.inference.oip import open_inference_pb2
+from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
 from enxerto.inference.v1 import deployment_pb2, deployment_service_pb2, deployment_service_pb2_grpc
 from enxerto.vision.contracts import INPUT_NAME
 from enxerto.vision.images import load, to_batch
@@ -90,13 +90,19 @@ def deploy(platform: Platform, model: bytes, device: str) -> str:
     return str(deployment.name)
 
 
-@asynccontextmanager
-async def shared(tensor: np.ndarray) -> AsyncIterator[SharedMemory]:
-    """The tensor in memory that the front may read."""
+@contextmanager
+def shared(platform: Platform, tensor: np.ndarray) -> Iterator[str]:
+    """The name of a region that the front knows, with the tensor in it."""
     region = SharedMemory(create=True, size=tensor.nbytes)
     try:
         np.ndarray(tensor.shape, tensor.dtype, region.buf)[:] = tensor
-        yield region
+        with grpc.insecure_channel(platform.address("inference")) as channel:
+            open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).SystemSharedMemoryRegister(
+                open_inference_pb2.SystemSharedMemoryRegisterRequest(
+                    name=region.name, key=f"/{region.name}", byte_size=tensor.nbytes
+                )
+            )
+        yield region.name
     finally:
         region.close()
         region.unlink()

@@ -5,7 +5,6 @@ slower does so for all of them; medians of the differences between blocks side b
 """
 
 import argparse
-import asyncio
 import statistics
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import grpc
 
 from benchmark_models import export_model
 from benchmark_sides import Plain, deploy, infer_request, photo, shared
-from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
+from enxerto.inference.oip import open_inference_pb2_grpc
 from enxerto.inference.v1 import vision_pb2, vision_service_pb2, vision_service_pb2_grpc
 from enxerto.vision.images import load, to_batch
 from platforms import Platform, running_platform
@@ -38,31 +37,25 @@ def block_ms(ask: Callable[[], object]) -> list[float]:
     return found
 
 
-async def compare(platform: Platform, model: bytes, blocks: int) -> dict[str, list[list[float]]]:
+def compare(platform: Platform, model: bytes, blocks: int) -> dict[str, list[list[float]]]:
     """The blocks of each way to ask."""
     name, jpeg = deploy(platform, model, "cpu"), photo()
     plain = Plain(model, "cpu")
     tensor = to_batch([load(jpeg, plain.spec)])
-    async with shared(tensor) as region:
-        with grpc.insecure_channel(platform.address("inference")) as channel:
-            inference = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
-            vision = vision_service_pb2_grpc.VisionServiceStub(channel)
-            inference.SystemSharedMemoryRegister(
-                open_inference_pb2.SystemSharedMemoryRegisterRequest(
-                    name=region.name, key=f"/{region.name}", byte_size=tensor.nbytes
-                )
-            )
-            infer, pointing = infer_request(tensor), infer_request(tensor, region.name)
-            classify = vision_service_pb2.ClassifyRequest(deployment=name, images=[vision_pb2.Image(content=jpeg)])
-            kinds: dict[str, Callable[[], object]] = {
-                "plain tensor": lambda: plain.tensors(tensor, 1),
-                "tensor": lambda: inference.ModelInfer(infer),
-                "tensor in shared memory": lambda: inference.ModelInfer(pointing),
-                "plain JPEG": lambda: plain.jpegs(jpeg, 1),
-                "JPEG": lambda: vision.Classify(classify),
-            }
-            # The first block warms up and is thrown away.
-            rounds = [{kind: block_ms(ask) for kind, ask in kinds.items()} for _ in range(blocks + 1)][1:]
+    with shared(platform, tensor) as region, grpc.insecure_channel(platform.address("inference")) as channel:
+        inference = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        vision = vision_service_pb2_grpc.VisionServiceStub(channel)
+        infer, pointing = infer_request(tensor), infer_request(tensor, region)
+        classify = vision_service_pb2.ClassifyRequest(deployment=name, images=[vision_pb2.Image(content=jpeg)])
+        kinds: dict[str, Callable[[], object]] = {
+            "plain tensor": lambda: plain.tensors(tensor, 1),
+            "tensor": lambda: inference.ModelInfer(infer),
+            "tensor in shared memory": lambda: inference.ModelInfer(pointing),
+            "plain JPEG": lambda: plain.jpegs(jpeg, 1),
+            "JPEG": lambda: vision.Classify(classify),
+        }
+        # The first block warms up and is thrown away.
+        rounds = [{kind: block_ms(ask) for kind, ask in kinds.items()} for _ in range(blocks + 1)][1:]
     return {kind: [one[kind] for one in rounds] for kind in kinds}
 
 
@@ -89,7 +82,7 @@ def main() -> None:
         model = export_model(Path(folder), arguments.base_model)
     with running_platform() as platform:
         platform.restart_with("inference", {"ENXERTO_INFERENCE_SHARED_MEMORY": "true"})
-        report(asyncio.run(compare(platform, model, arguments.blocks)))
+        report(compare(platform, model, arguments.blocks))
 
 
 if __name__ == "__main__":

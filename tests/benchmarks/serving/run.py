@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,12 +23,8 @@ import psutil
 
 from benchmark_models import THREADS, export_model
 from benchmark_sides import Plain, deploy, infer_request, photo, shared
-from enxerto.inference.oip import open_inference_pb2, open_inference_pb2_grpc
-from enxerto.inference.v1 import (
-    vision_pb2,
-    vision_service_pb2,
-    vision_service_pb2_grpc,
-)
+from enxerto.inference.oip import open_inference_pb2_grpc
+from enxerto.inference.v1 import vision_pb2, vision_service_pb2, vision_service_pb2_grpc
 from enxerto.local import processes
 from enxerto.vision.images import load, to_batch
 from platforms import Platform, running_platform
@@ -121,16 +117,13 @@ async def compare(
     idle = (clock.now() - cpu) / (time.perf_counter() - start)
     print(f"plain ONNX Runtime: {THREADS} threads, best batch {batch}; idle platform: {1000 * idle:.0f} CPU ms/s")
     # The load comes from one process with one connection.
-    async with grpc.aio.insecure_channel(platform.address("inference")) as channel, shared(tensor) as region:
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(platform.address("inference")))
+        region = stack.enter_context(shared(platform, tensor))
         vision = vision_service_pb2_grpc.VisionServiceStub(channel)
         inference = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
         classify = vision_service_pb2.ClassifyRequest(deployment=name, images=[vision_pb2.Image(content=jpeg)])
-        infer, pointing = infer_request(tensor), infer_request(tensor, region.name)
-        await inference.SystemSharedMemoryRegister(
-            open_inference_pb2.SystemSharedMemoryRegisterRequest(
-                name=region.name, key=f"/{region.name}", byte_size=tensor.nbytes
-            )
-        )
+        infer, pointing = infer_request(tensor), infer_request(tensor, region)
         kinds: dict[str, tuple[Callable[[int], None], Callable[[], Awaitable[object]]]] = {
             "tensor": (lambda size: plain.tensors(tensor, size), lambda: inference.ModelInfer(infer)),
             "tensor in shared memory": (

@@ -243,7 +243,8 @@ async def test_a_version_may_embed_besides_what_its_task_gives(registry: Any) ->
     await prepare(registry)
     version = model_version(SHA256)
     version.outputs.add(name="embedding", datatype="FP32", shape=[-1, 16])
-    await registry.stub.CreateModelVersion(pb.CreateModelVersionRequest(parent=MODEL, model_version=version))
+    made = await registry.stub.CreateModelVersion(pb.CreateModelVersionRequest(parent=MODEL, model_version=version))
+    assert made.outputs == version.outputs
 
 
 async def test_a_version_whose_export_disagrees_is_quarantined(registry: Any) -> None:
