@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import secrets
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 import grpc
 from grpc_status import rpc_status
@@ -25,6 +25,8 @@ from enxerto.runtime.metrics import MethodMetrics, RpcMetrics
 from enxerto.runtime.texts import check_texts
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 REQUEST_ID_KEY = "x-request-id"
 _MAX_REQUEST_ID_CHARACTERS = 128
@@ -41,7 +43,7 @@ def _request_id(context: Context) -> str:
         text = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value)
         if key == REQUEST_ID_KEY and text.isprintable() and 0 < len(text) <= _MAX_REQUEST_ID_CHARACTERS:
             return text
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 class RpcInterceptor(grpc.aio.ServerInterceptor):
@@ -83,7 +85,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             # Written, not yielded: a call that its client abandons is then cancelled inside this coroutine, where it
             # can be counted and the servicer's generator be closed at once.
             async def stream(request: Any, context: Context) -> None:
-                async with self._around(method, metrics, context) as identity:
+                async def answer_all(identity: str) -> None:
                     self._check(method, request)
                     await context.send_initial_metadata(((REQUEST_ID_KEY, identity),))
                     responses = serve(request, context)
@@ -93,6 +95,8 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
                     async with contextlib.aclosing(responses):
                         async for response in responses:
                             await _write(context, response)
+
+                await self._around(method, metrics, context, answer_all)
 
             make = (
                 grpc.stream_stream_rpc_method_handler
@@ -104,9 +108,11 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         answer: Any = handler.stream_unary if handler.request_streaming else handler.unary_unary
 
         async def unary(request: Any, context: Context) -> Any:
-            async with self._around(method, metrics, context):
+            async def answer_one(_: str) -> Any:
                 self._check(method, request)
                 return await answer(request, context)
+
+            return await self._around(method, metrics, context, answer_one)
 
         make_unary = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
@@ -118,11 +124,13 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         if not method.startswith(self._frequent):
             check_texts(request)
 
-    @contextlib.asynccontextmanager
-    async def _around(self, method: str, metrics: MethodMetrics, context: Context) -> AsyncIterator[str]:
-        """Gives the request id."""
+    async def _around(
+        self, method: str, metrics: MethodMetrics, context: Context, serve: Callable[[str], Awaitable[T]]
+    ) -> T:
+        """Call what serves with the request id."""
         identity = _request_id(context)
-        token = logs.request_id.set(identity)
+        # For the rest of the call's own task.
+        logs.request_id.set(identity)
         start = time.perf_counter()
         metrics.in_flight.inc()
         code = grpc.StatusCode.OK
@@ -130,7 +138,7 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
         trailers = ((REQUEST_ID_KEY, identity),)
         context.set_trailing_metadata(trailers)
         try:
-            yield identity
+            return await serve(identity)
         except EnxertoError as error:
             status = rpc_status.to_status(to_status(error, TRAILER_BUDGET_BYTES))
             code = status.code
@@ -153,15 +161,20 @@ class RpcInterceptor(grpc.aio.ServerInterceptor):
             await context.abort(code, status.details, (*status.trailing_metadata, *trailers))
         finally:
             seconds = time.perf_counter() - start
-            metrics.in_flight.dec()
-            metrics.handled(code.name).inc()
-            metrics.seconds.observe(seconds)
-            usual = code is grpc.StatusCode.OK and method.startswith(self._frequent)
-            level = logging.DEBUG if usual else logging.INFO
-            if logger.isEnabledFor(level) and not method.startswith(_QUIET):
-                extra = {"rpc": method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
-                logger.log(level, "rpc", extra=extra)
-            logs.request_id.reset(token)
+            # The answer goes out first.
+            asyncio.get_running_loop().call_soon(self._count, method, metrics, context, code, seconds)
+
+    def _count(
+        self, method: str, metrics: MethodMetrics, context: Context, code: grpc.StatusCode, seconds: float
+    ) -> None:
+        metrics.in_flight.dec()
+        metrics.handled(code.name).inc()
+        metrics.seconds.observe(seconds)
+        usual = code is grpc.StatusCode.OK and method.startswith(self._frequent)
+        level = logging.DEBUG if usual else logging.INFO
+        if logger.isEnabledFor(level) and not method.startswith(_QUIET):
+            extra = {"rpc": method, "code": code.name, "duration_s": round(seconds, 6), "peer": context.peer()}
+            logger.log(level, "rpc", extra=extra)
 
 
 async def _write(context: Context, response: Any) -> None:

@@ -9,11 +9,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from enxerto.runtime.errors import PortInUseError, StartupError
@@ -25,6 +25,23 @@ logger = logging.getLogger(__name__)
 
 Register = Callable[[grpc.aio.Server], None]
 """Adds servicers to a server."""
+
+
+class _GenericHandlers:
+    """Gives a server the handlers of generated code as generic ones only.
+
+    For methods that are registered one by one grpc.aio has a future each, and waits for all of them anew with every
+    call: 0.03 ms for 45 methods. The first generic handler that knows a method is the one that is called.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """They are among the generic ones."""
 
 
 class GrpcServer:
@@ -55,9 +72,11 @@ class GrpcServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ],
         )
-        register(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        handlers = cast(grpc.aio.Server, _GenericHandlers(self._server))
+        register(handlers)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, handlers)
+        reflected = reflection.aio.ReflectionServicer((*services, health.SERVICE_NAME, reflection.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, handlers)  # type: ignore[no-untyped-call]
         self.port = self._bind()
 
     def _bind(self) -> int:
