@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import grpc
 from prometheus_client import CollectorRegistry
 
-from enxerto.inference.oip import open_inference_pb2
-from enxerto.inference.oip.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
-from enxerto.inference.oip.servicer import OpenInferenceServicer
+from enxerto.inference.oip.servicer import SERVICE as OPEN_INFERENCE
+from enxerto.inference.oip.servicer import OpenInferenceServicer, add_to_server
 from enxerto.inference.oip.shared_memory import Regions
 from enxerto.inference.service import CountedPredictions, Deployments, Observer, Quality, Reconciler, Samples
 from enxerto.inference.servicer import DeploymentServicer, QualityServicer, VisionServicer
@@ -23,7 +22,7 @@ SERVICES = (
     deployment_service_pb2.DESCRIPTOR.services_by_name["DeploymentService"].full_name,
     vision_service_pb2.DESCRIPTOR.services_by_name["VisionService"].full_name,
     quality_service_pb2.DESCRIPTOR.services_by_name["QualityService"].full_name,
-    open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+    OPEN_INFERENCE,
 )
 FREQUENT = ("/enxerto.inference.v1.VisionService/", "/inference.GRPCInferenceService/ModelInfer")
 """What would drown the log: a line takes longer to write than a request to route."""
@@ -56,7 +55,7 @@ def _registration(use_cases: UseCases) -> Register:
             use_cases.regions,
             lambda: use_cases.reconciler.synced,
         )
-        add_GRPCInferenceServiceServicer_to_server(inference, server)
+        add_to_server(inference, server)
 
     return register
 

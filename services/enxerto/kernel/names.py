@@ -106,7 +106,8 @@ class ResourceName:
         return name
 
     def __str__(self) -> str:
-        values = [getattr(self, field.name) for field in fields(self)]
+        names: tuple[str, ...] = self.__match_args__
+        values = [getattr(self, name) for name in names]
         return "/".join(f"{collection}/{value}" for collection, value in zip(self.PATTERN, values, strict=True))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from enxerto.inference.domain import PayloadKind, ServableVersion
 from enxerto.inference.oip import open_inference_pb2 as pb
+from enxerto.inference.oip.messages import InferRequest
 from enxerto.inference.oip.names import ModelKey, model_key
 from enxerto.inference.oip.requests import call
 from enxerto.inference.oip.tensors import (
@@ -100,7 +101,11 @@ def test_half_precision_is_raw_only() -> None:
         call(request(datatype="FP16", raw=[], contents=contents), VERSION, 8)
 
 
-def request(**changes: object) -> pb.ModelInferRequest:
+def request(**changes: object) -> InferRequest:
+    return InferRequest.from_bytes(message(**changes).SerializeToString())
+
+
+def message(**changes: object) -> pb.ModelInferRequest:
     fields: dict[str, object] = {"name": "images", "datatype": "FP32", "shape": TENSOR.shape}
     tensor = {key: changes.pop(key) for key in ("name", "datatype", "shape", "contents") if key in changes}
     raw = changes.pop("raw", [TENSOR.tobytes()])
@@ -165,10 +170,10 @@ def test_each_wrong_field_is_named(changes: dict[str, object], field: str) -> No
 
 
 def test_two_inputs_are_refused() -> None:
-    message = request()
-    message.inputs.append(message.inputs[0])
+    asked = request()
+    asked.message.inputs.append(asked.message.inputs[0])
     with pytest.raises(InvalidArgumentError, match="exactly one tensor"):
-        call(message, VERSION, 8)
+        call(asked, VERSION, 8)
 
 
 def test_a_model_is_an_id_or_a_full_name() -> None:

@@ -4,7 +4,8 @@ import mmap
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from enxerto.inference.adapters.replica_client import GrpcReplicas
-from enxerto.inference.adapters.replica_memory import RegionError, RegionPool, RegionReader
+from enxerto.inference.adapters.replica_memory import Region, RegionError, RegionPool, RegionReader
 from enxerto.inference.domain import Endpoint, Payload, PayloadKind
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.inference.v1 import replica_service_pb2_grpc
@@ -30,10 +31,19 @@ sys.stdout.buffer.write(RegionReader().read(int(pid), int(fd), bytes.fromhex(non
 """
 
 
+@contextmanager
+def lent(pool: RegionPool, size_bytes: int) -> Iterator[Region | None]:
+    """A region for a while."""
+    region = pool.take(size_bytes)
+    yield region
+    if region is not None:
+        pool.give_back(region)
+
+
 def test_another_process_reads_what_was_written_last() -> None:
     pool = RegionPool(2**21)
     for parts in ([b"first", b" call"], [b"second"]):
-        with pool.lend(10) as region:
+        with lent(pool, 10) as region:
             assert region is not None
             region.write(parts)
             arguments = [str(os.getpid()), str(region.fd), region.nonce.hex(), str(len(b"".join(parts)))]
@@ -44,24 +54,24 @@ def test_another_process_reads_what_was_written_last() -> None:
 
 def test_regions_are_used_again_and_limited() -> None:
     pool = RegionPool(2 * 2**20)
-    with pool.lend(100) as first, pool.lend(2**20) as second, pool.lend(1) as third:
+    with lent(pool, 100) as first, lent(pool, 2**20) as second, lent(pool, 1) as third:
         assert first is not None
         assert second is not None
         assert third is None
-    with pool.lend(2**20) as again:
+    with lent(pool, 2**20) as again:
         assert again in (first, second)
     # A larger one takes the place of those that are free.
-    with pool.lend(2**20 + 1) as large:
+    with lent(pool, 2**20 + 1) as large:
         assert large is not None
         assert large.capacity == 2**21
-    with pool.lend(2**21 + 1) as too_large:
+    with lent(pool, 2**21 + 1) as too_large:
         assert too_large is None
     pool.close()
 
 
 def test_what_is_not_the_region_is_not_read(tmp_path: Path) -> None:
     pool, reader = RegionPool(2**21), RegionReader()
-    with pool.lend(8) as region, (tmp_path / "file").open("wb") as file:
+    with lent(pool, 8) as region, (tmp_path / "file").open("wb") as file:
         assert region is not None
         region.write([b"12345678"])
         me, nonce = os.getpid(), region.nonce
@@ -81,7 +91,7 @@ def test_what_is_not_the_region_is_not_read(tmp_path: Path) -> None:
 
 def test_what_the_owner_closes_takes_no_memory_whoever_has_mapped_it() -> None:
     pool, reader = RegionPool(2**22), RegionReader()
-    with pool.lend(2**22) as region:
+    with lent(pool, 2**22) as region:
         assert region is not None
         region.write([bytes(2**22)])
         reader.read(os.getpid(), region.fd, region.nonce, 2**22)
@@ -104,7 +114,7 @@ def test_a_region_that_is_gone_is_forgotten() -> None:
 
 def read(reader: RegionReader, pool: RegionPool) -> int:
     """Read a region of this process; returns the number of its file."""
-    with pool.lend(8) as region:
+    with lent(pool, 8) as region:
         assert region is not None
         reader.read(os.getpid(), region.fd, region.nonce, 8)
         return os.fstat(region.fd).st_ino

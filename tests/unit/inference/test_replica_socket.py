@@ -1,9 +1,10 @@
 """Batches past gRPC: a replica's own socket, and what happens where it is missing or ends."""
 
 import asyncio
+import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import grpc
@@ -169,15 +170,50 @@ async def test_a_call_ends_with_its_time_and_the_next_one_is_answered(connect: A
     held.set()
 
 
+async def test_large_answers_come_whole() -> None:
+    content = np.random.default_rng(0).bytes(9 * 2**20)
+    server = SocketServer(SECRET, lambda _: pb.PredictResponse(outputs=[pb.OutputTensor(content=content)]))
+    replica = await ReplicaSocket.connect(server.name(), SECRET)
+    for _ in range(2):
+        answer = await replica.predict(pb.PredictRequest(), 10)
+        assert answer.outputs[0].content == content
+    replica.close()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [(b"\0\0\0\0\xff", False), (b"\0\1\0\0\0xy", False), (b"\0\2\0\0\0x", True), (b"", True)],
+    ids=["too-large", "too-much", "half", "nothing"],
+)
+async def test_what_is_no_answer_is_a_lost_connection(said: bytes, ends: bool) -> None:
+    closed = asyncio.Event()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(said)
+        if not ends:
+            with suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+        closed.set()
+
+    name = f"enxerto-test-{secrets.token_hex(8)}"
+    async with await asyncio.start_unix_server(speak, f"\0{name}"):
+        with pytest.raises(SocketLostError):
+            await ReplicaSocket(name, SECRET).predict(pb.PredictRequest(), 10)
+        await closed.wait()
+
+
 async def test_strangers_and_nonsense_get_no_answer() -> None:
     replica = Replica()
     name = replica.socket.name()
     assert replica.socket.name() == name
     request = pb.PredictRequest(model_version=str(VERSION))
     with pytest.raises(SocketLostError):
-        await ReplicaSocket(name, "guessed").predict(request)
+        await ReplicaSocket(name, "guessed").predict(request, 10)
     with pytest.raises(SocketLostError):
-        await ReplicaSocket("enxerto-replica-nowhere", SECRET).predict(request)
+        await ReplicaSocket("enxerto-replica-nowhere", SECRET).predict(request, 10)
     for sent in (b"\0\x07\0\0\0", b"\0\x02\0\0\0no", b"\0\x06\0\0\0secret\0\x02\0\0\0no"):
         reader, writer = await asyncio.open_unix_connection(f"\0{name}")
         writer.write(sent)

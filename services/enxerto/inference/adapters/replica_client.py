@@ -95,13 +95,16 @@ class GrpcReplicas:
         """Run one batch on one replica; see `Replicas.predict`."""
         deadline = time.monotonic() + timeout_s
         if payloads[0].kind is PayloadKind.TENSOR and endpoint.address not in self._apart:
-            with self._regions.lend(sum(payload.size_bytes for payload in payloads)) as region:
-                if region is not None:
+            region = self._regions.take(sum(payload.size_bytes for payload in payloads))
+            if region is not None:
+                try:
                     region.write([part for payload in payloads for part in payload.parts])
                     answer = await self._call(endpoint, shared_request(version, payloads, region), timeout_s)
-                    if not answer.memory_apart:
-                        return answer_from_proto(answer)
-                    self._apart.add(endpoint.address)
+                finally:
+                    self._regions.give_back(region)
+                if not answer.memory_apart:
+                    return answer_from_proto(answer)
+                self._apart.add(endpoint.address)
         left_s = max(deadline - time.monotonic(), 0.001)
         return answer_from_proto(await self._call(endpoint, predict_request(version, payloads), left_s))
 
@@ -123,10 +126,15 @@ class GrpcReplicas:
         """The answer by the replica's socket; None where there is none, or its connection is lost."""
         if not self._wants_sockets or endpoint.counted:
             return None
+        deadline = time.monotonic() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                replica = await self._socket(endpoint)
-                return await replica.predict(request) if replica is not None else None
+            if endpoint.address not in self._sockets:
+                async with asyncio.timeout(timeout_s):
+                    await self._find_socket(endpoint)
+            replica = self._sockets.get(endpoint.address)
+            if replica is None:
+                return None
+            return await replica.predict(request, max(deadline - time.monotonic(), 0.001))
         except TimeoutError as error:
             raise _unavailable(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {timeout_s:.3f} s") from error
         except CallRefusedError as error:
@@ -137,10 +145,8 @@ class GrpcReplicas:
                 lost.close()
             return None
 
-    async def _socket(self, endpoint: Endpoint) -> ReplicaSocket | None:
+    async def _find_socket(self, endpoint: Endpoint) -> None:
         address = endpoint.address
-        if address in self._sockets:
-            return self._sockets[address]
         # Until it is found, and for good where there is none, calls take gRPC.
         replica = self._sockets[address] = None
         try:
@@ -155,7 +161,6 @@ class GrpcReplicas:
             self._sockets.pop(address, None)
             raise
         self._sockets[address] = replica
-        return replica
 
     async def arrange(
         self, endpoint: Endpoint, versions: Collection[VersionName], pinned: Collection[VersionName]
@@ -205,7 +210,8 @@ def _unavailable(code: grpc.StatusCode, text: str | None) -> ReplicasUnavailable
 
 def predict_request(version: VersionName, payloads: Sequence[Payload]) -> pb.PredictRequest:
     """One call for payloads of one kind."""
-    parts = [part for payload in payloads for part in payload.parts]
+    # Bytes stay what they are, and views of messages become bytes.
+    parts = [bytes(part) for payload in payloads for part in payload.parts]
     outputs = _outputs(payloads)
     if payloads[0].kind is PayloadKind.ENCODED:
         images = pb.EncodedImages(contents=parts, form=_FORMS[payloads[0].form])

@@ -6,7 +6,6 @@ A replica in another container or on another machine cannot open it, or finds an
 and in the call tells. Linux only.
 """
 
-import contextlib
 import fcntl
 import mmap
 import os
@@ -14,7 +13,7 @@ import secrets
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class Region:
         self._memory = mmap.mmap(self.fd, size)
         self._memory[:_NONCE_BYTES] = self.nonce
 
-    def write(self, parts: Sequence[bytes]) -> None:
+    def write(self, parts: Sequence[bytes | memoryview]) -> None:
         """Put the parts one behind the other."""
         start = _HEADER_BYTES
         for part in parts:
@@ -68,17 +67,9 @@ class RegionPool:
         self._held = 0
         self._free: list[Region] = []
 
-    @contextlib.contextmanager
-    def lend(self, size_bytes: int) -> Iterator[Region | None]:
-        """A region of at least that size for the time of one call; None when the limit leaves none."""
-        region = self._take(max(_LEAST_BYTES, 1 << (size_bytes - 1).bit_length()))
-        try:
-            yield region
-        finally:
-            if region is not None:
-                self._free.append(region)
-
-    def _take(self, capacity: int) -> Region | None:
+    def take(self, size_bytes: int) -> Region | None:
+        """A region of at least that size, to be given back after the call; None when the limit leaves none."""
+        capacity = max(_LEAST_BYTES, 1 << (size_bytes - 1).bit_length())
         for index in range(len(self._free) - 1, -1, -1):
             if self._free[index].capacity == capacity:
                 return self._free.pop(index)
@@ -89,6 +80,10 @@ class RegionPool:
         region = Region(capacity)
         self._held += capacity
         return region
+
+    def give_back(self, region: Region) -> None:
+        """Let another call have it."""
+        self._free.append(region)
 
     def _close(self, region: Region) -> None:
         self._held -= region.capacity

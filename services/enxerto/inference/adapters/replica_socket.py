@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -28,7 +28,6 @@ MAX_MESSAGE_BYTES = 256 * 2**20
 
 _HEAD = struct.Struct("<BI")
 _OK = 0
-_BUFFER_BYTES = 4 * 2**20
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -47,25 +46,57 @@ class CallRefusedError(Exception):
         """For people."""
 
 
-class _Connection:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+class _Connection(asyncio.Protocol):
+    """The front's end of one."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._received = bytearray()
+        self._answer: asyncio.Future[tuple[int, bytearray]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) < _HEAD.size:
+            return
+        status, size = _HEAD.unpack_from(self._received)
+        left = _HEAD.size + size - len(self._received)
+        if size > MAX_MESSAGE_BYTES or left < 0 or self._answer is None:
+            self._lose(f"a frame of {size} bytes, or more than one")
+        elif not left:
+            answer, content, self._answer, self._received = self._answer, self._received, None, bytearray()
+            del content[: _HEAD.size]
+            if not answer.done():
+                answer.set_result((status, content))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lose(str(error or "the connection has ended"))
 
     @property
     def ended(self) -> bool:
-        return self._reader.at_eof() or self._writer.is_closing()
+        return self._transport is None or self._transport.is_closing()
 
-    async def send(self, content: bytes) -> None:
-        self._writer.write(_frame(_OK, content))
-        await self._writer.drain()
+    def send(self, content: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(_frame(_OK, content))
 
-    async def receive(self) -> tuple[int, bytes]:
-        status, size = _opened(await self._reader.readexactly(_HEAD.size), MAX_MESSAGE_BYTES)
-        return status, await self._reader.readexactly(size)
+    def call(self, content: bytes) -> "asyncio.Future[tuple[int, bytearray]]":
+        """Status and content of the answer, or a SocketLostError."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self.send(content)
+        return self._answer
 
     def close(self) -> None:
-        self._writer.close()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _lose(self, why: str) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(SocketLostError(why))
+        self._answer = None
+        self.close()
 
 
 class ReplicaSocket:
@@ -88,29 +119,33 @@ class ReplicaSocket:
         replica._free.append(await replica._open())
         return replica
 
-    async def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+    async def predict(self, request: pb.PredictRequest, timeout_s: float) -> pb.PredictResponse:
         """Run one batch; cancelling it gives the call up.
 
         Raises:
             SocketLostError: there is no answer.
+            TimeoutError: there is none in time.
             CallRefusedError: the replica refuses the call.
         """
-        connection = self._take() or await self._open()
+        connection = self._take()
+        if connection is None:
+            async with asyncio.timeout(timeout_s):
+                connection = await self._open()
+        answer = connection.call(request.SerializeToString())
+        late = asyncio.get_running_loop().call_later(timeout_s, _give_up, answer)
         whole = False
         try:
-            await connection.send(request.SerializeToString())
-            status, content = await connection.receive()
+            status, content = await answer
             whole = True
-        except (OSError, EOFError) as error:
-            raise SocketLostError(str(error)) from error
         finally:
+            late.cancel()
             if whole and not self._closed:
                 self._free.append(connection)
             else:
                 connection.close()
         if status != _OK:
             raise CallRefusedError(_CODES.get(status, grpc.StatusCode.UNKNOWN), content.decode())
-        return pb.PredictResponse.FromString(content)
+        return pb.PredictResponse.FromString(content)  # type: ignore[arg-type]  # any buffer will do
 
     def close(self) -> None:
         """Close every connection, those of running calls when they are answered."""
@@ -127,11 +162,12 @@ class ReplicaSocket:
         return None
 
     async def _open(self) -> _Connection:
+        loop = asyncio.get_running_loop()
         try:
-            connection = _Connection(*await asyncio.open_unix_connection(f"\0{self._name}", limit=_BUFFER_BYTES))
-            await connection.send(self._secret)
+            _, connection = await loop.create_unix_connection(_Connection, f"\0{self._name}")
         except OSError as error:
             raise SocketLostError(str(error)) from error
+        connection.send(self._secret)
         return connection
 
 
@@ -211,23 +247,22 @@ class SocketServer:
         return _frame(status, content)
 
 
+def _give_up(answer: "asyncio.Future[tuple[int, bytearray]]") -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
+
+
 def _frame(status: int, content: bytes) -> bytes:
     return _HEAD.pack(status, len(content)) + content
-
-
-def _opened(head: bytes, most: int) -> tuple[int, int]:
-    """Status and size of a frame's content."""
-    status, size = _HEAD.unpack(head)
-    if size > most:
-        raise ConnectionError(f"a frame of {size} bytes")
-    return status, size
 
 
 def _read(frames: BinaryIO, most: int) -> bytes:
     head = frames.read(_HEAD.size)
     if len(head) < _HEAD.size:
         raise EOFError
-    _, size = _opened(head, most)
+    _, size = _HEAD.unpack(head)
+    if size > most:
+        raise ConnectionError(f"a frame of {size} bytes")
     content = frames.read(size)
     if len(content) < size:
         raise EOFError

@@ -17,6 +17,9 @@ MAX_ITEMS = 64
 DEFAULT_PRIORITY = 2
 """Of requests and deployments that do not say: one may be more urgent, all others less."""
 
+Bytes = bytes | memoryview
+"""Of a tensor, perhaps as part of the message that brought it."""
+
 ITEM_BYTES = {"FP32": 4, "FP16": 2, "INT64": 8, "INT32": 4, "UINT8": 1, "BOOL": 1}
 """Bytes of one number of a datatype of the Open Inference Protocol."""
 
@@ -49,8 +52,8 @@ class Payload:
     """Part of a batch: one caller's images."""
 
     kind: PayloadKind
-    parts: tuple[bytes, ...]
-    """ENCODED: one file an image. TENSOR: little-endian rows, row-major over all parts."""
+    parts: tuple[Bytes, ...]
+    """ENCODED: one file an image, as bytes. TENSOR: little-endian rows, row-major over all parts."""
     items: int
     """Images."""
     row_shape: tuple[int, ...] = ()

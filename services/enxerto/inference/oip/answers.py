@@ -7,7 +7,7 @@ import numpy as np
 
 from enxerto.inference.domain import PictureAnswer, Prediction, Tensor
 from enxerto.inference.oip import open_inference_pb2 as pb
-from enxerto.inference.oip.outputs import RequestedOutput, requested_outputs
+from enxerto.inference.oip.outputs import RequestedOutput
 from enxerto.inference.oip.shared_memory import RegionError, Regions
 from enxerto.inference.oip.tensors import pack_bytes
 from enxerto.kernel.errors import InvalidArgumentError, Violation, Violations
@@ -19,39 +19,32 @@ _FILL = {"classes": (-1).to_bytes(8, "little", signed=True)}
 
 
 def prediction_to_proto(
-    request: pb.ModelInferRequest, prediction: Prediction, regions: Regions | None = None
+    request: pb.ModelInferRequest,
+    wanted: Sequence[RequestedOutput],
+    prediction: Prediction,
+    regions: Regions | None = None,
 ) -> pb.ModelInferResponse:
-    """The outputs that were asked for, or all, with raw contents; those for shared memory are written there.
+    """The outputs that were asked for, with raw contents; those for shared memory are written there.
 
     Raises:
         InvalidArgumentError: the answers to several images differ in size, so that no tensor holds them; or an output
             does not fit its region.
     """
-    violations = Violations()
-    # The version may have changed since the request was checked.
-    wanted = requested_outputs(request, prediction.version, regions, violations)
-    violations.raise_if_any()
     by_name = {tensor.name: tensor for tensor in _tensors(prediction)}
     tensors = [_formed(by_name[output.name], output, prediction) for output in wanted]
     _check_places(tensors, wanted)
-    return pb.ModelInferResponse(
-        model_name=request.model_name,
-        model_version=str(prediction.version.name.number),
-        id=request.id,
-        outputs=[
-            pb.ModelInferResponse.InferOutputTensor(
-                name=tensor.name,
-                datatype=tensor.datatype,
-                shape=[prediction.items, *tensor.row_shape],
-                parameters=_place_to_proto(output, tensor),
-            )
-            for tensor, output in zip(tensors, wanted, strict=True)
-        ],
-        raw_output_contents=[
-            _delivered(tensor.content, index, output, regions)
-            for index, (tensor, output) in enumerate(zip(tensors, wanted, strict=True))
-        ],
+    response = pb.ModelInferResponse(
+        model_name=request.model_name, model_version=str(prediction.version.name.number), id=request.id
     )
+    for index, (tensor, output) in enumerate(zip(tensors, wanted, strict=True)):
+        response.outputs.add(
+            name=tensor.name,
+            datatype=tensor.datatype,
+            shape=(prediction.items, *tensor.row_shape),
+            parameters=_place_to_proto(output, tensor),
+        )
+        response.raw_output_contents.append(_delivered(tensor.content, index, output, regions))
+    return response
 
 
 def _tensors(prediction: Prediction) -> Sequence[Tensor]:

@@ -1,11 +1,14 @@
 """How the protocol names a model and its version."""
 
+import functools
 from dataclasses import dataclass
 
 from enxerto.kernel.errors import Violations
 from enxerto.kernel.names import DeploymentName, is_id, is_number
 
 DEFAULT_PROJECT = "default"
+
+_KEPT_KEYS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,11 @@ class ModelKey:
     """The alias asked for, if any."""
 
 
+@functools.lru_cache(_KEPT_KEYS)
 def model_key(name: str, version: str, name_field: str, version_field: str) -> ModelKey:
     """Read a model name: a deployment's id in the project `default`, or its full name.
+
+    What can be read is remembered, and none of it is long.
 
     Raises:
         InvalidArgumentError: name or version cannot be one.

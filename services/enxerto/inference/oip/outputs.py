@@ -28,6 +28,8 @@ def requested_outputs(
 ) -> Sequence[RequestedOutput]:
     """What is asked for in that order, or every output of the version."""
     names = [spec.name for spec in version.outputs]
+    if not request.outputs:
+        return [RequestedOutput(name) for name in names]
     found: list[RequestedOutput] = []
     for index, output in enumerate(request.outputs):
         field = f"outputs[{index}]"
@@ -42,7 +44,21 @@ def requested_outputs(
         if place is not None:
             _check_place(place, classes, regions, field, violations)
         found.append(RequestedOutput(output.name, classes, place))
-    return found or [RequestedOutput(name) for name in names]
+    return found
+
+
+def outputs_of(
+    request: pb.ModelInferRequest, version: ServableVersion, regions: Regions | None
+) -> Sequence[RequestedOutput]:
+    """What is asked for of a version that answered.
+
+    Raises:
+        InvalidArgumentError: it has not what was asked for, or the shared memory is gone.
+    """
+    violations = Violations()
+    found = requested_outputs(request, version, regions, violations)
+    violations.raise_if_any()
+    return found
 
 
 def _check_place(place: RegionSlice, classes: int, regions: Regions | None, field: str, violations: Violations) -> None:

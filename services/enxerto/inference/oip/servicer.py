@@ -13,6 +13,7 @@ from enxerto.inference.converters import sticky_key
 from enxerto.inference.errors import ModelManagedElsewhereError, SharedMemoryOffError
 from enxerto.inference.oip import open_inference_pb2 as pb
 from enxerto.inference.oip.answers import prediction_to_proto
+from enxerto.inference.oip.messages import InferRequest
 from enxerto.inference.oip.metadata import (
     EXTENSIONS,
     SERVER_NAME,
@@ -21,7 +22,11 @@ from enxerto.inference.oip.metadata import (
     metadata_to_proto,
 )
 from enxerto.inference.oip.names import model_key
-from enxerto.inference.oip.open_inference_pb2_grpc import GRPCInferenceServiceServicer
+from enxerto.inference.oip.open_inference_pb2_grpc import (
+    GRPCInferenceServiceServicer,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+from enxerto.inference.oip.outputs import outputs_of
 from enxerto.inference.oip.repository import check_repository, index_to_proto, until_ready
 from enxerto.inference.oip.requests import call
 from enxerto.inference.oip.shared_memory import Regions, is_local
@@ -41,13 +46,15 @@ logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
 _STREAM_WIDTH = 64
 _LOAD_S = 60.0
 _FINAL = "triton_final_response"
 
 
 class OpenInferenceServicer(GRPCInferenceServiceServicer):
-    """inference.GRPCInferenceService."""
+    """inference.GRPCInferenceService; `add_to_server` has the requests of ModelInfer and ModelStreamInfer parsed."""
 
     def __init__(
         self,
@@ -102,12 +109,14 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         counted = self._predictions.statistics(*await self._which(request.name, request.version))
         return statistics_to_proto(counted, request.name)
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    async def ModelInfer(  # type: ignore[override]
+        self, request: InferRequest, context: Context
+    ) -> pb.ModelInferResponse:
         """Run a model."""
         return await self._infer(request, context, context.time_remaining())
 
-    async def ModelStreamInfer(
-        self, request_iterator: AsyncIterable[pb.ModelInferRequest], context: Context
+    async def ModelStreamInfer(  # type: ignore[override]
+        self, request_iterator: AsyncIterable[InferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Run models over one stream."""
         answer = partial(self._infer_or_say_why, context=context)
@@ -201,10 +210,11 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         return key.name, await self._deployments.version_of(key.name, key.alias) if key.alias else key.number
 
     async def _infer(
-        self, request: pb.ModelInferRequest, context: Context, left_s: float | None = None
+        self, request: InferRequest, context: Context, left_s: float | None = None
     ) -> pb.ModelInferResponse:
         """Run a model; `left_s` is what is left of the request's own deadline."""
-        name, wanted = await self._which(request.model_name, request.model_version, "model_name")
+        message = request.message
+        name, wanted = await self._which(message.model_name, message.model_version, "model_name")
         version = self._predictions.serving(name, wanted)
         regions = self._shared(context)
         asked = call(request, version, self._predictions.max_items, regions)
@@ -217,17 +227,21 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
             wanted=wanted,
             sticky_key=sticky_key(context.invocation_metadata()),
         )
-        return prediction_to_proto(request, prediction, regions)
+        outputs = asked.wanted
+        if prediction.version is not version:
+            # It has changed since the request was checked.
+            outputs = outputs_of(message, prediction.version, regions)
+        return prediction_to_proto(message, outputs, prediction, regions)
 
-    async def _infer_or_say_why(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelStreamInferResponse:
+    async def _infer_or_say_why(self, request: InferRequest, context: Context) -> pb.ModelStreamInferResponse:
         """An answer, whatever happens: one request's failure is not the stream's, nor the stream's deadline its own."""
         try:
             response = await self._infer(request, context)
         except EnxertoError as error:
-            return _failure(request, _in_full(error))
+            return _failure(request.message, _in_full(error))
         except Exception:
-            logger.exception("unforeseen error in a stream", extra={"model": request.model_name})
-            return _failure(request, "internal error; the service's log says why")
+            logger.exception("unforeseen error in a stream", extra={"model": request.message.model_name})
+            return _failure(request.message, "internal error; the service's log says why")
         response.parameters[_FINAL].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
 
@@ -241,6 +255,21 @@ class OpenInferenceServicer(GRPCInferenceServiceServicer):
         if (regions := self._shared(context)) is None:
             raise SharedMemoryOffError("shared memory is for callers on the service's own machine, over loopback")
         return regions
+
+
+def add_to_server(servicer: OpenInferenceServicer, server: grpc.aio.Server) -> None:
+    """Serve it, with requests whose tensors are not copied: see `InferRequest`."""
+    handlers = {
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(
+            servicer.ModelInfer, InferRequest.from_bytes, pb.ModelInferResponse.SerializeToString
+        ),
+        "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(
+            servicer.ModelStreamInfer, InferRequest.from_bytes, pb.ModelStreamInferResponse.SerializeToString
+        ),
+    }
+    # The first handler of a method is the one that counts.
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    add_GRPCInferenceServiceServicer_to_server(servicer, server)
 
 
 def _check_repository(name: str) -> None:

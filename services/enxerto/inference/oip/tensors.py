@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from enxerto.inference.domain import Bytes
+
 _LENGTH = struct.Struct("<I")
 _HALF_EXPONENT = np.uint16(0x7C00)
 
@@ -46,7 +48,7 @@ class TensorError(ValueError):
     """Bytes are not what their tensor declares."""
 
 
-def parse_bytes(raw: bytes, count: int) -> tuple[bytes, ...]:
+def parse_bytes(raw: Bytes, count: int) -> tuple[bytes, ...]:
     """Take a BYTES tensor apart.
 
     Args:
@@ -68,7 +70,7 @@ def parse_bytes(raw: bytes, count: int) -> tuple[bytes, ...]:
         if position + length > len(raw):
             left = len(raw) - position
             raise TensorError(f"element {len(elements)} declares {length} bytes, {left} are left")
-        elements.append(raw[position : position + length])
+        elements.append(bytes(raw[position : position + length]))
         position += length
     if len(elements) != count:
         raise TensorError(f"has {len(elements)} elements, the shape declares {count}")
@@ -80,7 +82,7 @@ def pack_bytes(elements: Sequence[bytes]) -> bytes:
     return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
 
 
-def check_size(raw: bytes, datatype: str, shape: Sequence[int]) -> None:
+def check_size(raw: Bytes, datatype: str, shape: Sequence[int]) -> None:
     """Check that raw bytes are as many as datatype and shape need.
 
     Raises:
@@ -93,7 +95,7 @@ def check_size(raw: bytes, datatype: str, shape: Sequence[int]) -> None:
         raise TensorError(f"has {len(raw)} bytes, {datatype} of shape {list(shape)} needs {needed}")
 
 
-def check_finite(raw: bytes, datatype: str) -> None:
+def check_finite(raw: Bytes, datatype: str) -> None:
     """Check that raw FP32 or FP16 bytes hold neither NaN nor infinity.
 
     Raises:

@@ -123,7 +123,7 @@ class Samples:
             reason = _reason(policy, one)
             if reason is None:
                 continue
-            content = payload.parts[one.index]
+            content = bytes(payload.parts[one.index])
             sample = Sample(
                 name=_new_name(name, prediction, one.index),
                 reason=reason,
