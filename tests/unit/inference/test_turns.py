@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from enxerto.inference.replica.turns import InTurn, SideBySide
+from enxerto.inference.replica.turns import InTurn, OneThread, SideBySide
 
 
 def test_work_in_turn_never_overlaps_and_stays_in_its_thread() -> None:
@@ -18,17 +18,26 @@ def test_work_in_turn_never_overlaps_and_stays_in_its_thread() -> None:
         return threading.get_ident()
 
     with ThreadPoolExecutor(8) as callers:
-        found = list(callers.map(lambda one: (turn.submit(work, one).result(), threading.get_ident()), range(200)))
+        found = list(callers.map(lambda one: (turn.run(work, one), threading.get_ident()), range(200)))
     assert all(worked == called for worked, called in found)
     assert set(most) == {1}
 
 
 def test_an_error_in_turn_is_its_callers_alone() -> None:
     turn = InTurn()
-    failed = turn.submit(lambda: 1 // 0)
-    assert turn.submit(lambda: 1).result() == 1
     with pytest.raises(ZeroDivisionError):
-        failed.result()
+        turn.run(lambda: 1 // 0)
+    assert turn.run(lambda: 1) == 1
+
+
+def test_one_thread_does_the_work_of_all() -> None:
+    one = OneThread()
+    with ThreadPoolExecutor(4) as callers:
+        found = set(callers.map(lambda _: one.run(threading.get_ident), range(20)))
+    assert len(found) == 1
+    assert threading.get_ident() not in found
+    with pytest.raises(ZeroDivisionError):
+        one.run(lambda: 1 // 0)
 
 
 def test_parts_run_at_once_the_first_in_the_callers_thread() -> None:

@@ -1,7 +1,7 @@
 """The Serve application: one class between Serve's gRPC port and the predictor."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,11 @@ class Replica(Answering):
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error
 
-    @contextmanager
-    def using(self, version: str) -> Iterator[Predictor]:
+    def using(self, version: str) -> AbstractContextManager[Predictor]:
         """The predictor; see `Answering.using`."""
         if version != self._version:
             raise OtherVersionError(f"this replica serves {self._version}")
-        yield self._predictor
+        return nullcontext(self._predictor)
 
 
 def _check_device(device: str, providers: Sequence[str]) -> None:

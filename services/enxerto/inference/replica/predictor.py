@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ import numpy as np
 
 from enxerto.inference.domain import AnswerForm, BatchAnswer, ItemRefusal, PictureAnswer, Tensor
 from enxerto.inference.replica.encoding import AnswerBudget, AnswerTooLargeError, GraphAnswer, encode
-from enxerto.inference.replica.turns import InTurn, SideBySide
+from enxerto.inference.replica.turns import InTurn, OneThread, SideBySide
 from enxerto.vision.contracts import DTYPES, Outputs, joined
 from enxerto.vision.geometry import Placement
 from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load_placed, to_batch
@@ -64,7 +63,7 @@ class Workers:
 
     pixels: SideBySide
     """Decodes and encodes."""
-    compute: Executor
+    compute: InTurn | OneThread
     """One batch at a time: two would compete for the same cores."""
 
 
@@ -98,15 +97,14 @@ class Predictor:
         self._limits = limits
         self._max_answer_bytes = max_answer_bytes
         if workers is None:
-            # CUDA keeps what it needs for each thread that calls it.
-            compute = InTurn() if self._model.on_cpu else ThreadPoolExecutor(1, "compute")
-            workers = Workers(SideBySide(threads), compute)
+            workers = Workers(SideBySide(threads), InTurn() if self._model.on_cpu else OneThread())
         self._pixels, self._compute = workers.pixels, workers.compute
         self._threads = threads
         card = self._model.card
         self._task = card.task
         self._spec = card.preprocess
         self._any_size = card.preprocess.resize is Resize.FIT
+        self._output_names = self._model.output_names
         largest = GPU_PIXELS // math.prod(self.row_shape[1:])
         self._gpu_batches = [size for size in GPU_BATCHES if size <= max(1, largest)]
         self._fixed: FixedBatches | None = None
@@ -172,7 +170,7 @@ class Predictor:
         if not self._takes((shape[0], shape[3], *shape[1:3]) if pixels and len(shape) == 4 else shape):
             words = "(N, {1}, {2}, {0})" if pixels else "(N, {0}, {1}, {2})"
             raise ShapeError(f"the graph takes {words.format(*self.row_shape)}, got {shape}")
-        row = dtype.itemsize * int(np.prod(shape[1:]))
+        row = dtype.itemsize * math.prod(shape[1:])
         if sum(map(len, parts)) != shape[0] * row or any(len(part) % row for part in parts):
             raise ShapeError(f"shape {shape} needs {shape[0] * row} bytes in whole rows")
         given = [np.frombuffer(part, dtype).reshape(-1, *shape[1:]) for part in parts]
@@ -244,8 +242,8 @@ class Predictor:
 
     def _run_whole(self, batches: Sequence[Float32Images], names: Collection[str] = ()) -> tuple[Outputs, float]:
         # What nobody asked for is neither copied out of ONNX Runtime nor sent.
-        wanted = [name for name in self._model.output_names if not names or name in names]
-        return self._compute.submit(self._run, batches, wanted).result()
+        wanted = [name for name in self._output_names if name in names] if names else self._output_names
+        return self._compute.run(self._run, batches, wanted)
 
     def _run(self, batches: Sequence[Float32Images], wanted: Sequence[str]) -> tuple[Outputs, float]:
         start = time.perf_counter()
@@ -262,6 +260,8 @@ class Predictor:
             largest = self._gpu_batches[-1]
             return np.split(images, range(largest, count, largest))
         at_once = max(1, round(PIXELS_PER_THREAD * self._threads / (rows * columns)))
+        if count <= at_once:
+            return [images]
         return np.array_split(images, -(-count // at_once))
 
     def _encode(

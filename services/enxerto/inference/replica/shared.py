@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from enxerto.inference.replica.answering import Answering
 from enxerto.inference.replica.messages import arrange_arguments, occupancy
 from enxerto.inference.replica.predictor import Predictor, Workers
 from enxerto.inference.replica.residents import ResidentLimits, Residents, Source, resident_bytes
-from enxerto.inference.replica.turns import SideBySide
+from enxerto.inference.replica.turns import OneThread, SideBySide
 from enxerto.inference.v1 import replica_service_pb2 as pb
 from enxerto.kernel.names import VersionName
 from enxerto.vision.images import ImageLimits
@@ -68,7 +67,7 @@ def shared_predictors(
         images: what an encoded image may cost.
         limits: of what is held.
     """
-    workers = Workers(SideBySide(threads), ThreadPoolExecutor(1, "compute"))
+    workers = Workers(SideBySide(threads), OneThread())
     paths: dict[VersionName, Path] = {}
     beginning, begun = threading.Lock(), threading.Event()
 
@@ -85,6 +84,6 @@ def shared_predictors(
         return Source(path.stat().st_size, lambda: Predictor(path, threads, images, workers=workers))
 
     async def measure() -> int:
-        return await asyncio.get_running_loop().run_in_executor(workers.compute, resident_bytes)
+        return await asyncio.to_thread(workers.compute.run, resident_bytes)
 
     return Residents(find, limits, measure)

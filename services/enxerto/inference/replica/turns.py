@@ -6,28 +6,34 @@ beside a graph of 10.
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 S = TypeVar("S")
 
 
-class InTurn(Executor):
-    """Runs in the thread that submits, once the work of the others has ended."""
+class InTurn:
+    """Runs in the thread that asks, once the work of the others has ended."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """Do it now; the future is done."""
-        future: Future[T] = Future()
+    def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do it now."""
         with self._turn:
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - it is raised by the future's result
-                future.set_exception(error)
-        return future
+            return work(*arguments)
+
+
+class OneThread:
+    """Runs everything in a thread of its own: CUDA keeps what it needs for each thread that calls it."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "compute")
+
+    def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Do it, and wait for it."""
+        return self._thread.submit(work, *arguments).result()
 
 
 class SideBySide:
