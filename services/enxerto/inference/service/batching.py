@@ -120,10 +120,15 @@ class Batcher:
             raise QueueFullError(self._deployment)
         now = time.monotonic()
         waiting = _Waiting(payload, now + timeout_s, now, payload.priority or limits.default_priority)
-        self._count(payload, 1)
-        _enqueue(self._queues[payload.kind], waiting)
         self._idle.clear()
-        self._dispatch()
+        if timeout_s > 0 and not (self._in_flight or self._items or limits.preferred_sizes):
+            # Nobody waits, and there is nobody to wait for.
+            waiting.queued = False
+            self._start([waiting])
+        else:
+            self._count(payload, 1)
+            _enqueue(self._queues[payload.kind], waiting)
+            self._dispatch()
         # The loop's clock is the monotonic one.
         timer = asyncio.get_running_loop().call_at(waiting.deadline, self._expire, waiting)
         try:
@@ -163,10 +168,13 @@ class Batcher:
             if delay > 0:
                 self._timer = asyncio.get_running_loop().call_later(delay, self._dispatch)
                 break
-            task = asyncio.ensure_future(self._carry(self._take(queue, count)))
-            self._in_flight.add(task)
-            task.add_done_callback(self._ended)
+            self._start(self._take(queue, count))
         self._settle()
+
+    def _start(self, batch: list[_Waiting]) -> None:
+        task = asyncio.get_running_loop().create_task(self._carry(batch))
+        self._in_flight.add(task)
+        task.add_done_callback(self._ended)
 
     def _settle(self) -> None:
         if not self._in_flight and not any(self._queues.values()):
@@ -260,8 +268,6 @@ class Batcher:
 
     async def _carry(self, batch: list[_Waiting]) -> None:
         sent = time.monotonic()
-        for waiting in batch:
-            self._meter.waited(sent - waiting.arrived)
         payloads = [waiting.payload for waiting in batch]
         try:
             # The most patient caller decides: the others are answered when their own time is over.
@@ -271,13 +277,22 @@ class Batcher:
             for waiting in batch:
                 if not waiting.share.done():
                     waiting.share.set_exception(error)
+            self._waited(batch, sent)
             return
         for waiting, share in zip(batch, shares, strict=True):
             if not waiting.share.done():
                 waiting.share.set_result(share)
-        items, seconds = sum(payload.items for payload in payloads), time.monotonic() - sent
         # The callers go on before it is counted.
-        asyncio.get_running_loop().call_soon(self._meter.batch_answered, payloads[0].kind, items, answer, seconds)
+        asyncio.get_running_loop().call_soon(self._answered, batch, sent, answer, time.monotonic() - sent)
+
+    def _answered(self, batch: Sequence[_Waiting], sent: float, answer: BatchAnswer, seconds: float) -> None:
+        self._waited(batch, sent)
+        items = sum(waiting.payload.items for waiting in batch)
+        self._meter.batch_answered(batch[0].payload.kind, items, answer, seconds)
+
+    def _waited(self, batch: Sequence[_Waiting], sent: float) -> None:
+        for waiting in batch:
+            self._meter.waited(sent - waiting.arrived)
 
 
 def _enqueue(queue: deque[_Waiting], waiting: _Waiting) -> None:
@@ -293,6 +308,8 @@ def _shares(batch: Sequence[_Waiting], sent: float, answer: BatchAnswer) -> list
     refused = {refusal.index: refusal for refusal in answer.refusals}
     answered = sum(waiting.payload.items for waiting in batch) - len(refused)
     _check_rows(answer, answered)
+    if len(batch) == 1:
+        return [Share(answer.tensors, answer.pictures, answer.refusals, _timing(batch[0], sent, answer))]
     shares = []
     first = row = 0
     for waiting in batch:
@@ -304,11 +321,15 @@ def _shares(batch: Sequence[_Waiting], sent: float, answer: BatchAnswer) -> list
                 tuple(tensor.rows(row, end) for tensor in answer.tensors),
                 answer.pictures[row:end],
                 tuple(ItemRefusal(bad.index - first, bad.reason, bad.message) for bad in mine),
-                Timing(sent - waiting.arrived, answer.decode_s, answer.compute_s, answer.encode_s),
+                _timing(waiting, sent, answer),
             )
         )
         first, row = first + items, end
     return shares
+
+
+def _timing(waiting: _Waiting, sent: float, answer: BatchAnswer) -> Timing:
+    return Timing(sent - waiting.arrived, answer.decode_s, answer.compute_s, answer.encode_s)
 
 
 def _check_rows(answer: BatchAnswer, answered: int) -> None:

@@ -1,5 +1,7 @@
 """Predictions whose requests are counted by the version that answered."""
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +16,7 @@ from enxerto.inference.service.routing import Router, Wanted
 from enxerto.inference.service.shadowing import Shadowing
 from enxerto.inference.service.statistics import Statistics, VersionStatistics
 from enxerto.kernel.clock import Clock
+from enxerto.kernel.errors import EnxertoError
 from enxerto.kernel.names import DeploymentName, VersionName
 
 
@@ -42,16 +45,19 @@ class CountedPredictions(Predictions):
         self, name: DeploymentName, payload: Payload, item_field: str, timeout_s: float | None, **options: Any
     ) -> Prediction:
         """Answer images and count them; see `Predictions.answer`."""
-        # A failure is that of the version that was meant to answer; what no version was meant for is not counted.
-        meant = self.serving(name, options.get("wanted")).name
         start = time.monotonic()
         try:
             prediction = await super().answer(name, payload, item_field, timeout_s, **options)
         except BaseException:
-            self._statistics.failed(name, meant, time.monotonic() - start)
+            # A failure is that of the version that is meant to answer; what no version is meant for is not counted.
+            with contextlib.suppress(EnxertoError):
+                meant = self.serving(name, options.get("wanted")).name
+                self._statistics.failed(name, meant, time.monotonic() - start)
             raise
-        seconds = time.monotonic() - start
-        self._statistics.answered(name, prediction.version.name, payload.items, prediction.timing, seconds)
+        seconds, version = time.monotonic() - start, prediction.version.name
+        # The answer goes out first.
+        count = self._statistics.answered
+        asyncio.get_running_loop().call_soon(count, name, version, payload.items, prediction.timing, seconds)
         return prediction
 
     def statistics(

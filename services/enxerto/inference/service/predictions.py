@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from enxerto.inference.domain import (
     MAX_ITEMS,
+    Bytes,
     ItemRefusal,
     Payload,
     PayloadKind,
@@ -185,7 +186,7 @@ class Predictions:
         carried = in_full(payload) if observed else payload
         allowed = self._limits.timeout_s if timeout_s is None else timeout_s
         # Either may be replaced while the content is hashed or the canary is asked.
-        with main.held(), route.held():
+        with main, route:
             if split.cache_bytes:
                 route, share = await self._remembered(name, route, main, carried, allowed)
             else:
@@ -236,7 +237,7 @@ class Predictions:
                 raise
             return main, await main.submit(payload, left)
 
-    def _unfit(self, images: Sequence[bytes]) -> list[ItemRefusal]:
+    def _unfit(self, images: Sequence[Bytes]) -> list[ItemRefusal]:
         """What needs no decoding to be refused."""
         limit = self._limits.max_image_bytes
         refusals = []
@@ -253,11 +254,15 @@ class Predictions:
         if payload.kind is not PayloadKind.TENSOR:
             return []
         fitting = max(1, self._limits.max_content_bytes // version.answer_bytes(*payload.sides))
+        if payload.items <= fitting:
+            return []
         text = f"the answer would be too large: send at most {fitting} images of this size in one request"
         return [ItemRefusal(index, "ANSWER_TOO_LARGE", text) for index in range(fitting, payload.items)]
 
     def _oversized(self, pictures: Sequence[PictureAnswer]) -> list[ItemRefusal]:
         """The pictures whose answers do not fit the message any more; how large they are shows only now."""
+        if not pictures:
+            return []
         limit = self._limits.max_content_bytes
         sizes = itertools.accumulate(picture.size_bytes for picture in pictures)
         text = f"the answers would have more than {limit} bytes: send smaller pictures, or fewer at once"

@@ -1,12 +1,12 @@
 """One version of one deployment: its replicas, its queue, and which replica takes a call."""
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
+from typing import Self
 
 from enxerto.inference.domain import BatchAnswer, Endpoint, Payload, PayloadKind, ServableVersion
 from enxerto.inference.errors import GoldenMismatchError, NoRoomError, ReplicasUnavailableError, VersionNotServableError
@@ -25,7 +25,7 @@ _MAX_ANSWER_BYTES = 128 * 2**20
 
 
 class Route:
-    """One version of one deployment with its replicas and its queue."""
+    """One version of one deployment with its replicas and its queue; entered by every request that it may answer."""
 
     def __init__(
         self,
@@ -118,17 +118,17 @@ class Route:
         self._batcher = Batcher(self._deployment, self._send, _bounded(batches, self.version), self._meter)
         self._batcher.scale(len(self.endpoints))
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def __enter__(self) -> Self:
         """Keep the version for a request that may still be submitted to it."""
         self._holders += 1
         self._free.clear()
-        try:
-            yield
-        finally:
-            self._holders -= 1
-            if not self._holders:
-                self._free.set()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The request has been answered."""
+        self._holders -= 1
+        if not self._holders:
+            self._free.set()
 
     async def submit(self, payload: Payload, timeout_s: float) -> Share:
         """Answer one request; see `Batcher.submit`."""
