@@ -19,7 +19,8 @@ class InferenceSettings(ServerSettings):
     home: Path = Field(default=Path("~/.enxerto"), validation_alias="ENXERTO_HOME")
     """Folder of everything embedded; `ENXERTO_HOME`."""
     database_url: str = ""
-    """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; empty keeps a SQLite file under `home`."""
+    """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…` (`?sslmode=verify-full` encrypts); empty keeps a SQLite file
+    under `home`."""
     registry_address: str = "127.0.0.1:7301"
     """`host:port` of the registry; replicas use it too."""
     registry_certificates: Path | None = None
@@ -47,6 +48,10 @@ class InferenceSettings(ServerSettings):
     many as `replica_threads` keep the threads of a machine's replicas within its cores."""
     replica_gpus: float = Field(default=1.0, gt=0)
     """GPUs that Ray reserves for a replica of a deployment on GPUs; below 1, several replicas share one."""
+    replica_tensorrt: bool = False
+    """Whether TensorRT computes on GPUs what is float32 and of one size. Its libraries, those of version 10, have to be
+    there, else no replica on a GPU starts. An engine is built at a version's first start, for which `bring_up_s` has to
+    be long enough, and kept beside the fetched model."""
     replica_threads: int = Field(default=2, ge=1, le=256)
     """Threads of ONNX Runtime in a replica, and as many for decoding. Times the replicas that are busy at once, they
     should not exceed a machine's cores."""

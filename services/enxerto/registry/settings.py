@@ -18,7 +18,8 @@ class RegistrySettings(ServerSettings):
     home: Path = Field(default=Path("~/.enxerto"), validation_alias="ENXERTO_HOME")
     """Folder of everything embedded; `ENXERTO_HOME`."""
     database_url: str = ""
-    """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`; empty keeps a SQLite file under `home`."""
+    """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…` (`?sslmode=verify-full` encrypts); empty keeps a SQLite file
+    under `home`."""
     blob_url: str = Field(default="", pattern=r"^$|^(file|s3)://.+")
     """`file:///folder` or `s3://bucket/prefix`; empty keeps a folder under `home`."""
     s3_endpoint: str = ""

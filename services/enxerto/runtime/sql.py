@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlencode
 
 from alembic import command, context
 from alembic.config import Config
@@ -47,7 +48,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def create_engine(url: str) -> AsyncEngine:
-    """An engine for `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.
+    """An engine for `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`, which may say `?sslmode=…` as libpq's URLs do.
 
     SQLite runs in WAL mode with foreign keys on, and waits for a lock instead of failing. Every transaction there takes
     the write lock at once, except on `reader(engine)`.
@@ -57,7 +58,10 @@ def create_engine(url: str) -> AsyncEngine:
     """
     parsed = _parsed(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(parsed, pool_pre_ping=True)
+        # asyncpg reads libpq's words from a URL of its own, and takes none of them as an argument.
+        tls = {name: value for name, value in parsed.query.items() if name.startswith("ssl") and name != "ssl"}
+        arguments = {"dsn": f"postgresql:///?{urlencode(tls, doseq=True)}"} if tls else {}
+        return create_async_engine(parsed.difference_update_query(tls), pool_pre_ping=True, connect_args=arguments)
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(parsed)
@@ -91,8 +95,9 @@ async def opened_engine(url: str, migrations: Path, whose: str) -> AsyncIterator
     try:
         engine = create_engine(url)
         await migrate(url, migrations)
-    except (ArgumentError, OSError, DBAPIError) as error:
-        # The URL may hold a password, so only the driver's own words are passed on.
+    except (ArgumentError, OSError, DBAPIError, TypeError) as error:
+        # The URL may hold a password, so only the driver's own words are passed on; a TypeError are those about what
+        # the URL asks of it behind its question mark.
         cause = error.orig if isinstance(error, DBAPIError) else error
         raise StartupError(f"cannot open {whose}'s database: {cause}") from error
     try:

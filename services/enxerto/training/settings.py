@@ -14,7 +14,7 @@ class TrainingSettings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="ENXERTO_TRAINING_", frozen=True, extra="forbid")
 
     database_url: str
-    """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`."""
+    """`sqlite+aiosqlite:///…` or `postgresql+asyncpg://…` (`?sslmode=verify-full` encrypts)."""
     blob_url: str
     """Where uploads, snapshots, and what jobs write are kept: `file:///…` or `s3://bucket/prefix`; jobs use it too."""
     registry_address: str

@@ -1,5 +1,7 @@
 """How databases are opened, and what their failures are to those who call."""
 
+import asyncio
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from enxerto.kernel.errors import UnavailableError
 from enxerto.runtime.errors import StartupError
 from enxerto.runtime.sql import create_engine, opened_engine, transaction
 
+SSL_REQUEST = struct.pack(">II", 8, 80877103)
 FULL = 2
 
 
@@ -42,6 +45,36 @@ async def test_a_url_that_cannot_be_used_is_said_in_one_line_without_its_passwor
             pass
     assert "secret-word" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "encrypted"), [("?sslmode=require", True), ("?ssl=require", True), ("?sslmode=disable", False)]
+)
+async def test_a_url_says_whether_the_connection_is_encrypted(asked: str, encrypted: bool) -> None:
+    first: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first.set_result(await reader.readexactly(8))
+        # No TLS here, https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
+        writer.write(b"N")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        engine = create_engine(f"postgresql+asyncpg://someone@127.0.0.1:{port}/somewhere{asked}")
+        with pytest.raises(UnavailableError):
+            async with transaction(engine):
+                pass
+    assert (await first == SSL_REQUEST) is encrypted
+
+
+async def test_a_parameter_that_the_driver_does_not_have_is_said(tmp_path: Path) -> None:
+    (tmp_path / "env.py").write_text(
+        "from alembic import context\nfrom enxerto.runtime.sql import run_migrations\nrun_migrations(context.config)"
+    )
+    with pytest.raises(StartupError, match=r"cannot open the registry's database: .*'frobnicate'"):
+        async with opened_engine("postgresql+asyncpg://someone@127.0.0.1:1/db?frobnicate=1", tmp_path, "the registry"):
+            pass
 
 
 async def test_a_database_that_is_away_or_has_no_connection_left_is_unavailable(tmp_path: Path) -> None:
