@@ -12,6 +12,7 @@ from benchmark_models import export_model
 from enxerto.inference.replica.predictor import Predictor
 from enxerto.vision.images import ImageLimits
 from enxerto.vision.onnx.session import CUDA
+from enxerto.vision.onnx.tensorrt import TensorRtMissingError
 
 LIMITS = ImageLimits(2**25, 10**8)
 
@@ -52,6 +53,17 @@ def test_a_picture_that_cannot_be_read_leaves_the_others_alone(model: Path) -> N
     answer = predictor.encoded([one, b"no picture", two])
     assert [refusal.index for refusal in answer.refusals] == [1]
     assert len(answer.tensors[0].content) == 2 * 12 * 4
+
+
+def test_tensorrt_answers_as_a_cpu_does_or_is_said_to_be_missing(model: Path, tmp_path: Path) -> None:
+    try:
+        predictor = Predictor(model, 2, LIMITS, device="cuda", engines=tmp_path / "engines")
+    except TensorRtMissingError as error:
+        pytest.skip(f"TensorRT was NOT tried: {error}")
+    files = pictures(5)
+    np.testing.assert_allclose(
+        _probabilities(predictor, files), _probabilities(Predictor(model, 2, LIMITS), files), atol=2e-3
+    )
 
 
 def _probabilities(predictor: Predictor, files: list[bytes]) -> np.ndarray:

@@ -177,6 +177,7 @@ async def compose(settings: InferenceSettings, metrics: CollectorRegistry) -> As
             settings.max_image_pixels,
             settings.max_image_bytes,
             PoolOptions(settings.pool_memory_bytes, settings.pool_wait_s, settings.pool_max_waiting),
+            settings.replica_tensorrt,
         ),
         ServePorts(settings.serve_http_port, settings.serve_grpc_port),
         direct,

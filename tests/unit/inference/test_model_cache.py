@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from enxerto.inference.adapters.model_cache import NOTE, PARTIAL, prune, read_note, use, write_note
+from enxerto.inference.adapters.model_cache import ENGINES, NOTE, PARTIAL, prune, read_note, use, write_note
 from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.kernel.names import VersionName
 from enxerto.registry.v1 import model_version_pb2
@@ -35,11 +35,13 @@ def test_the_files_that_were_not_used_longest_make_room(tmp_path: Path) -> None:
     for hours in (2, 5, 3, 4):
         put(tmp_path, f"{hours}.onnx", hours)
     put(tmp_path, "other", 9)
+    for hours in (2, 3):
+        (tmp_path / f"{hours}{ENGINES}").mkdir()
     prune(tmp_path, 40)
-    assert len(names(tmp_path)) == 5
+    assert len(names(tmp_path)) == 7
     assert use(tmp_path / "5.onnx")
     prune(tmp_path, 29)
-    assert names(tmp_path) == {"5.onnx", "2.onnx", "other"}
+    assert names(tmp_path) == {"5.onnx", "2.onnx", f"2{ENGINES}", "other"}
 
 
 def test_what_somebody_may_be_about_to_open_stays(tmp_path: Path) -> None:

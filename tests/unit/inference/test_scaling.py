@@ -44,9 +44,10 @@ class RecordingDashboard:
         return {}
 
 
-async def declared(application: Application | Pool) -> dict[str, Any]:
+async def declared(application: Application | Pool, *, tensorrt: bool = False) -> dict[str, Any]:
     dashboard = RecordingDashboard()
-    options = ReplicaOptions("r:1", None, "/s", "/c", 0.1, 0.5, 2, 100, 100, PoolOptions(1000, 2.0, 3))  # type: ignore[arg-type]
+    pool = PoolOptions(1000, 2.0, 3)
+    options = ReplicaOptions("r:1", None, "/s", "/c", 0.1, 0.5, 2, 100, 100, pool, tensorrt)  # type: ignore[arg-type]
     await ServeCluster(dashboard, options, ServePorts(1, 2), True).apply([application])  # type: ignore[arg-type]
     (declaration,) = dashboard.bodies[0]["applications"]
     return declaration
@@ -76,6 +77,16 @@ async def test_a_gpu_is_reserved_where_one_is_asked_for() -> None:
     on_cpu, on_gpu = [await declared(application(Scale(1), device)) for device in (Device.CPU, Device.GPU)]
     assert "device" not in on_cpu["args"]
     assert (on_gpu["args"]["device"], on_gpu["args"]["gpus"]) == ("GPU", 0.5)
+
+
+async def test_tensorrt_is_for_replicas_on_gpus_and_where_it_is_asked_for() -> None:
+    on_cpu, on_gpu, without = [
+        (await declared(application(Scale(1), device), tensorrt=asked))["args"]
+        for device, asked in ((Device.CPU, True), (Device.GPU, True), (Device.GPU, False))
+    ]
+    assert on_gpu["tensorrt"] is True
+    assert "tensorrt" not in on_cpu
+    assert "tensorrt" not in without
 
 
 async def test_the_pool_has_a_budget_and_no_version() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from enxerto.vision.contracts import output_names
 from enxerto.vision.onnx.parity import compare
-from enxerto.vision.onnx.session import CPU, CUDA, OnnxModel, choose_providers
+from enxerto.vision.onnx.session import CPU, CUDA, TENSORRT, OnnxModel, choose_providers
 from enxerto.vision.specs import PreprocessSpec, Resize, Task, TensorSpec
 from enxerto.vision.torch.export import ExportError, check_parity, export, torch_network
 
@@ -180,11 +180,19 @@ def test_a_module_that_cannot_be_exported_is_refused_in_words(tmp_path: Path) ->
         ([CPU], "cuda:0", (CPU,)),
         (["AzureExecutionProvider", CPU], "cuda", (CPU,)),
         ([CUDA, CPU], "cpu", (CPU,)),
-        (["TensorrtExecutionProvider", CUDA, CPU], "cuda", (CUDA, CPU)),
+        ([TENSORRT, CUDA, CPU], "cuda", (CUDA, CPU)),
     ],
 )
 def test_providers(available: list[str], device: str, expected: tuple[str, ...]) -> None:
     assert tuple(name for name, _ in choose_providers(available, device)) == expected
+
+
+def test_tensorrt_comes_first_where_it_is_asked_for_and_there() -> None:
+    asked = {"trt_engine_cache_enable": "1"}
+    first, *others = choose_providers([TENSORRT, CUDA, CPU], "cuda:1", asked)
+    assert first == (TENSORRT, {"device_id": "1", **asked})
+    assert others == list(choose_providers([CUDA, CPU], "cuda:1", asked))
+    assert choose_providers([TENSORRT, CUDA, CPU], "cpu", asked) == ((CPU, {}),)
 
 
 def test_the_second_gpu_is_not_the_first() -> None:

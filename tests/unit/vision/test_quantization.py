@@ -1,5 +1,6 @@
 """Smaller graphs keep their contract and metadata, and answer nearly the same."""
 
+import fcntl
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from torch import nn
 from enxerto.vision.finetuning import QuantizationMode, QuantizationSpec
 from enxerto.vision.onnx.quantization import QuantizationError, QuantizationLossError, check_loss, quantize
 from enxerto.vision.onnx.session import OnnxModel
+from enxerto.vision.onnx.tensorrt import building, tensorrt_options
 from enxerto.vision.specs import PreprocessSpec, Resize, Task
 from enxerto.vision.torch.export import export
+from fakes.tiny_onnx import TinyModel
 
 # What is made smaller is exported once.
 pytestmark = pytest.mark.xdist_group("quantization")
@@ -88,6 +91,37 @@ def test_masks_of_a_smaller_graph_are_nearly_the_same(mode: QuantizationMode, ma
     expected, actual = OnnxModel(masks).run(_images(3)), OnnxModel(tmp_path / "smaller.onnx").run(_images(3))
     assert actual["classes"].dtype == np.uint8
     assert (actual["classes"] == expected["classes"]).mean() > 0.9
+
+
+@pytest.mark.parametrize("mode", QuantizationMode)
+def test_tensorrt_computes_only_what_is_float32(mode: QuantizationMode, classifier: Path, tmp_path: Path) -> None:
+    model, engines = classifier, tmp_path / "engines"
+    if mode is not QuantizationMode.NONE:
+        model = tmp_path / "smaller.onnx"
+        quantize(classifier, model, mode, _images())
+    options = tensorrt_options(model, OnnxModel(model).card, 16, engines)
+    if mode is not QuantizationMode.NONE:
+        assert options is None
+        return
+    assert options is not None
+    assert [options[f"trt_profile_{which}_shapes"] for which in ("min", "opt", "max")] == [
+        "images:1x3x32x32",
+        "images:16x3x32x32",
+        "images:16x3x32x32",
+    ]
+    with building(options), (engines / "lock").open() as lock:
+        assert options["trt_engine_cache_path"] == str(engines)
+        # Who comes meanwhile waits.
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with building(options):
+        pass
+
+
+def test_tensorrt_leaves_inputs_of_any_size_to_cuda(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(TinyModel(resize=Resize.FIT).data)
+    assert tensorrt_options(path, OnnxModel(path).card, 16, tmp_path) is None
 
 
 def test_a_graph_that_the_tools_refuse_fails_in_words(classifier: Path, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 
 PARTIAL = ".partial"
 """How the name of an unfinished download ends."""
+
+ENGINES = ".tensorrt"
+"""How the name of a folder ends with what TensorRT made of a model."""
 
 NOTE = ".digest"
 """How the name of a note ends that says which file a version has."""
@@ -55,6 +59,9 @@ def prune(folder: Path, kept_bytes: int = _KEPT_BYTES) -> None:
         held_bytes += size_bytes
         if held_bytes > kept_bytes:
             _remove(path, unused_since)
+    for engines in folder.glob(f"*{ENGINES}"):
+        if not engines.with_suffix(".onnx").exists():
+            shutil.rmtree(engines, ignore_errors=True)
     for note in folder.glob(f"*{NOTE}"):
         if not (folder / f"{read_note(note)}.onnx").exists():
             _remove(note, unused_since)

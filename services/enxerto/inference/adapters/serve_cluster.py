@@ -61,6 +61,8 @@ class ReplicaOptions:
     max_image_pixels: int
     max_image_bytes: int
     pool: PoolOptions
+    tensorrt: bool = False
+    """Whether TensorRT computes on GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,8 @@ class ServeCluster:
         elif application.device is Device.GPU:
             # Other arguments make Serve start the replicas anew: those on the CPU keep what they were declared with.
             arguments |= {"device": application.device.value, "gpus": options.gpus}
+            if options.tensorrt:
+                arguments["tensorrt"] = True
         return {
             "name": application.name,
             # Serve reports the addresses of applications with a route only.

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 
+from enxerto.inference.adapters.model_cache import ENGINES
 from enxerto.inference.adapters.model_files import fetch_model
 from enxerto.inference.adapters.serve_cluster import ERROR_MARK
 from enxerto.inference.replica.answering import Answering, OtherVersionError
@@ -56,6 +57,7 @@ class ReplicaArguments(HostArguments):
     model_version: str
     device: str = "CPU"
     gpus: float = 0.0
+    tensorrt: bool = False
 
 
 class ReplicaStartError(RuntimeError):
@@ -73,7 +75,10 @@ class Replica(Answering):
             model = arguments.fetch(VersionName.parse(arguments.model_version))
             # Ray shows a replica the GPU that it reserves for it, and no other.
             device = "cuda" if arguments.device == "GPU" else "cpu"
-            self._predictor = Predictor(model, arguments.threads, arguments.image_limits, device=device)
+            engines = model.with_suffix(ENGINES) if arguments.tensorrt else None
+            self._predictor = Predictor(
+                model, arguments.threads, arguments.image_limits, device=device, engines=engines
+            )
             _check_device(arguments.device, self._predictor.providers)
         except (EnxertoError, OSError) as error:
             raise ReplicaStartError(f"{ERROR_MARK}{error}") from error

@@ -16,7 +16,7 @@ from enxerto.vision.contracts import DTYPES, Outputs, joined
 from enxerto.vision.geometry import Placement
 from enxerto.vision.images import Float32Images, ImageError, ImageLimits, UInt8Image, load_placed, to_batch
 from enxerto.vision.onnx.fixed_batches import FixedBatches
-from enxerto.vision.onnx.session import OnnxModel
+from enxerto.vision.onnx.session import TENSORRT, OnnxModel
 from enxerto.vision.specs import FIT_MULTIPLE, Resize, Task
 
 T = TypeVar("T")
@@ -79,6 +79,7 @@ class Predictor:
         max_answer_bytes: int = MAX_ANSWER_BYTES,
         workers: Workers | None = None,
         device: str = "cpu",
+        engines: Path | None = None,
     ) -> None:
         """Load and warm up.
 
@@ -89,9 +90,11 @@ class Predictor:
             max_answer_bytes: of a batch's masks and paintings, over all callers.
             workers: shared with other predictors, which then also keep no memory of their own for activations.
             device: in torch's notation.
+            engines: folder of this file's own; with it TensorRT computes on a GPU what it may: see `tensorrt_options`.
 
         Raises:
             ModelCardError: the file is not one that can be served.
+            TensorRtMissingError: it is to compute, and is not there.
         """
         self._model = OnnxModel(model, threads=threads, device=device, keeps_activations=workers is None)
         self._limits = limits
@@ -107,6 +110,8 @@ class Predictor:
         self._output_names = self._model.output_names
         largest = GPU_PIXELS // math.prod(self.row_shape[1:])
         self._gpu_batches = [size for size in GPU_BATCHES if size <= max(1, largest)]
+        if engines is not None and not self._model.on_cpu:
+            self._model = self._on_tensorrt(model, device, engines)
         self._fixed: FixedBatches | None = None
         self._warm_up()
 
@@ -182,6 +187,23 @@ class Predictor:
         decode_s = time.perf_counter() - start
         outputs, compute_s = self._run_whole(given, names)
         return BatchAnswer(_tensors(outputs), (), (), decode_s, compute_s)
+
+    def _on_tensorrt(self, model: Path, device: str, engines: Path) -> OnnxModel:
+        # Imported where it is asked for: it brings `onnx`, which takes memory.
+        from enxerto.vision.onnx.tensorrt import (  # noqa: PLC0415
+            TensorRtMissingError,
+            building,
+            tensorrt_options,
+        )
+
+        options = tensorrt_options(model, self._model.card, self._gpu_batches[-1], engines)
+        if options is None:
+            return self._model
+        with building(options):
+            found = OnnxModel(model, device=device, tensorrt=options)
+        if TENSORRT not in found.providers:
+            raise TensorRtMissingError(found.providers)
+        return found
 
     def _warm_up(self) -> None:
         if not self._model.on_cpu and not self._any_size:

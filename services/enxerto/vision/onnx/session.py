@@ -39,6 +39,7 @@ _DATATYPES: Final = {
     "tensor(bool)": "BOOL",
     "tensor(string)": "BYTES",
 }
+TENSORRT: Final = "TensorrtExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 CPU: Final = "CPUExecutionProvider"
 _CUDA_OPTIONS: Final = {
@@ -81,16 +82,21 @@ class ModelCard:
     outputs: tuple[TensorSpec, ...]
 
 
-def choose_providers(available: Sequence[str], device: str = "cpu") -> tuple[tuple[str, Mapping[str, str]], ...]:
+def choose_providers(
+    available: Sequence[str], device: str = "cpu", tensorrt: Mapping[str, str] | None = None
+) -> tuple[tuple[str, Mapping[str, str]], ...]:
     """Execution providers and their options in order of preference; CPU is always last, for what the others cannot run.
 
     Args:
         available: what this build of ONNX Runtime has.
         device: in torch's notation.
+        tensorrt: its options where it is to come before CUDA.
     """
     if not device.startswith("cuda") or CUDA not in available:
         return ((CPU, {}),)
-    return (CUDA, {"device_id": device.partition(":")[2] or "0", **_CUDA_OPTIONS}), (CPU, {})
+    number = {"device_id": device.partition(":")[2] or "0"}
+    first = ((TENSORRT, {**number, **tensorrt}),) if tensorrt is not None and TENSORRT in available else ()
+    return *first, (CUDA, {**number, **_CUDA_OPTIONS}), (CPU, {})
 
 
 class OnnxModel:
@@ -103,6 +109,7 @@ class OnnxModel:
         threads: int = 1,
         device: str = "cpu",
         keeps_activations: bool = True,
+        tensorrt: Mapping[str, str] | None = None,
     ) -> None:
         """Load a file, or its bytes.
 
@@ -111,6 +118,7 @@ class OnnxModel:
             threads: of one call, on the CPU.
             device: in torch's notation; the CPU computes where ONNX Runtime cannot use it, which `providers` tells.
             keeps_activations: whether the memory of the largest batch so far stays for the next one, on the CPU.
+            tensorrt: see `choose_providers`.
 
         Raises:
             ModelCardError: it is not an ONNX file that this package exported.
@@ -123,7 +131,7 @@ class OnnxModel:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.enable_cpu_mem_arena = keeps_activations
         options.log_severity_level = _ERRORS_ONLY
-        providers = list(choose_providers(ort.get_available_providers(), device))
+        providers = list(choose_providers(ort.get_available_providers(), device, tensorrt))
         if providers[0][0] != CPU:
             # Those of the nvidia packages, which torch brings along too, lie where the system's loader does not look.
             ort.preload_dlls()
