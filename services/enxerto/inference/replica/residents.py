@@ -243,8 +243,9 @@ class Residents(Generic[M]):
             if victim is None:
                 # All the others are pinned: there is room for what is known, if not for what was guessed.
                 return
-            await self._let_go(victim)
+            # Before it is let go, which takes a while: loads less evictions are the models at any moment.
             self._evictions += 1
+            await self._let_go(victim)
             logger.info("model let go", extra={"version": str(victim), "held_bytes": self._held})
 
     def _refuse_too_large(self, version: VersionName, least: int) -> None:
