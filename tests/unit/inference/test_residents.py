@@ -98,6 +98,8 @@ async def test_ten_models_behind_a_budget_for_four_never_exceed_it() -> None:
             name = f"m{(first + 3 * step) % 10}"
             async with residents.using(version(name)) as model:
                 assert model.name == name
+                seen = residents.occupancy
+                assert seen.models == seen.loads - seen.evictions
                 await asyncio.sleep(0)
 
     await asyncio.gather(*(caller(first) for first in range(8)))
