@@ -84,6 +84,8 @@ class _Connection(asyncio.Protocol):
 
     def call(self, content: bytes) -> "asyncio.Future[tuple[int, bytearray]]":
         """Status and content of the answer, or a SocketLostError."""
+        if self.ended:
+            raise SocketLostError("the connection has ended")
         self._answer = asyncio.get_running_loop().create_future()
         self.send(content)
         return self._answer
