@@ -93,16 +93,16 @@ def test_masks_of_a_smaller_graph_are_nearly_the_same(mode: QuantizationMode, ma
     assert (actual["classes"] == expected["classes"]).mean() > 0.9
 
 
-@pytest.mark.parametrize("mode", QuantizationMode)
-def test_tensorrt_computes_only_what_is_float32(mode: QuantizationMode, classifier: Path, tmp_path: Path) -> None:
-    model, engines = classifier, tmp_path / "engines"
-    if mode is not QuantizationMode.NONE:
-        model = tmp_path / "smaller.onnx"
-        quantize(classifier, model, mode, _images())
-    options = tensorrt_options(model, OnnxModel(model).card, 16, engines)
-    if mode is not QuantizationMode.NONE:
-        assert options is None
-        return
+@pytest.mark.parametrize("mode", SMALLER)
+def test_tensorrt_leaves_smaller_numbers_to_cuda(mode: QuantizationMode, classifier: Path, tmp_path: Path) -> None:
+    model = tmp_path / "smaller.onnx"
+    quantize(classifier, model, mode, _images())
+    assert tensorrt_options(model, OnnxModel(model).card, 16, tmp_path) is None
+
+
+def test_tensorrt_computes_what_is_float32(classifier: Path, tmp_path: Path) -> None:
+    engines = tmp_path / "engines"
+    options = tensorrt_options(classifier, OnnxModel(classifier).card, 16, engines)
     assert options is not None
     assert [options[f"trt_profile_{which}_shapes"] for which in ("min", "opt", "max")] == [
         "images:1x3x32x32",
