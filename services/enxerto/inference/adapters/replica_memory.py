@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from enxerto.inference.domain import Bytes
+
 IS_AVAILABLE = sys.platform == "linux"
 """Whether this system has anonymous files with seals, and names of sockets that are no files."""
 
@@ -44,7 +46,7 @@ class Region:
         self._memory = mmap.mmap(self.fd, size)
         self._memory[:_NONCE_BYTES] = self.nonce
 
-    def write(self, parts: Sequence[bytes | memoryview]) -> None:
+    def write(self, parts: Sequence[Bytes]) -> None:
         """Put the parts one behind the other."""
         start = _HEADER_BYTES
         for part in parts:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from enxerto.inference.domain import AnswerForm, BatchAnswer, ItemRefusal, PictureAnswer, Tensor
+from enxerto.inference.domain import AnswerForm, BatchAnswer, Bytes, ItemRefusal, PictureAnswer, Tensor
 from enxerto.inference.replica.encoding import AnswerBudget, AnswerTooLargeError, GraphAnswer, encode
 from enxerto.inference.replica.turns import InTurn, OneThread, SideBySide
 from enxerto.vision.contracts import DTYPES, Outputs, joined
@@ -152,7 +152,7 @@ class Predictor:
 
     def tensor(
         self,
-        parts: Sequence[bytes | memoryview],
+        parts: Sequence[Bytes],
         shape: tuple[int, ...],
         datatype: str = "FP32",
         names: Collection[str] = (),

@@ -243,7 +243,7 @@ class Residents(Generic[M]):
             if victim is None:
                 # All the others are pinned: there is room for what is known, if not for what was guessed.
                 return
-            # Before it is let go, which takes a while: loads less evictions are the models at any moment.
+            # Counted before it is let go, which takes a while in which it is among the models no more.
             self._evictions += 1
             await self._let_go(victim)
             logger.info("model let go", extra={"version": str(victim), "held_bytes": self._held})
